@@ -1,0 +1,72 @@
+"""The model card's record: what the YAML front matter of a card must hold."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
+PlainName = Field(pattern=r"^[\w][\w.-]*$", max_length=100)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CardMetric(_Strict):
+    """A number that ``zoo verify`` measures again.
+
+    ``value`` may differ by ``tolerance``; ``interval`` is the 95% bootstrap interval over the ``n`` samples of ``split``;
+    ``seeds`` are those of the runs that the value is from.
+    """
+
+    name: str
+    value: float
+    tolerance: float = Field(gt=0)
+    split: str
+    n: int = Field(gt=0)
+    seeds: list[int]
+    interval: tuple[float, float]
+
+
+class CardFile(_Strict):
+    """A file of the card, by name, size in bytes and hash."""
+
+    name: str = PlainName
+    size: int = Field(ge=0)
+    sha256: str = Sha256
+
+
+class CardBase(_Strict):
+    """The frozen model that the weights were trained on: a card or a public model, with its weights' fingerprint."""
+
+    name: str
+    license: str
+    fingerprint: str = Sha256
+
+
+class CardData(_Strict):
+    """The data set: its registered name, licence, and how to get it."""
+
+    name: str
+    license: str
+    source: str
+
+
+class CardRecord(_Strict):
+    """The whole record."""
+
+    name: str = PlainName
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    method: str
+    task: str
+    license: str
+    base: CardBase | None
+    data: CardData
+    parameters_total: int = Field(gt=0)
+    parameters_trained: int = Field(ge=0)
+    input: str
+    output: str
+    files: list[CardFile]
+    metrics: list[CardMetric] = Field(min_length=1)
+    intended_use: str
+    out_of_scope_use: str
+    limitations: str
+    trained_with: str

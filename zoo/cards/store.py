@@ -1,0 +1,160 @@
+"""Finding cards, and reading them with their hashes checked."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from zoo.cards.schema import CardRecord
+from zoo.paths import cache_folder, checkpoints_folder
+from zoo.recipe import Recipe, read_recipe
+from zoo.registry import nearest
+
+WEIGHTS = "model.safetensors"
+RECIPE = "recipe.yaml"
+PROSE = "README.md"
+
+
+class CardError(RuntimeError):
+    """A card that is not there, is damaged, or does not belong to the model at hand."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card on disk: its folder and its checked record."""
+
+    folder: Path
+    record: CardRecord
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.record.name
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe that its weights were trained with."""
+        return read_recipe(self.folder / RECIPE)
+
+
+def card_folders() -> list[Path]:
+    """Where cards are kept: those that come with the zoo, then those pulled into the cache."""
+    return [checkpoints_folder(), cache_folder() / "cards"]
+
+
+def list_cards() -> list[str]:
+    """Names of all cards at hand."""
+    found = {path.parent.name for folder in card_folders() for path in folder.glob(f"*/{PROSE}")}
+    return sorted(found)
+
+
+def read_card(name: str | Path) -> Card:
+    """Read a card by name or folder; its files are checked when they are read.
+
+    Raises:
+        CardError: there is no such card, or its front matter does not fit the schema.
+    """
+    folder = find_card(name)
+    front_matter = read_front_matter(folder / PROSE)
+    try:
+        return Card(folder, CardRecord.model_validate(front_matter.get("zoo")))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise CardError(f"{folder / PROSE} does not fit the card schema: " + "; ".join(lines)) from error
+
+
+def find_card(name: str | Path) -> Path:
+    """The folder of a card.
+
+    Raises:
+        CardError: there is none; the message has the nearest names.
+    """
+    for folder in (*(base / name for base in card_folders()), Path(name)):
+        if (folder / PROSE).is_file():
+            return folder
+    raise CardError(f"no card is named '{name}'{nearest(str(name), list_cards())}")
+
+
+def read_front_matter(path: Path) -> dict[str, Any]:
+    """The YAML block between the first two ``---`` lines of a card.
+
+    Raises:
+        CardError: there is none, or it is no YAML mapping.
+    """
+    parts = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)
+    try:
+        content = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
+    except yaml.YAMLError as error:
+        raise CardError(f"the front matter of {path} is not readable YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise CardError(f"{path} has no YAML front matter between two lines of ---")
+    return content
+
+
+def check_files(card: Card) -> None:
+    """Check that every file of a card is there, is no pickle, and has the size and hash of its record.
+
+    Raises:
+        CardError: naming the file and what is wrong with it.
+    """
+    for file in card.record.files:
+        path = card.folder / file.name
+        if not path.is_file():
+            raise CardError(f"card '{card.name}' lacks its file {file.name}; pull it again")
+        refuse_pickle(path)
+        if path.stat().st_size != file.size or sha256_of(path) != file.sha256:
+            raise CardError(f"{path} is not the file that card '{card.name}' was published with (size or sha256 differ)")
+    unlisted = {path.name for path in card.folder.glob("*.safetensors")} - {file.name for file in card.record.files}
+    if unlisted:
+        raise CardError(f"card '{card.name}' has weights that its record does not list: {', '.join(sorted(unlisted))}")
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise CardError for a file whose name or first bytes are a pickle's, or a torch archive's (a zip of pickles)."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl") or start[:1] == b"\x80" or start == b"PK":
+        raise CardError(f"{path} is a pickle; the zoo loads safetensors only, since a pickle can run code")
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weights(card: Card) -> dict[str, torch.Tensor]:
+    """The trained weights of a card, hashes checked, floating-point ones as float32.
+
+    Raises:
+        CardError: a file is missing, changed, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_files(card)
+    try:
+        weights = load_file(card.folder / WEIGHTS)
+    except SafetensorError as error:
+        raise CardError(f"{card.folder / WEIGHTS} is not a safetensors file: {error}") from error
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def card_chain(name: str) -> list[Card]:
+    """A card and the cards that it starts from, the first base first.
+
+    Raises:
+        CardError: a card is missing, or cards start from one another in a circle.
+    """
+    chain: list[Card] = []
+    following: str | None = name
+    while following:
+        card = read_card(following)
+        if any(card.folder == other.folder for other in chain):
+            raise CardError(f"cards start from one another in a circle: {card.name}")
+        chain.insert(0, card)
+        following = card.recipe()["init_from"]
+    return chain

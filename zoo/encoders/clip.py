@@ -1,0 +1,229 @@
+"""CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as image_functional
+
+from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.registry import register
+
+_BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextlib.contextmanager
+def without_weights() -> Iterator[None]:
+    """Inside, encoders are built at their full size but no pretrained weights are looked for (``zoo plan``)."""
+    token = _WITHOUT_WEIGHTS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_WEIGHTS.reset(token)
+
+
+class ClipEncoder(nn.Module):
+    """A CLIP model with what its users need beside it: tokenizer, image normalisation and a view of its layers.
+
+    ``vision`` and ``text`` are the towers, layer by layer (:mod:`zoo.encoders.clip_towers`); ``image_size`` is
+    (height, width) in pixels; ``embedding`` the width of the shared space.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, image_size: tuple[int, int], mean: Any, std: Any) -> None:
+        """Wrap an open_clip model.
+
+        Raises:
+            UnsupportedTowerError: a tower is not a transformer.
+        """
+        super().__init__()
+        self.model: Any = model
+        self._tokenizer = tokenizer
+        self.image_size = image_size
+        self.vision: VisionTower = vision_tower(model)
+        self.text: TextTower = text_tower(model)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (batch, 1 or 3, height, width) in [0, 1] to what the image tower takes, resized (bicubic) if need be."""
+        if tuple(images.shape[-2:]) != tuple(self.image_size):
+            size = list(self.image_size)
+            interpolation = image_functional.InterpolationMode.BICUBIC
+            images = image_functional.resize(images, size, interpolation=interpolation, antialias=True).clamp(0, 1)
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""
+        return self.text.trim(self._tokenizer(texts)).to(self.mean.device)
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (batch, 1 or 3, height, width) in [0, 1] to unit features (batch, embedding)."""
+        tokens = self.vision.start(self.normalise(images))
+        for index in range(self.vision.depth):
+            tokens = self.vision.layer(index, tokens)
+        return functional.normalize(self.vision.finish(tokens), dim=-1)
+
+    def encode_ids(self, ids: torch.Tensor, embedded: torch.Tensor | None = None) -> torch.Tensor:
+        """Ids (texts, positions), or other embeddings in their place, to unit features (texts, embedding)."""
+        tokens, mask = self.text.start(self.text.embed(ids) if embedded is None else embedded, ids)
+        for index in range(self.text.depth):
+            tokens = self.text.layer(index, tokens, mask)
+        return functional.normalize(self.text.finish(tokens, ids), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        """Texts to unit features (texts, embedding)."""
+        return self.encode_ids(self.tokenize(texts))
+
+    def logits(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+        """Scaled cosine similarities (batch, texts) of unit features."""
+        return self.scale * image_features @ text_features.mT
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """The factor on cosine similarities."""
+        return self.model.logit_scale.exp()
+
+    @property
+    def embedding(self) -> int:
+        """Width of the shared space."""
+        return int(self.text.finish(*self._one_token()).shape[-1])
+
+    def _one_token(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 1, self.text.width, device=self.mean.device), torch.ones(1, 1, dtype=torch.long)
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of the CLIP model's own weights, adapters left out."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            if "lora_" not in name:
+                digest.update(f"{name.replace('.base_layer', '')}{tuple(value.shape)}".encode())
+                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@register("vision_language_encoder", "open_clip")
+class OpenClip(ClipEncoder):
+    """Any open_clip model with transformer towers, by open_clip's names."""
+
+    def __init__(self, model: str, pretrained: str | None = None, image_size: int | None = None) -> None:
+        """Build the model and load its weights.
+
+        Args:
+            model: an architecture ("ViT-B-16"), "hf-hub:OWNER/NAME", or "local-dir:FOLDER" with an
+                open_clip_config.json and open_clip_model.safetensors.
+            pretrained: a tag of open_clip's list ("openai", "laion2b_s34b_b88k") or a weights file; None starts from random
+                weights. Not used with a prefix.
+            image_size: side in pixels if not the model's own; position embeddings are interpolated.
+
+        Raises:
+            UnsupportedTowerError: a tower is not a transformer.
+            RuntimeError: open_clip knows no such model or weights, or cannot load them.
+        """
+        import open_clip
+
+        prefixed = model.startswith(("hf-hub:", "local-dir:"))
+        load = not _WITHOUT_WEIGHTS.get()
+        built = open_clip.create_model(
+            model,
+            pretrained=None if prefixed or not load else pretrained,
+            load_weights=load,
+            force_image_size=image_size,
+            require_pretrained=bool(pretrained) and load and not prefixed,
+        )
+        size = built.visual.image_size
+        size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        preprocess = open_clip.get_model_preprocess_cfg(built)
+        super().__init__(built, open_clip.get_tokenizer(model), size, preprocess["mean"], preprocess["std"])
+
+
+@register("vision_language_encoder", "biomedclip")
+class BiomedClip(ClipEncoder):
+    """BiomedCLIP (Zhang et al., arXiv 2303.00915): timm ViT-B/16 and PubMedBERT with 256 positions."""
+
+    def __init__(self, source: str = _BIOMEDCLIP) -> None:
+        """Load BiomedCLIP from the hub, or from "local-dir:FOLDER" with a copy of the repository."""
+        import open_clip
+        from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+        if _WITHOUT_WEIGHTS.get():
+            built, tokenizer = self._architecture(), _fixed_length_ids(20)
+        else:
+            built = open_clip.create_model(source)
+            tokenizer = open_clip.get_tokenizer(source)
+        super().__init__(built, tokenizer, (224, 224), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+
+    @staticmethod
+    def _architecture() -> nn.Module:
+        """The same classes and sizes without a look at the hub, for planning."""
+        from open_clip.hf_model import HFTextEncoder
+        from open_clip.model import CustomTextCLIP
+        from transformers import BertConfig
+
+        vision = {"timm_model_name": "vit_base_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224}
+        model = CustomTextCLIP(512, vision, {"width": 64, "heads": 1, "layers": 1, "vocab_size": 8})
+        model.text = HFTextEncoder(
+            "", 512, config=BertConfig(vocab_size=30522), pooler_type="cls_last_hidden_state_pooler", proj_type="mlp"
+        )
+        model.text.transformer.pooler = None
+        return model
+
+
+def _fixed_length_ids(length: int) -> Any:
+    """A stand-in tokenizer for planning without a vocabulary: every text is ``length`` ids."""
+    return lambda texts: torch.arange(1, length + 1).expand(len(texts), -1)
+
+
+@register("vision_language_encoder", "small_clip")
+class SmallClip(ClipEncoder):
+    """A CLIP built from sizes, for training from nothing; open_clip's own classes and tokenizer."""
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        patch_size: int = 16,
+        width: int = 192,
+        layers: int = 12,
+        text_width: int = 128,
+        text_layers: int = 12,
+        embedding: int = 128,
+        context_length: int = 77,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            image_size: side in pixels.
+            patch_size: side of a patch in pixels.
+            width: width of the image tower; heads are 64 wide.
+            layers: layers of the image tower.
+            text_width: width of the text tower; heads are 32 wide.
+            text_layers: layers of the text tower.
+            embedding: width of the shared space.
+            context_length: most tokens of a text.
+
+        Raises:
+            ValueError: a width is not a multiple of its head width, or the patch does not divide the image.
+        """
+        import open_clip
+
+        if width % 64 or text_width % 32 or image_size % patch_size:
+            raise ValueError("width must be a multiple of 64, text_width of 32, and image_size of patch_size")
+        model = open_clip.CLIP(
+            embed_dim=embedding,
+            vision_cfg={"image_size": image_size, "patch_size": patch_size, "width": width, "layers": layers},
+            text_cfg={
+                "context_length": context_length,
+                "width": text_width,
+                "heads": text_width // 32,
+                "layers": text_layers,
+            },
+        )
+        tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+        super().__init__(model, tokenizer, (image_size, image_size), [0.5] * 3, [0.25] * 3)
+
+

@@ -1,0 +1,252 @@
+"""A layer-by-layer view of the transformer towers of open_clip models.
+
+An adapter that works inside the towers needs to stop after each layer. Each tower here is a view of modules that belong
+to the CLIP model (it holds no parameter of its own) with the same three steps: ``start``, ``layer`` and ``finish``; run
+one after the other they give what the model's own forward gives.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class UnsupportedTowerError(TypeError):
+    """The CLIP model has a tower that is not a plain transformer, so that nothing can be put between its layers."""
+
+
+class VisionTower(ABC):
+    """Images to a shared-space feature, layer by layer.
+
+    ``width`` and ``depth`` are those of the transformer; ``prefix`` tokens (the class token) stand before the
+    ``grid`` = (rows, columns) of patch tokens.
+    """
+
+    width: int
+    depth: int
+    prefix: int
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def start(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images (batch, 3, height, width) to tokens (batch, tokens, width)."""
+
+    @abstractmethod
+    def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        """Run one transformer layer on (batch, tokens, width)."""
+
+    @abstractmethod
+    def finish(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens after the last layer to features (batch, embedding), not normalised."""
+
+
+class TextTower(ABC):
+    """Token ids to a shared-space feature, layer by layer; ``ids`` are (texts, positions), padding included."""
+
+    width: int
+    depth: int
+
+    @abstractmethod
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token embeddings (texts, positions, width), before positions are added."""
+
+    @abstractmethod
+    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embedded tokens to the stream that enters the first layer, and the attention mask of all layers."""
+
+    @abstractmethod
+    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Run one transformer layer on (texts, positions, width)."""
+
+    @abstractmethod
+    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Tokens after the last layer to features (texts, embedding), not normalised."""
+
+    @abstractmethod
+    def trim(self, ids: torch.Tensor) -> torch.Tensor:
+        """Cut positions that no feature depends on; the result is exact, not an approximation."""
+
+    @abstractmethod
+    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+        """True (texts, positions) at real tokens, False at padding."""
+
+
+class OpenClipVision(VisionTower):
+    """open_clip's own VisionTransformer."""
+
+    def __init__(self, visual: Any) -> None:
+        """View ``visual``."""
+        self._visual = visual
+        self.width = int(visual.transformer.width)
+        self.depth = len(visual.transformer.resblocks)
+        self.prefix, self.grid = 1, tuple(visual.grid_size)
+
+    def start(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._visual._embeds(images)
+
+    def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._visual.transformer.resblocks[index](tokens)
+
+    def finish(self, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        pooled, _ = self._visual._pool(tokens)
+        return pooled if self._visual.proj is None else pooled @ self._visual.proj
+
+
+class TimmVision(VisionTower):
+    """A timm VisionTransformer inside open_clip's TimmModel, as BiomedCLIP has it."""
+
+    def __init__(self, visual: Any) -> None:
+        """View ``visual``."""
+        self._trunk, self._head = visual.trunk, visual.head
+        self.width, self.depth = int(self._trunk.embed_dim), len(self._trunk.blocks)
+        self.prefix, self.grid = int(self._trunk.num_prefix_tokens), tuple(self._trunk.patch_embed.grid_size)
+
+    def start(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        tokens = self._trunk._pos_embed(self._trunk.patch_embed(images))
+        return self._trunk.norm_pre(self._trunk.patch_drop(tokens))
+
+    def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._trunk.blocks[index](tokens)
+
+    def finish(self, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._head(self._trunk.forward_head(self._trunk.norm(tokens)))
+
+
+class OpenClipText(TextTower):
+    """open_clip's TextTransformer, or the same parts directly on a native CLIP model."""
+
+    def __init__(self, owner: Any) -> None:
+        """View ``owner``, a TextTransformer or a CLIP model.
+
+        Raises:
+            UnsupportedTowerError: a class token is appended to the text (CoCa), or padding is masked without causality.
+        """
+        if getattr(owner, "cls_emb", None) is not None or getattr(owner, "use_pad_mask", False):
+            raise UnsupportedTowerError("text towers with an appended class token or a padding mask are not supported")
+        self._owner = owner
+        self.width, self.depth = int(owner.transformer.width), len(owner.transformer.resblocks)
+        self._pool = getattr(owner, "text_pool_type", None) or owner.pool_type
+        self._eos = getattr(owner, "text_eos_id", None) or getattr(owner, "eos_id", None)
+        self._pad = getattr(owner, "pad_id", 0)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        return self._owner.token_embedding(ids)
+
+    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See :class:`TextTower`."""
+        length, mask = embedded.shape[1], self._owner.attn_mask
+        positions = self._owner.positional_embedding[:length]
+        return embedded + positions, None if mask is None else mask[:length, :length]
+
+    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        return self._owner.transformer.resblocks[index](tokens, attn_mask=mask)
+
+    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        from open_clip.transformer import text_global_pool
+
+        pooled = text_global_pool(self._owner.ln_final(tokens), ids, self._pool, eos_token_id=self._eos)
+        projection = self._owner.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+
+    def trim(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`; exact since causal attention never looks at later positions."""
+        causal = self._owner.attn_mask is not None
+        if not causal or self._pool not in ("argmax", "eos", "first"):
+            return ids
+        return ids[:, : int((ids != self._pad).sum(dim=1).max())]
+
+    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        return ids != self._pad
+
+
+class BertText(TextTower):
+    """A BERT encoder inside open_clip's HFTextEncoder, as BiomedCLIP's PubMedBERT."""
+
+    def __init__(self, text: Any) -> None:
+        """View ``text``.
+
+        Raises:
+            UnsupportedTowerError: the encoder is no BERT, or its pooler is not built on the last hidden state.
+        """
+        bert = text.transformer
+        if not hasattr(bert, "encoder") or not hasattr(bert.encoder, "layer") or not hasattr(bert, "embeddings"):
+            raise UnsupportedTowerError(f"text tower {type(bert).__name__} is not laid out as BERT")
+        if getattr(text.pooler, "use_pooler_output", False):
+            raise UnsupportedTowerError("BERT's own pooler output is not supported; last-hidden-state poolers are")
+        self._text, self._bert = text, bert
+        self._pad = int(text.config.pad_token_id)
+        self.width, self.depth = int(text.config.hidden_size), len(bert.encoder.layer)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        return self._bert.embeddings.word_embeddings(ids)
+
+    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """See :class:`TextTower`."""
+        hidden = self._bert.embeddings(inputs_embeds=embedded)
+        padding = ~self.is_token(ids)[:, None, None, :]
+        return hidden, torch.zeros_like(padding, dtype=hidden.dtype).masked_fill(padding, torch.finfo(hidden.dtype).min)
+
+    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        hidden = self._bert.encoder.layer[index](tokens, attention_mask=mask)
+        return hidden[0] if isinstance(hidden, tuple) else hidden
+
+    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        pooled = self._text.pooler(BaseModelOutput(last_hidden_state=tokens), self.is_token(ids).long())
+        return self._text.proj(pooled)
+
+    def trim(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`; exact since padding is masked."""
+        return ids[:, : int(self.is_token(ids).sum(dim=1).max())]
+
+    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`TextTower`."""
+        return ids != self._pad
+
+
+def vision_tower(model: Any) -> VisionTower:
+    """The layer-by-layer view of a CLIP model's image tower.
+
+    Raises:
+        UnsupportedTowerError: the tower has no transformer layers (a ResNet, say) or pools in a way of its own.
+    """
+    visual = model.visual
+    if hasattr(visual, "transformer") and hasattr(visual, "_embeds") and hasattr(visual.transformer, "resblocks"):
+        return OpenClipVision(visual)
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None and hasattr(trunk, "blocks") and hasattr(trunk, "_pos_embed"):
+        return TimmVision(visual)
+    raise UnsupportedTowerError(
+        f"image tower {type(trunk or visual).__name__} has no transformer layers; choose a ViT model, such as ViT-B-16"
+    )
+
+
+def text_tower(model: Any) -> TextTower:
+    """The layer-by-layer view of a CLIP model's text tower.
+
+    Raises:
+        UnsupportedTowerError: the tower is neither open_clip's transformer nor a BERT.
+    """
+    owner = getattr(model, "text", model)
+    if hasattr(owner, "token_embedding") and hasattr(owner.transformer, "resblocks"):
+        return OpenClipText(owner)
+    if hasattr(owner, "pooler") and hasattr(owner, "config"):
+        return BertText(owner)
+    raise UnsupportedTowerError(f"text tower {type(owner).__name__} is neither open_clip's transformer nor a BERT")

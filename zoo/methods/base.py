@@ -1,0 +1,131 @@
+"""What every method shares: optimizer from the recipe, trained weights only in checkpoints, evaluation per sample."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningDataModule, LightningModule
+
+from zoo.recipe import build
+
+Outputs = dict[str, torch.Tensor]
+Metric = Callable[[Outputs], float]
+
+
+class ZooModule(LightningModule):
+    """A method: components wired to losses, trainable by Lightning, measured sample by sample.
+
+    Subclasses give ``training_step``, ``evaluation_step`` and ``metrics``. Attributes named in ``frozen`` hold public base
+    models: their parameters are saved only where they require a gradient, their buffers never.
+    """
+
+    frozen: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        """Start without an optimizer; training sets the recipe's."""
+        super().__init__()
+        self.optimizer_recipe: dict[str, Any] | None = None
+        self.scheduler_recipe: dict[str, Any] | None = None
+        self._random_state: torch.Tensor | None = None
+
+    @property
+    def strict_loading(self) -> bool:  # type: ignore[override]
+        """False: a checkpoint leaves the frozen base out."""
+        return False
+
+    @abstractmethod
+    def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
+        """What the metrics need of a batch: tensors whose first dimension is the sample."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric]:
+        """Name to function of all samples' outputs (concatenated) to one number."""
+
+    def prepare_fit(self, data: LightningDataModule) -> None:
+        """Look at the training data once before fitting; nothing by default."""
+
+    def example_batch(self) -> dict[str, Any]:
+        """A batch of one made-up sample, for planning."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be planned yet")
+
+    def configure_optimizers(self) -> Any:
+        """Build the recipe's optimizer over the trainable parameters, and its schedule by step."""
+        params = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not params:
+            return None
+        if self.optimizer_recipe is None:
+            raise RuntimeError("no optimizer: set `optimizer_recipe`, for example {'name': 'adamw', 'lr': 1e-3}")
+        optimizer = build("optimizer", self.optimizer_recipe, params=params)
+        if self.scheduler_recipe is None:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, total_steps=total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _is_trained(self) -> Callable[[str], bool]:
+        frozen_parameters = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        parameters = {name for name, _ in self.named_parameters()}
+
+        def trained(name: str) -> bool:
+            if name in parameters:
+                return name not in frozen_parameters
+            return name.split(".")[0] not in self.frozen
+
+        return trained
+
+    def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """The weights that training changes: trainable parameters, and buffers outside the frozen base."""
+        trained = self._is_trained()
+        return {name: value for name, value in (state or self.state_dict()).items() if trained(name)}
+
+    def load_trained_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Load what :meth:`trained_state` gave.
+
+        Raises:
+            ValueError: a weight is missing, has no place, or has another shape.
+        """
+        own = self.trained_state()
+        problems = [f"'{name}' is missing" for name in own.keys() - state.keys()]
+        problems += [f"'{name}' has no place in {type(self).__name__}" for name in state.keys() - own.keys()]
+        problems += [
+            f"'{name}' is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+            for name, value in state.items()
+            if name in own and own[name].shape != value.shape
+        ]
+        if problems:
+            raise ValueError("the weights do not fit the method: " + "; ".join(sorted(problems)[:8]))
+        self.load_state_dict(dict(state), strict=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen base out, and keep the random state so that a resumed run draws what it would have."""
+        checkpoint["state_dict"] = self.trained_state(checkpoint["state_dict"])
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the random state; it is set when training starts."""
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """Go on with the random state of the checkpoint."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state.cpu())
+            self._random_state = None
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Collect outputs; the epoch's metrics are logged at its end."""
+        if batch_index == 0:
+            self._validation: list[Outputs] = []
+        self._validation.append({name: value.detach().cpu() for name, value in self.evaluation_step(batch).items()})
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric over the validation split (of this process, under ddp)."""
+        outputs = join_outputs(self._validation)
+        for name, metric in self.metrics().items():
+            self.log(f"val_{name}", metric(outputs), prog_bar=True, sync_dist=True)
+        self._validation.clear()
+
+
+def join_outputs(batches: list[Outputs]) -> Outputs:
+    """Concatenate the outputs of batches along the samples."""
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,0 +1,75 @@
+"""Contrastive pretraining of a CLIP on images and reports (Radford et al., arXiv 2103.00020), with open_clip's loss."""
+
+from typing import Annotated, Any
+
+import torch
+from torchmetrics.functional.classification import binary_auroc
+
+from zoo.encoders.clip import ClipEncoder
+from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.registry import Slot, Supplied, register
+
+_LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
+
+
+@register("method", "clip_pretraining")
+class ClipPretraining(ZooModule):
+    """Trains both towers so that an image is nearest to its own report."""
+
+    def __init__(
+        self,
+        clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
+        probes: Annotated[dict[str, list[str]] | None, Supplied] = None,
+    ) -> None:
+        """Wire the encoder.
+
+        Args:
+            clip: the model to train, all of it.
+            probes: for zero-shot evaluation, finding to [sentence that states it, sentence that denies it].
+        """
+        super().__init__()
+        self.clip = clip
+        self.probes = probes or {}
+
+    def forward(self, images: torch.Tensor, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit features (batch, embedding) of images (batch, 1 or 3, height, width) in [0, 1] and of texts."""
+        return self.clip.encode_image(images), self.clip.encode_text(texts)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """Symmetric cross-entropy over the similarities of the whole batch, gathered from all processes."""
+        from open_clip.loss import ClipLoss
+
+        with torch.no_grad():
+            self.clip.model.logit_scale.clamp_(0, _LARGEST_SCALE)
+        world = self.trainer.world_size
+        loss_function = ClipLoss(gather_with_grad=True, rank=self.global_rank, world_size=world)
+        images, texts = self(batch["image"], batch["text"])
+        loss = loss_function(images, texts, self.clip.scale)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
+        """Features of image and report, and the probability and truth of each probed finding."""
+        images, texts = self(batch["image"], batch["text"])
+        outputs = {"image_features": images, "text_features": texts}
+        for name, sentences in self.probes.items():
+            logits = self.clip.logits(images, self.clip.encode_text(sentences))
+            outputs[f"probability of {name}"] = logits.softmax(dim=-1)[:, 0]
+            present = [float(name in findings) for findings in batch["findings"]]
+            outputs[f"truth of {name}"] = torch.tensor(present, device=images.device)
+        return outputs
+
+    def metrics(self) -> dict[str, Metric]:
+        """Zero-shot AUROC of each probe and their mean."""
+
+        def auroc(name: str) -> Metric:
+            return lambda o: float(binary_auroc(o[f"probability of {name}"], o[f"truth of {name}"].int()))
+
+        single = {f"auroc_{name.replace(' ', '_')}": auroc(name) for name in self.probes}
+        return {"auroc": lambda o: sum(metric(o) for metric in single.values()) / max(len(single), 1), **single}
+
+    def example_batch(self) -> dict[str, Any]:
+        """Two blank images with short reports."""
+        height, width = self.clip.image_size
+        texts = ["no pleural effusion", "a pleural effusion"]
+        return {"image": torch.zeros(2, 1, height, width), "text": texts, "findings": [[], []]}

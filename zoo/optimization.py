@@ -1,0 +1,78 @@
+"""Optimizers and learning-rate schedules for recipes: torch's own, under the field's names."""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated
+
+from torch import nn, optim
+
+from zoo.registry import Supplied, register
+
+Parameters = Annotated[Iterable[nn.Parameter], Supplied]
+
+
+@register("optimizer", "adamw")
+def adamw(
+    params: Parameters, lr: float = 1e-3, betas: list[float] | None = None, weight_decay: float = 0.01
+) -> optim.Optimizer:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101); vectors (biases, norms) and scalars are not decayed."""
+    params = list(params)
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    first, second = betas or (0.9, 0.999)
+    return optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(first, second))
+
+
+@register("optimizer", "sgd")
+def sgd(params: Parameters, lr: float = 0.002, momentum: float = 0.9, weight_decay: float = 5e-4) -> optim.Optimizer:
+    """Stochastic gradient descent with momentum; the defaults are CoOp's (Zhou et al., arXiv 2109.01134)."""
+    return optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+Optimizer = Annotated[optim.Optimizer, Supplied]
+TotalSteps = Annotated[int, Supplied]
+
+
+def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, after: "Decay") -> optim.lr_scheduler.LRScheduler:
+    def factor(step: int) -> float:
+        return (step + 1) / warmup_steps if step < warmup_steps else after(step - warmup_steps)
+
+    return optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class Decay:
+    """A factor that falls from 1 to ``floor`` over ``steps`` steps, along a line or half a cosine."""
+
+    def __init__(self, steps: int, floor: float, *, cosine: bool) -> None:
+        """Set the length and shape."""
+        self.steps, self.floor, self.cosine = max(steps, 1), floor, cosine
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step."""
+        share = min(step / self.steps, 1.0)
+        height = (1 + math.cos(math.pi * share)) / 2 if self.cosine else 1 - share
+        return self.floor + (1 - self.floor) * height
+
+
+@register("scheduler", "cosine")
+def cosine(
+    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
+) -> optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then half a cosine down to ``floor`` times the rate at the last step."""
+    return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=True))
+
+
+@register("scheduler", "linear")
+def linear(
+    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
+) -> optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then a line down to ``floor`` times the rate at the last step."""
+    return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=False))
+
+
+@register("scheduler", "constant")
+def constant(optimizer: Optimizer, warmup_steps: int = 0) -> optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then the full rate."""
+    return _with_warmup(optimizer, warmup_steps, Decay(1, 1.0, cosine=False))

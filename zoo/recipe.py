@@ -1,0 +1,310 @@
+"""Recipes: a YAML file of registered names, checked whole before anything is built.
+
+A recipe has the keys of :data:`SECTIONS`. A section with a ``name`` is a component: the name picks from the registry of
+its slot, the other keys are arguments of its constructor, and an argument marked with a :class:`~zoo.registry.Slot` is a
+component again. There is no import path, no expression and no environment look-up, so a recipe from a stranger runs
+nothing but registered code.
+"""
+
+import inspect
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from zoo.paths import recipes_folder
+from zoo.registry import Slot, Supplied, UnknownComponentError, nearest, registry, slot_of
+
+SECTIONS = {
+    "seed": "seed of everything random (default 0)",
+    "data": "a dataset",
+    "method": "a method",
+    "optimizer": "an optimizer",
+    "scheduler": "a learning-rate schedule; none if left out",
+    "trainer": "arguments of lightning.Trainer",
+    "init_from": "a card whose trained weights are the start",
+    "base": "a recipe that this one changes, as METHOD/NAME or a path beside it",
+}
+"""Top-level keys of a recipe."""
+
+COMPONENT_SECTIONS = {"data": "dataset", "method": "method", "optimizer": "optimizer", "scheduler": "scheduler"}
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe: where it stands, under which key, and what to do."""
+
+    file: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line, ``FILE: KEY: MESSAGE``."""
+        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+
+
+class RecipeError(ValueError):
+    """Everything that is wrong with a recipe, at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Keep the problems and print them one a line."""
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A read recipe: plain containers, interpolations resolved, not yet checked.
+
+    ``layers`` are the files and overrides it was merged from, the last one strongest.
+    """
+
+    content: dict[str, Any]
+    layers: list[tuple[str, dict[str, Any]]] = field(default_factory=list, repr=False)
+
+    def __getitem__(self, section: str) -> Any:
+        """The content of a section, None where it is left out."""
+        return self.content.get(section, 0 if section == "seed" else None)
+
+    def with_content(self, **sections: Any) -> "Recipe":
+        """A copy with other content in some sections."""
+        return Recipe({**self.content, **sections}, self.layers)
+
+    def origin(self, key: str) -> str:
+        """The file, or the command line, that set ``key`` last."""
+        for name, content in reversed(self.layers):
+            node: Any = content
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, Mapping) and part in node else None
+                if node is None:
+                    break
+            else:
+                return name
+        return self.layers[0][0] if self.layers else "recipe"
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; reading it again gives the same content."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.content))
+
+
+def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
+    """The file of a recipe given as a path or as ``METHOD/NAME`` of a published one.
+
+    Raises:
+        RecipeError: there is no such file; the message has the nearest published names.
+    """
+    published = recipes_folder()
+    for folder in filter(None, (beside, Path(), published)):
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return candidate
+    raise RecipeError([Problem(str(name), "", f"no such recipe{nearest(str(name), list_recipes())}")])
+
+
+def list_recipes() -> list[str]:
+    """Names of all published recipes, ``METHOD/NAME``."""
+    folder = recipes_folder()
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def read_recipe(name: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a recipe, its bases and ``key=value`` overrides, and resolve interpolations.
+
+    Raises:
+        RecipeError: a file is missing or is no YAML mapping, bases go round, an override is malformed, an interpolation
+            cannot be resolved.
+    """
+    layers = [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]
+    merged: dict[str, Any] = {}
+    for _, content in layers:
+        merged = _merge(merged, content)
+    merged.pop("base", None)
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", "") or "")
+        raise RecipeError([Problem(Recipe({}, layers).origin(key), key, str(error).splitlines()[0])]) from error
+    return Recipe(typing.cast(dict[str, Any], content), layers)
+
+
+def _file_layers(path: Path, seen: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    if path.resolve() in seen:
+        raise RecipeError([Problem(str(path), "base", "recipes inherit from one another in a circle")])
+    content = _read_mapping(path)
+    base = content.get("base")
+    below = _file_layers(find_recipe(str(base), beside=path.parent), [*seen, path.resolve()]) if base else []
+    return [*below, (str(path), content)]
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, which no recipe is")])
+    try:
+        text = path.read_text(encoding="utf-8")
+        if found := _RESOLVER.search(text):
+            raise RecipeError([Problem(str(path), "", f"'{found.group()}' is a resolver; only ${{key}} is allowed")])
+        config = OmegaConf.create(text)
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError([Problem(str(path), "", f"is not readable YAML: {error}")]) from error
+    if not isinstance(config, DictConfig):
+        raise RecipeError([Problem(str(path), "", "is a list; a recipe is a mapping of sections")])
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+
+def _override_layer(overrides: typing.Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    place = "command line"
+    wrong = [item for item in overrides if not re.match(r"^[\w.-]+=", item) or _RESOLVER.search(item)]
+    if wrong:
+        raise RecipeError([Problem(place, item, "an override is written key=value, as data.shots=4") for item in wrong])
+    try:
+        for item in overrides:
+            layer = OmegaConf.to_container(OmegaConf.from_dotlist([item]), resolve=False)
+            yield place, typing.cast(dict[str, Any], layer)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError([Problem(place, item, f"is not readable: {error}")]) from error
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings; one that names another component replaces what it stands on, since the old arguments are not its own."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both = isinstance(under, dict) and isinstance(value, Mapping)
+        if both and under.get("name") == value.get("name", under.get("name")):
+            merged[key] = _merge(under, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check every name and argument against the registries and signatures, without building anything.
+
+    Raises:
+        RecipeError: with all problems found.
+    """
+    problems = [
+        Problem(recipe.origin(key), key, message) for key, message in _section_problems(recipe)
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _section_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for key in recipe.content:
+        if key not in SECTIONS:
+            yield str(key), f"is no section{nearest(str(key), list(SECTIONS))}"
+    if not isinstance(recipe["seed"], int) or not 0 <= recipe["seed"] < 2**32:
+        yield "seed", f"is {recipe['seed']!r}; a seed is a whole number from 0 to 2**32 - 1"
+    for section, kind in COMPONENT_SECTIONS.items():
+        if recipe[section] is not None:
+            yield from component_problems(kind, recipe[section], section)
+        elif section in ("data", "method", "optimizer"):
+            yield section, "is missing"
+    if recipe["init_from"] is not None and not isinstance(recipe["init_from"], str):
+        yield "init_from", "is not the name of a card"
+    yield from _trainer_problems(recipe["trainer"])
+
+
+def _trainer_problems(arguments: Any) -> Iterator[tuple[str, str]]:
+    if arguments is None:
+        return
+    if not isinstance(arguments, dict):
+        yield "trainer", "is not a mapping of lightning.Trainer's arguments"
+        return
+    from lightning import Trainer
+
+    yield from _argument_problems(Trainer, arguments, "trainer")
+
+
+def component_problems(kind: str, node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) for everything wrong with one component of a recipe."""
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        yield key, f"is not a component; write {{name: ..., ...}} with a name of: {', '.join(registry(kind))}"
+        return
+    try:
+        component = registry(kind).resolve(node["name"])
+    except UnknownComponentError as error:
+        yield f"{key}.name", str(error)
+        return
+    yield from _argument_problems(component, {k: v for k, v in node.items() if k != "name"}, key)
+
+
+def _argument_problems(component: Any, arguments: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    parameters, hints = signature_of(component)
+    for name, value in arguments.items():
+        place = f"{key}.{name}"
+        if name not in parameters:
+            yield place, f"is no argument of {component.__name__}{nearest(str(name), list(parameters))}"
+        elif (kind := slot_of(hints.get(name))) and value is not None:
+            yield from component_problems(kind, value, place)
+        elif message := type_problem(hints.get(name, Any), value):
+            yield place, message
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty and not is_supplied(hints.get(name))
+        if required and name not in arguments:
+            yield f"{key}.{name}", f"is missing; {component.__name__} needs it"
+
+
+def signature_of(component: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Named parameters of a constructor or function, and their type hints."""
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    function = component.__init__ if inspect.isclass(component) else component
+    return parameters, typing.get_type_hints(function, include_extras=True)
+
+
+def is_supplied(annotation: Any) -> bool:
+    """Whether the zoo supplies an argument with this annotation."""
+    return typing.get_origin(annotation) is Annotated and any(
+        isinstance(mark, Supplied) or mark is Supplied for mark in typing.get_args(annotation)[1:]
+    )
+
+
+def type_problem(annotation: Any, value: Any) -> str | None:
+    """What is wrong with a value for an annotation, as a sentence's end; None where it fits."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    settings = ConfigDict(arbitrary_types_allowed=True)
+    try:
+        adapter = TypeAdapter(annotation, config=settings)
+    except PydanticUserError:  # a dataclass or model brings its own configuration
+        adapter = TypeAdapter(annotation)
+    try:
+        accepted = adapter.validate_python(value, strict=not isinstance(value, str | list))
+    except ValidationError as error:
+        reasons = sorted({item["msg"][0].lower() + item["msg"][1:] for item in error.errors()})
+        return f"is {value!r}: {'; or '.join(reasons)}"
+    if isinstance(value, str) and not isinstance(accepted, str | Path):
+        return f"is the text {value!r}; write it without quotes"
+    return None
+
+
+def build(kind: str, node: Mapping[str, Any], **supplied: Any) -> Any:
+    """Build a checked component and the components in its slots.
+
+    ``supplied`` values go to the parameters of those names that the node leaves out; others are ignored.
+    """
+    component = registry(kind).resolve(node["name"])
+    parameters, hints = signature_of(component)
+    arguments = {name: value for name, value in supplied.items() if name in parameters}
+    for name, value in node.items():
+        slot = slot_of(hints.get(name)) if name != "name" else None
+        if name != "name":
+            arguments[name] = build(slot, value) if slot and isinstance(value, Mapping) else value
+    return component(**arguments)
+
+
+__all__ = ["SECTIONS", "Problem", "Recipe", "RecipeError", "Slot", "build", "check_recipe", "find_recipe", "list_recipes", "read_recipe"]

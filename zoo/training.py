@@ -1,0 +1,170 @@
+"""Training runs: a folder that holds the resolved recipe, the environment, checkpoints, curves and the trained weights."""
+
+import json
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.assembly import Assembly, assemble
+from zoo.paths import PACKAGE
+from zoo.recipe import Recipe, read_recipe
+
+_PACKAGES = (
+    "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
+    "safetensors peft numpy"
+).split()
+_CHECKPOINT_EVERY = 50
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked: it is taken, or there is nothing to resume."""
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
+    """Train a recipe into the folder ``out``.
+
+    A killed run goes on from its last checkpoint with ``resume``, in mid-epoch if need be, and ends with the weights it
+    would have had.
+
+    Raises:
+        RecipeError: the recipe does not fit the registries.
+        RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
+    """
+    from lightning import Trainer, seed_everything
+
+    seed_everything(recipe["seed"], workers=True, verbose=False)
+    _claim(out, resume)
+    assembly = assemble(recipe)
+    _write_record(assembly, out, resume)
+    method, data = assembly.method, assembly.data
+    assert data is not None
+    data.prepare_data()
+    method.prepare_fit(data)
+    start = time.monotonic()
+    if any(parameter.requires_grad for parameter in method.parameters()):
+        trainer = Trainer(**trainer_arguments(recipe, out))
+        trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
+        if trainer.interrupted or not trainer.is_global_zero:
+            return out
+        steps = trainer.global_step
+    else:
+        steps = 0
+    save_weights(method.trained_state(), out / "model.safetensors")
+    summary = {"steps": steps, "seconds": round(time.monotonic() - start, 1)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    draw_curves(out)
+    return out
+
+
+def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Lightning's arguments: the recipe's on top of what every run needs."""
+    from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+
+    given = dict(recipe["trainer"] or {})
+    bar = given.get("enable_progress_bar", True)
+    checkpoint = ModelCheckpoint(
+        dirpath=out / "checkpoints", filename="last", every_n_train_steps=_CHECKPOINT_EVERY, enable_version_counter=False
+    )
+    return {
+        "default_root_dir": out,
+        "logger": CSVLogger(out, name="", version="", flush_logs_every_n_steps=10),
+        "callbacks": [checkpoint, *([RichProgressBar()] if bar else [])],
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        **given,
+    }
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The checkpoint that a killed run left.
+
+    Raises:
+        RunError: it left none.
+    """
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise RunError(f"{run} has no checkpoint to resume from; start it again without --resume in another folder")
+    return path
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write safetensors whole or not at all: a full disk leaves what was there before."""
+    from safetensors.torch import save_file
+
+    partial = path.with_suffix(".partial")
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """What a run was made with: versions, git revision, machine."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "git_revision": _git_revision(),
+        "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "system": platform.system(),
+    }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _claim(out: Path, resume: bool) -> None:
+    if resume:
+        last_checkpoint(out)
+    elif (out / "recipe.yaml").exists():
+        raise RunError(f"{out} holds a run already; resume it with --resume or choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
+    path = out / "recipe.yaml"
+    if resume:
+        if read_recipe(path).content != assembly.recipe.content:
+            raise RunError(f"the recipe is not the one that {out} was started with; resume with {path}")
+        return
+    path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def draw_curves(run: Path) -> None:
+    """Draw the logged loss and validation metrics as ``curves.png``; nothing where nothing was logged."""
+    import pandas
+    from matplotlib.figure import Figure
+
+    log = run / "metrics.csv"
+    if not log.is_file():
+        return
+    table = pandas.read_csv(log)
+    names = [name for name in table.columns if name.startswith(("train_", "val_"))][:6]
+    figure = Figure(figsize=(3.6 * max(len(names), 1), 3), layout="constrained")
+    for position, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), position)
+        points = table[["step", name]].dropna()
+        axes.plot(points["step"], points[name], marker="." if len(points) < 30 else "")
+        axes.set(title=name.replace("_", " "), xlabel="step")
+    figure.savefig(run / "curves.png", dpi=110)

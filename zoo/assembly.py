@@ -72,6 +72,8 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
         places[name]: value for name, value in weights.items() if name in places and shapes[places[name]] == value.shape
     }
     if not fitting:
-        raise ValueError(f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?")
+        raise ValueError(
+            f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
+        )
     method.load_state_dict(fitting, strict=False)
     return sorted(weights.keys() - {name.replace(".base_layer", "") for name in fitting})

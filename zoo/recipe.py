@@ -6,11 +6,13 @@ component again. There is no import path, no expression and no environment look-
 nothing but registered code.
 """
 
+import collections.abc
 import inspect
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from zoo.paths import recipes_folder
-from zoo.registry import Slot, Supplied, UnknownComponentError, nearest, registry, slot_of
+from zoo.registry import Supplied, UnknownComponentError, nearest, registry, slot_of
 
 SECTIONS = {
     "seed": "seed of everything random (default 0)",
@@ -191,9 +193,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: with all problems found.
     """
-    problems = [
-        Problem(recipe.origin(key), key, message) for key, message in _section_problems(recipe)
-    ]
+    problems = [Problem(recipe.origin(key), key, message) for key, message in _section_problems(recipe)]
     if problems:
         raise RecipeError(problems)
 
@@ -225,8 +225,8 @@ def _trainer_problems(arguments: Any) -> Iterator[tuple[str, str]]:
     yield from _argument_problems(Trainer, arguments, "trainer")
 
 
-def component_problems(kind: str, node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) for everything wrong with one component of a recipe."""
+def component_problems(kind: str, node: Any, key: str, expected: type | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) for everything wrong with one component of a recipe, its class included."""
     if not isinstance(node, dict) or not isinstance(node.get("name"), str):
         yield key, f"is not a component; write {{name: ..., ...}} with a name of: {', '.join(registry(kind))}"
         return
@@ -234,6 +234,9 @@ def component_problems(kind: str, node: Any, key: str) -> Iterator[tuple[str, st
         component = registry(kind).resolve(node["name"])
     except UnknownComponentError as error:
         yield f"{key}.name", str(error)
+        return
+    if expected and inspect.isclass(component) and not issubclass(component, expected):
+        yield f"{key}.name", f"is {node['name']}, which is no {expected.__name__}"
         return
     yield from _argument_problems(component, {k: v for k, v in node.items() if k != "name"}, key)
 
@@ -245,7 +248,7 @@ def _argument_problems(component: Any, arguments: dict[str, Any], key: str) -> I
         if name not in parameters:
             yield place, f"is no argument of {component.__name__}{nearest(str(name), list(parameters))}"
         elif (kind := slot_of(hints.get(name))) and value is not None:
-            yield from component_problems(kind, value, place)
+            yield from component_problems(kind, value, place, _expected_class(hints[name]))
         elif message := type_problem(hints.get(name, Any), value):
             yield place, message
     for name, parameter in parameters.items():
@@ -297,14 +300,41 @@ def build(kind: str, node: Mapping[str, Any], **supplied: Any) -> Any:
 
     ``supplied`` values go to the parameters of those names that the node leaves out; others are ignored.
     """
+    return builder(kind, node, **supplied)()
+
+
+def builder(kind: str, node: Mapping[str, Any], **supplied: Any) -> partial[Any]:
+    """A component with its recipe's arguments bound.
+
+    A slot annotated ``Callable[..., X]`` receives the builder of its component, to which it passes what only it knows.
+    """
     component = registry(kind).resolve(node["name"])
     parameters, hints = signature_of(component)
     arguments = {name: value for name, value in supplied.items() if name in parameters}
     for name, value in node.items():
-        slot = slot_of(hints.get(name)) if name != "name" else None
-        if name != "name":
-            arguments[name] = build(slot, value) if slot and isinstance(value, Mapping) else value
-    return component(**arguments)
+        if name == "name":
+            continue
+        slot = slot_of(hints.get(name))
+        if slot and isinstance(value, Mapping):
+            made = builder(slot, value)
+            arguments[name] = made if _wants_builder(hints[name]) else made()
+        else:
+            arguments[name] = value
+    return partial(component, **arguments)
 
 
-__all__ = ["SECTIONS", "Problem", "Recipe", "RecipeError", "Slot", "build", "check_recipe", "find_recipe", "list_recipes", "read_recipe"]
+def _wants_builder(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    return origin is collections.abc.Callable or any(
+        _wants_builder(part) for part in typing.get_args(annotation) if typing.get_origin(part)
+    )
+
+
+def _expected_class(annotation: Any) -> type | None:
+    """The class that a slot's component must be, or build: X of ``Annotated[X, Slot]`` or ``Callable[..., X]``."""
+    if inspect.isclass(annotation):
+        return annotation
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    if typing.get_origin(annotation) is collections.abc.Callable:
+        return _expected_class(parts[-1])
+    return _expected_class(parts[0]) if parts else None

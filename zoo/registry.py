@@ -155,6 +155,21 @@ def registry(kind: str) -> Registry:
     return _registries()[_known_kind(kind)]
 
 
+def component_classes() -> dict[str, tuple[str, str]]:
+    """Class or function name of every component, with its kind and registered name."""
+    found = {}
+    for kind in KINDS:
+        for name in registry(kind):
+            found[registry(kind).target(name).partition(":")[2]] = (kind, name)
+    return found
+
+
+def component_named(attribute: str) -> Callable[[], Any] | None:
+    """A function that imports the component with this class name; None if there is none."""
+    place = component_classes().get(attribute)
+    return (lambda: registry(place[0]).resolve(place[1])) if place else None
+
+
 def register(kind: str, name: str) -> Callable[[T], T]:
     """Class decorator: make a component known as ``name`` among its ``kind``.
 

@@ -69,7 +69,10 @@ def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
     given = dict(recipe["trainer"] or {})
     bar = given.get("enable_progress_bar", True)
     checkpoint = ModelCheckpoint(
-        dirpath=out / "checkpoints", filename="last", every_n_train_steps=_CHECKPOINT_EVERY, enable_version_counter=False
+        dirpath=out / "checkpoints",
+        filename="last",
+        every_n_train_steps=_CHECKPOINT_EVERY,
+        enable_version_counter=False,
     )
     return {
         "default_root_dir": out,

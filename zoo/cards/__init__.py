@@ -1,0 +1,1 @@
+"""Model cards: schema, store, verification, publication."""

@@ -3,9 +3,8 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from pydantic import ValidationError
 
@@ -13,6 +12,9 @@ from zoo.cards.schema import CardRecord
 from zoo.paths import cache_folder, checkpoints_folder
 from zoo.recipe import Recipe, read_recipe
 from zoo.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -106,7 +108,9 @@ def check_files(card: Card) -> None:
             raise CardError(f"card '{card.name}' lacks its file {file.name}; pull it again")
         refuse_pickle(path)
         if path.stat().st_size != file.size or sha256_of(path) != file.sha256:
-            raise CardError(f"{path} is not the file that card '{card.name}' was published with (size or sha256 differ)")
+            raise CardError(
+                f"{path} is not the file that card '{card.name}' was published with (size or sha256 differ)"
+            )
     unlisted = {path.name for path in card.folder.glob("*.safetensors")} - {file.name for file in card.record.files}
     if unlisted:
         raise CardError(f"card '{card.name}' has weights that its record does not list: {', '.join(sorted(unlisted))}")
@@ -126,7 +130,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_weights(card: Card) -> dict[str, torch.Tensor]:
+def read_weights(card: Card) -> "dict[str, torch.Tensor]":
     """The trained weights of a card, hashes checked, floating-point ones as float32.
 
     Raises:

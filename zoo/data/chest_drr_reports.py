@@ -1,6 +1,6 @@
 """chest_drr as image and report pairs, with regions and findings: the view that pretraining and pictures use."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from zoo.data.chest_drr.build import CaseSeries, build_series
 from zoo.data.chest_drr.cases import CaseSpec
 from zoo.data.chest_drr.findings import SEVERITIES, Finding
 from zoo.data.chest_drr.reports import write_report
+from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.module import Sample, ZooData
 from zoo.registry import Supplied, register
 
@@ -60,6 +61,10 @@ class ReportPairs(Dataset[Sample]):
 @register("dataset", "chest_drr")
 class ChestDrrReports(ZooData):
     """Rendered radiographs with reports. The findings, their severities and the film style can be chosen."""
+
+    license: ClassVar[str] = LICENSE
+    source: ClassVar[str] = SOURCE_TEXT
+    limitations: ClassVar[str] = LIMITATIONS
 
     def __init__(
         self,

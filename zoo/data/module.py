@@ -1,7 +1,7 @@
 """What every dataset shares: seeded loaders that several processes split exactly and that resume in mid-epoch."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
@@ -22,6 +22,10 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
 
 class ZooData(LightningDataModule):
     """A dataset with the splits train, val and test."""
+
+    license: ClassVar[str] = "that of the user's own data"
+    source: ClassVar[str] = "files of the user's own"
+    limitations: ClassVar[str] = ""
 
     def __init__(self, batch_size: int, workers: int, seed: int) -> None:
         """Set how samples are drawn.

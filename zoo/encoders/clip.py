@@ -14,6 +14,10 @@ from torchvision.transforms.v2 import functional as image_functional
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
 from zoo.registry import register
 
+OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Image statistics that OpenAI's CLIP, and most after it, normalise by."""
+
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 _WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
 
@@ -26,6 +30,15 @@ def without_weights() -> Iterator[None]:
         yield
     finally:
         _WITHOUT_WEIGHTS.reset(token)
+
+
+@contextlib.contextmanager
+def _real_tensors() -> Iterator[None]:
+    """Real tensors even while a model is planned: how far ids are cut depends on their values."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    with unset_fake_temporarily(), torch.device("cpu"):
+        yield
 
 
 class ClipEncoder(nn.Module):
@@ -60,7 +73,9 @@ class ClipEncoder(nn.Module):
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""
-        return self.text.trim(self._tokenizer(texts)).to(self.mean.device)
+        with _real_tensors():
+            ids = self.text.trim(self._tokenizer(texts))
+        return ids.to(self.mean.device)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 1 or 3, height, width) in [0, 1] to unit features (batch, embedding)."""
@@ -92,10 +107,8 @@ class ClipEncoder(nn.Module):
     @property
     def embedding(self) -> int:
         """Width of the shared space."""
-        return int(self.text.finish(*self._one_token()).shape[-1])
-
-    def _one_token(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(1, 1, self.text.width, device=self.mean.device), torch.ones(1, 1, dtype=torch.long)
+        one = torch.ones(1, 1, dtype=torch.long, device=self.mean.device)
+        return int(self.text.finish(self.text.embed(one), one).shape[-1])
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of the CLIP model's own weights, adapters left out."""
@@ -127,19 +140,38 @@ class OpenClip(ClipEncoder):
         """
         import open_clip
 
-        prefixed = model.startswith(("hf-hub:", "local-dir:"))
-        load = not _WITHOUT_WEIGHTS.get()
-        built = open_clip.create_model(
-            model,
-            pretrained=None if prefixed or not load else pretrained,
-            load_weights=load,
-            force_image_size=image_size,
-            require_pretrained=bool(pretrained) and load and not prefixed,
-        )
+        if _WITHOUT_WEIGHTS.get():
+            built = _architecture(model, image_size)
+        elif model.startswith(("hf-hub:", "local-dir:")):
+            built = open_clip.create_model(model, force_image_size=image_size)
+        else:
+            built = open_clip.create_model(
+                model, pretrained=pretrained, force_image_size=image_size, require_pretrained=pretrained is not None
+            )
         size = built.visual.image_size
         size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         preprocess = open_clip.get_model_preprocess_cfg(built)
-        super().__init__(built, open_clip.get_tokenizer(model), size, preprocess["mean"], preprocess["std"])
+        mean, std = preprocess.get("mean", OPENAI_DATASET_MEAN), preprocess.get("std", OPENAI_DATASET_STD)
+        super().__init__(built, open_clip.get_tokenizer(model), size, mean, std)
+
+
+def _architecture(model: str, image_size: int | None) -> nn.Module:
+    """A model of open_clip's list at full size, without a look at any weights.
+
+    Raises:
+        ValueError: the model is not in open_clip's list, so that its sizes are known only where its weights are.
+    """
+    import open_clip
+
+    sizes = open_clip.get_model_config(model)
+    if sizes is None:
+        raise ValueError(
+            f"'{model}' cannot be planned: its sizes come with its weights; plan a model of open_clip's list"
+        )
+    if image_size is not None:
+        sizes["vision_cfg"]["image_size"] = image_size
+    custom_text = sizes.pop("custom_text", False)
+    return open_clip.CustomTextCLIP(**sizes) if custom_text else open_clip.CLIP(**sizes)
 
 
 @register("vision_language_encoder", "biomedclip")
@@ -149,17 +181,16 @@ class BiomedClip(ClipEncoder):
     def __init__(self, source: str = _BIOMEDCLIP) -> None:
         """Load BiomedCLIP from the hub, or from "local-dir:FOLDER" with a copy of the repository."""
         import open_clip
-        from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
         if _WITHOUT_WEIGHTS.get():
-            built, tokenizer = self._architecture(), _fixed_length_ids(20)
+            built, tokenizer = self._same_classes(), _fixed_length_ids(20)
         else:
             built = open_clip.create_model(source)
             tokenizer = open_clip.get_tokenizer(source)
         super().__init__(built, tokenizer, (224, 224), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
 
     @staticmethod
-    def _architecture() -> nn.Module:
+    def _same_classes() -> nn.Module:
         """The same classes and sizes without a look at the hub, for planning."""
         from open_clip.hf_model import HFTextEncoder
         from open_clip.model import CustomTextCLIP
@@ -225,5 +256,3 @@ class SmallClip(ClipEncoder):
         )
         tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
         super().__init__(model, tokenizer, (image_size, image_size), [0.5] * 3, [0.25] * 3)
-
-

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,11 @@ class ZooModule(LightningModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    task: ClassVar[str] = ""
+    """What it does, as a Hugging Face task name."""
+    input_format: ClassVar[str] = ""
+    output_format: ClassVar[str] = ""
+    intended_use: ClassVar[str] = "Research and teaching on medical vision-language methods."
 
     def __init__(self) -> None:
         """Start without an optimizer; training sets the recipe's."""
@@ -44,6 +50,14 @@ class ZooModule(LightningModule):
 
     def prepare_fit(self, data: LightningDataModule) -> None:
         """Look at the training data once before fitting; nothing by default."""
+
+    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
+        """What the method says of one image (channels, height, width) in [0, 1], as JSON can hold it."""
+        raise NotImplementedError(f"{type(self).__name__} has no prediction for a single image")
+
+    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
+        """Draw a prediction over its image into a PNG file."""
+        raise NotImplementedError(f"{type(self).__name__} has no picture of a prediction")
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of one made-up sample, for planning."""

@@ -1,12 +1,14 @@
 """Contrastive pretraining of a CLIP on images and reports (Radford et al., arXiv 2103.00020), with open_clip's loss."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.pictures import draw_probabilities
 from zoo.registry import Slot, Supplied, register
 
 _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
@@ -15,6 +17,11 @@ _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
 @register("method", "clip_pretraining")
 class ClipPretraining(ZooModule):
     """Trains both towers so that an image is nearest to its own report."""
+
+    task: ClassVar[str] = "zero-shot-image-classification"
+    input_format: ClassVar[str] = "image (batch, 1 or 3, height, width) float32 in [0, 1]; texts as strings"
+    output_format: ClassVar[str] = "unit features (batch, embedding) of each"
+    intended_use: ClassVar[str] = "A small base for adapters, and for trying the zoo on a machine without a GPU."
 
     def __init__(
         self,
@@ -67,6 +74,21 @@ class ClipPretraining(ZooModule):
 
         single = {f"auroc_{name.replace(' ', '_')}": auroc(name) for name in self.probes}
         return {"auroc": lambda o: sum(metric(o) for metric in single.values()) / max(len(single), 1), **single}
+
+    @torch.no_grad()
+    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
+        """Zero-shot probability of each probed finding."""
+        feature = self.clip.encode_image(image[None])
+        return {
+            "findings": {
+                name: float(self.clip.logits(feature, self.clip.encode_text(sentences)).softmax(dim=-1)[0, 0])
+                for name, sentences in self.probes.items()
+            }
+        }
+
+    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
+        """The image beside bars of the probabilities."""
+        draw_probabilities(image, prediction["findings"], file)
 
     def example_batch(self) -> dict[str, Any]:
         """Two blank images with short reports."""

@@ -74,7 +74,9 @@ def paint_findings(
     lungs = volume.lungs
     density = hounsfield.ravel()[lungs.index]
     marks = np.zeros(len(density), dtype=np.uint8)
-    order = sorted(range(len(findings)), key=lambda i: findings[i].kind == "pleural effusion")  # fluid lies over the rest
+    order = sorted(
+        range(len(findings)), key=lambda i: findings[i].kind == "pleural effusion"
+    )  # fluid lies over the rest
     for position in order:
         finding = findings[position]
         if finding.kind in _PAINTERS:
@@ -109,7 +111,9 @@ def _effusion(
     level = {0.0: 0.24, 0.5: 0.38, 1.0: 0.58}[finding.grade] + rng.uniform(-0.03, 0.03)
     meniscus = rng.uniform(0.10, 0.18) * np.exp(-lungs.pleura / rng.uniform(12, 20))
     backwards = 0.04 * np.clip(-lungs.y / 90, -1, 1)
-    affected = _on_side(finding, lungs) & (lungs.height < level + meniscus + backwards + 0.012 * _smooth_noise(lungs, rng, 40))
+    affected = _on_side(finding, lungs) & (
+        lungs.height < level + meniscus + backwards + 0.012 * _smooth_noise(lungs, rng, 40)
+    )
     return np.full_like(density, _FLUID), affected
 
 
@@ -126,9 +130,7 @@ def _consolidation(
     return density + (_SOFT - density) * np.clip(filled - bronchograms, 0.1, 1), affected
 
 
-def _ball(
-    lungs: LungVoxels, allowed: np.ndarray, radius: float, rng: np.random.Generator
-) -> np.ndarray:
+def _ball(lungs: LungVoxels, allowed: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
     """A lobulated ball whose centre is at least most of its radius away from the chest wall."""
     room = allowed & (lungs.pleura > min(0.8 * radius, 20))
     middle = int(rng.choice(np.flatnonzero(room if room.any() else allowed)))
@@ -164,9 +166,7 @@ def _pneumothorax(
     return np.full_like(density, _AIR), affected
 
 
-def _visceral_line(
-    finding: Finding, lungs: LungVoxels, density: np.ndarray, air: np.ndarray
-) -> np.ndarray:
+def _visceral_line(finding: Finding, lungs: LungVoxels, density: np.ndarray, air: np.ndarray) -> np.ndarray:
     """The lung left by a pneumothorax: denser, and edged by the visceral pleura."""
     rim_edge = lungs.pleura - np.where(air, 0, _rim(finding, lungs))
     remaining = _on_side(finding, lungs) & ~air

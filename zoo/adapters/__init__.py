@@ -1,0 +1,1 @@
+"""Small trainable parts on frozen encoders, one published idea a file."""

@@ -1,0 +1,49 @@
+"""The contract of an adapter that turns a frozen CLIP into a classifier."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from zoo.encoders.clip import ClipEncoder
+from zoo.registry import Supplied
+
+Clip = Annotated[ClipEncoder, Supplied]
+ClassNames = Annotated[list[str], Supplied]
+Template = Annotated[str, Supplied]
+
+
+class FewShotAdapter(nn.Module, ABC):
+    """Classifies images with a frozen CLIP that is passed in, not owned.
+
+    ``prompts`` are the class names in the template; ``ids`` (classes, positions) their tokens.
+    """
+
+    ids: torch.Tensor
+
+    def __init__(self, clip: ClipEncoder, class_names: list[str], template: str) -> None:
+        """Tokenize the classes.
+
+        Raises:
+            ValueError: no classes, or a template without {}.
+        """
+        super().__init__()
+        if not class_names or "{}" not in template:
+            raise ValueError(
+                f"needs class names and a template with {{}}; got {len(class_names)} names and '{template}'"
+            )
+        self.prompts = [template.replace("{}", name) for name in class_names]
+        self.register_buffer("ids", clip.tokenize(self.prompts), persistent=False)
+
+    @abstractmethod
+    def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
+
+    def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
+        """Look at the labelled images once before training; nothing by default."""
+
+    def parameters_in(self, clip: ClipEncoder) -> list[nn.Parameter]:
+        """Parameters that the adapter put into the CLIP and that train with it; none by default."""
+        return []

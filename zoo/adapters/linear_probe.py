@@ -1,0 +1,26 @@
+"""Linear probe (Radford et al., arXiv 2103.00020): a linear classifier on frozen image features."""
+
+import torch
+from torch import nn
+
+from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.encoders.clip import ClipEncoder
+from zoo.registry import register
+
+
+@register("adapter", "linear_probe")
+class LinearProbe(FewShotAdapter):
+    """``logits = W f + b`` on unit image features f, scaled like CLIP's; ``W`` starts at zero."""
+
+    def __init__(self, clip: Clip, class_names: ClassNames, template: Template) -> None:
+        """Build a classifier over the classes; the prompts are not used."""
+        super().__init__(clip, class_names, template)
+        self.classifier = nn.Linear(clip.embedding, len(class_names))
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, classes)."""
+        with torch.no_grad():
+            features = clip.encode_image(images)
+        return self.classifier(clip.scale.detach() * features)

@@ -1,0 +1,183 @@
+"""NEARL-CLIP's wiring: one USEformer beside the towers of a frozen CLIP, one OCA a layer and modality (arXiv 2508.04101)."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.oca import OrthogonalCrossAttention
+from zoo.adapters.useformer import USEformer
+from zoo.encoders.clip import ClipEncoder
+from zoo.registry import Slot, register
+
+Interaction = Literal["instance", "prototype"]
+Ways = Literal["both", "image_to_text", "text_to_image"]
+
+
+@register("adapter", "nearl")
+class NearlAdapter(FewShotAdapter):
+    """Both towers advance together; after each layer the USEformer sees both, and each modality's OCA is applied.
+
+    ``interaction`` (reconstructed): "instance" lets the text stream of an image see that image's own tokens;
+    "prototype" lets it see a running mean of training images, so that the class embeddings are computed once and cached.
+    In both an image's logits do not depend on the other images of its batch. Towers of unequal depth are adapted at as
+    many points as the shallower has layers.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        class_names: ClassNames,
+        template: Template,
+        useformer: Annotated[Callable[..., USEformer], Slot("adapter")] = USEformer,
+        oca: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
+        interaction: Interaction = "instance",
+        ways: Ways = "both",
+        momentum: float = 0.99,
+    ) -> None:
+        """Build for a CLIP.
+
+        Args:
+            clip: gives widths, depths and the tokenizer.
+            class_names: the classes.
+            template: the prompt, with {} for a class name.
+            useformer: builder of the USEformer.
+            oca: builder of the adapters.
+            interaction: what the text stream sees.
+            ways: the direction in which knowledge flows; one-way leaves the other tower frozen as it is (an ablation).
+            momentum: of the running prototype.
+        """
+        super().__init__(clip, class_names, template)
+        self.points = min(clip.vision.depth, clip.text.depth)
+        widths = {"vision_width": clip.vision.width, "text_width": clip.text.width}
+        self.useformer = useformer(**widths, layers=self.points)
+        synergy = self.useformer.to_image.out_features
+        adapt_image, adapt_text = ways != "image_to_text", ways != "text_to_image"
+        self.image_oca = self._adapters(oca, clip.vision.width, synergy, adapt_image)
+        self.text_oca = self._adapters(oca, clip.text.width, synergy, adapt_text)
+        self.interaction, self.momentum = interaction, momentum
+        if interaction == "prototype":
+            tokens = clip.vision.prefix + clip.vision.grid[0] * clip.vision.grid[1]
+            self.register_buffer("prototype", torch.zeros(self.points, tokens, clip.vision.width))
+            self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self._cached_text: tuple[list[torch.Tensor], torch.Tensor] | None = None
+
+    def _adapters(
+        self, oca: Callable[..., OrthogonalCrossAttention], width: int, synergy: int, wanted: bool
+    ) -> nn.ModuleList | None:
+        return nn.ModuleList(oca(width=width, synergy=synergy) for _ in range(self.points)) if wanted else None
+
+    def train(self, mode: bool = True) -> "NearlAdapter":
+        """Switch mode; cached class embeddings are dropped, since weights may change."""
+        self._cached_text = None
+        return super().train(mode)
+
+    def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
+        if self.interaction == "instance":
+            return self._instance(clip, images)
+        text_points, text_features = self._prototype_text(clip)
+        image_features = self._image_stream(clip, images, text_points)
+        return clip.logits(image_features, text_features)
+
+    def _instance(
+        self, clip: ClipEncoder, images: torch.Tensor, attention: list[torch.Tensor | None] | None = None
+    ) -> torch.Tensor:
+        """Both streams together; after the first adapter there is one text stream for each (image, class)."""
+        batch, (classes, length) = len(images), self.ids.shape
+        image = clip.vision.start(clip.normalise(images))
+        text, mask = clip.text.start(clip.text.embed(self.ids), self.ids)
+        padding = self._padding(clip)
+        for point in range(self.points):
+            image = self._image_layers(clip, point, image)
+            text = self._text_layers(clip, point, text, mask)
+            if point == 0:  # until here the text was the same for every image
+                text = text.repeat(batch, 1, 1)
+                mask = mask.repeat(batch, 1, 1, 1) if mask is not None and mask.ndim == 4 else mask
+            joint = text.view(batch, classes * length, -1)
+            if attention is not None:
+                attention.append(self.useformer.gather(point, image, joint, padding)[1])
+            for_image, for_text = self.useformer(point, image, joint, padding)
+            image = _adapted(self.image_oca, point, image, for_image)
+            text = _adapted(self.text_oca, point, joint, for_text).view(batch * classes, length, -1)
+        image_features = functional.normalize(clip.vision.finish(image), dim=-1)
+        text_features = functional.normalize(clip.text.finish(text, self.ids.repeat(batch, 1)), dim=-1)
+        return clip.logits(image_features[:, None], text_features.view(batch, classes, -1))[:, 0]
+
+    def _prototype_text(self, clip: ClipEncoder) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Text tokens (1, classes x positions, width) at each point and unit features (classes, embedding)."""
+        if self._cached_text is not None and not torch.is_grad_enabled():
+            return self._cached_text
+        classes, length = self.ids.shape
+        text, mask = clip.text.start(clip.text.embed(self.ids), self.ids)
+        padding, at_points = self._padding(clip), []
+        for point in range(self.points):
+            joint = self._text_layers(clip, point, text, mask).view(1, classes * length, -1)
+            at_points.append(joint)
+            _, for_text = self.useformer(point, self.prototype[point : point + 1], joint, padding)
+            text = _adapted(self.text_oca, point, joint, for_text).view(classes, length, -1)
+        result = at_points, functional.normalize(clip.text.finish(text, self.ids), dim=-1)
+        if not self.training and not torch.is_grad_enabled():
+            self._cached_text = result
+        return result
+
+    def _image_stream(self, clip: ClipEncoder, images: torch.Tensor, text_points: list[torch.Tensor]) -> torch.Tensor:
+        """Unit image features (batch, embedding) beside given text tokens; in training the prototype follows."""
+        image, padding = clip.vision.start(clip.normalise(images)), self._padding(clip)
+        for point, text in enumerate(text_points):
+            image = self._image_layers(clip, point, image)
+            if self.training:
+                self._follow(point, image.detach().mean(dim=0))
+            for_image, _ = self.useformer(point, image, text.expand(len(images), -1, -1), padding)
+            image = _adapted(self.image_oca, point, image, for_image)
+        return functional.normalize(clip.vision.finish(image), dim=-1)
+
+    def _follow(self, point: int, mean: torch.Tensor) -> None:
+        """Move the running prototype; the first batch sets it. Images of all processes count."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(mean)
+            mean = mean / torch.distributed.get_world_size()
+        weight = self.momentum if self.seen > 0 else 0.0
+        self.prototype[point] = self.prototype[point] * weight + mean * (1 - weight)
+        self.seen += int(point == self.points - 1)
+
+    def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """Where the USEformer's queries look: (batch, points, rows, columns), each map summing to at most 1.
+
+        Raises:
+            ValueError: the interaction is not "instance", or the USEformer does not mix.
+        """
+        if self.interaction != "instance" or not self.useformer.mix:
+            raise ValueError("attention maps need the instance interaction and a USEformer that mixes")
+        maps: list[torch.Tensor | None] = []
+        self.eval()
+        self._instance(clip, images, maps)
+        stacked = torch.stack([layer.mean(dim=1) for layer in maps if layer is not None], dim=1)
+        return stacked[..., clip.vision.prefix :].unflatten(-1, clip.vision.grid)
+
+    def _padding(self, clip: ClipEncoder) -> torch.Tensor:
+        return ~clip.text.is_token(self.ids).reshape(1, -1)
+
+    def _image_layers(self, clip: ClipEncoder, point: int, tokens: torch.Tensor) -> torch.Tensor:
+        for layer in _layers_before(point, self.points, clip.vision.depth):
+            tokens = clip.vision.layer(layer, tokens)
+        return tokens
+
+    def _text_layers(
+        self, clip: ClipEncoder, point: int, tokens: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        for layer in _layers_before(point, self.points, clip.text.depth):
+            tokens = clip.text.layer(layer, tokens, mask)
+        return tokens
+
+
+def _adapted(adapters: nn.ModuleList | None, point: int, tokens: torch.Tensor, synergy: torch.Tensor) -> torch.Tensor:
+    return tokens if adapters is None else adapters[point](tokens, synergy)
+
+
+def _layers_before(point: int, points: int, depth: int) -> range:
+    """The layers to run before an adaptation point: one, or an even share in the deeper tower."""
+    return range(point * depth // points, (point + 1) * depth // points)

@@ -1,0 +1,104 @@
+"""USEformer: cross-modal synergy vectors from learned queries (NEARL-CLIP, arXiv 2508.04101).
+
+What the paper says: cross-modality queries are made dynamically so that both modalities enrich each other, and one
+USEformer runs in parallel to all layers. Widths, depth and token layout are reconstructed from its parameter count.
+"""
+
+from typing import Annotated
+
+import torch
+from torch import nn
+
+from zoo.registry import Supplied, register
+
+
+@register("adapter", "useformer")
+class USEformer(nn.Module):
+    """Queries of a layer look at the image and text tokens of that layer; what they gather goes back to both modalities.
+
+    ``x = [q_k ; W_i v_k ; W_t t_k]``, pre-norm transformer layers, then ``z_v = W_v x[:Q]`` and ``z_t = W_u x[:Q]``
+    (reconstructed). With the default sizes on ViT-B/16 (768, 512, 12 layers): 573,696 parameters.
+    """
+
+    def __init__(
+        self,
+        vision_width: Annotated[int, Supplied],
+        text_width: Annotated[int, Supplied],
+        layers: Annotated[int, Supplied],
+        width: int = 128,
+        depth: int = 2,
+        queries: int = 8,
+        heads: int = 4,
+        synergy: int = 512,
+        mix: bool = True,
+    ) -> None:
+        """Build.
+
+        Args:
+            vision_width: width of image tokens.
+            text_width: width of text tokens.
+            layers: number of encoder layers it serves; each has queries of its own.
+            width: inner width.
+            depth: transformer layers.
+            queries: queries a layer.
+            heads: attention heads.
+            synergy: width of the synergy vectors.
+            mix: False leaves the queries unmixed with any token; the ablation "without USEformer".
+        """
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(layers, queries, width) * 0.02)
+        self.from_image = nn.Linear(vision_width, width)
+        self.from_text = nn.Linear(text_width, width)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.to_image = nn.Linear(width, synergy)
+        self.to_text = nn.Linear(width, synergy)
+        self.mix = mix
+
+    def forward(
+        self, layer: int, image: torch.Tensor, text: torch.Tensor, text_padding: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Synergy vectors of one layer.
+
+        Args:
+            layer: which layer's queries.
+            image: image tokens (batch, tokens, vision_width).
+            text: text tokens (batch, tokens, text_width).
+            text_padding: True (batch, tokens) at text tokens to leave out.
+
+        Returns:
+            z_v and z_t, both (batch, queries, synergy).
+        """
+        gathered, _ = self.gather(layer, image, text, text_padding)
+        return self.to_image(gathered), self.to_text(gathered)
+
+    def gather(
+        self, layer: int, image: torch.Tensor, text: torch.Tensor, text_padding: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Queries after the transformer (batch, queries, width), and their last attention over the image tokens.
+
+        The attention (batch, queries, image tokens) is None in training mode, where nobody looks at it.
+        """
+        batch, count = image.shape[0], self.queries.shape[1]
+        queries = self.queries[layer].expand(batch, -1, -1)
+        if not self.mix:
+            return self.norm(queries), None
+        tokens = torch.cat([queries, self.from_image(image), self.from_text(text)], dim=1)
+        hidden = None
+        if text_padding is not None:
+            seen = text_padding.new_zeros(batch, count + image.shape[1])
+            hidden = torch.cat([seen, text_padding.expand(batch, -1)], dim=1)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, src_key_padding_mask=hidden)
+        # Only the queries leave the last block, so only they are computed there.
+        last, normed = self.blocks[-1], self.blocks[-1].norm1(tokens)
+        attended, attention = last.self_attn(
+            normed[:, :count], normed, normed, key_padding_mask=hidden, need_weights=not self.training
+        )
+        queries = tokens[:, :count] + attended
+        queries = queries + last.linear2(last.activation(last.linear1(last.norm2(queries))))
+        over_image = None if attention is None else attention[:, :, count : count + image.shape[1]]
+        return self.norm(queries), over_image

@@ -1,0 +1,184 @@
+"""Making a card from a run: weights, recipe, record and prose, with numbers measured now."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file
+
+from zoo.cards.load import base_fingerprint
+from zoo.cards.schema import CardBase, CardData, CardFile, CardMetric, CardRecord
+from zoo.cards.store import PROSE, RECIPE, WEIGHTS, CardError, card_chain, sha256_of
+from zoo.evaluation import Subject, evaluate, open_subject
+from zoo.metrics.intervals import Measured
+from zoo.paths import checkpoints_folder
+from zoo.training import save_weights
+
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
+OUT_OF_SCOPE = "Any clinical use: diagnosis, triage, or decisions about patients."
+
+
+def publish(
+    run: Path,
+    name: str,
+    *,
+    version: str = "1.0.0",
+    half: bool = False,
+    limitations: str = "",
+    tolerance: float = 0.01,
+    replace: bool = False,
+    folder: Path | None = None,
+) -> Path:
+    """Make the card ``name`` from a finished run.
+
+    Args:
+        run: the run folder.
+        name: of the card, and of its folder.
+        version: raise it when a published card changes.
+        half: store float16, half the size; the numbers are measured on the weights as stored.
+        limitations: added to what the data set says of itself.
+        tolerance: by which a measured number may differ when it is verified.
+        replace: overwrite a card of this name.
+        folder: where cards are kept; the zoo's own if None.
+
+    Raises:
+        CardError: the run has not ended, or the card is there already and ``replace`` is off.
+    """
+    target = (folder or checkpoints_folder()) / name
+    if target.exists() and not replace:
+        raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")
+    if not (run / "model.safetensors").is_file():
+        raise CardError(f"{run} is no finished run: it has no model.safetensors")
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / name
+        draft.mkdir()
+        _write_weights(run, draft, half)
+        subject = open_subject(draft)
+        metrics = evaluate(subject)
+        record = _record(subject, run, draft, name, version, limitations, tolerance, metrics)
+        write_prose(record, draft)
+        if target.exists():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(draft, target)
+    return target
+
+
+def _write_weights(run: Path, draft: Path, half: bool) -> None:
+    weights = load_file(run / "model.safetensors")
+    if half:
+        weights = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
+    save_weights(weights, draft / WEIGHTS)
+    shutil.copy(run / "recipe.yaml", draft / RECIPE)
+    if (run / "curves.png").is_file():
+        shutil.copy(run / "curves.png", draft / "curves.png")
+
+
+def _record(
+    subject: Subject,
+    run: Path,
+    draft: Path,
+    name: str,
+    version: str,
+    limitations: str,
+    tolerance: float,
+    metrics: dict[str, Measured],
+) -> CardRecord:
+    method, data, recipe = subject.method, subject.data, subject.recipe
+    trained = method.trained_state()
+    return CardRecord(
+        name=name,
+        version=version,
+        method=recipe["method"]["name"],
+        task=method.task,
+        license="apache-2.0",
+        base=_base(subject),
+        data=CardData(name=recipe["data"]["name"], license=data.license, source=data.source),
+        parameters_total=sum(value.numel() for value in method.state_dict().values()),
+        parameters_trained=sum(value.numel() for value in trained.values()),
+        input=method.input_format,
+        output=method.output_format,
+        files=[
+            CardFile(name=path.name, size=path.stat().st_size, sha256=sha256_of(path))
+            for path in sorted(draft.iterdir())
+        ],
+        metrics=[_metric(metric, measured, tolerance, recipe["seed"]) for metric, measured in metrics.items()],
+        intended_use=method.intended_use,
+        out_of_scope_use=OUT_OF_SCOPE,
+        limitations=" ".join(part for part in (data.limitations, limitations) if part) or "None stated.",
+        trained_with=_trained_with(run),
+    )
+
+
+def _metric(name: str, measured: Measured, tolerance: float, seed: int) -> CardMetric:
+    return CardMetric(
+        name=name,
+        value=round(measured.value, 4),
+        tolerance=tolerance,
+        split="test",
+        n=measured.n,
+        seeds=[seed],
+        interval=(round(measured.low, 4), round(measured.high, 4)),
+    )
+
+
+def _base(subject: Subject) -> CardBase | None:
+    fingerprint = base_fingerprint(subject.method)
+    if fingerprint is None:
+        return None
+    if subject.recipe["init_from"]:
+        base = card_chain(subject.recipe["init_from"])[0].record
+        return CardBase(name=base.name, license=base.license, fingerprint=fingerprint)
+    encoder = subject.recipe["method"][subject.method.frozen[0]]
+    described = " ".join(str(value) for value in encoder.values() if isinstance(value, str))
+    return CardBase(name=described, license="that of its authors", fingerprint=fingerprint)
+
+
+def _trained_with(run: Path) -> str:
+    made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    revision = (made["git_revision"] or "unknown")[:12]
+    return (
+        f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {made['device']}; "
+        f"torch {made['packages']['torch']}, lightning {made['packages']['lightning']}; revision {revision}"
+    )
+
+
+def write_prose(record: CardRecord, folder: Path) -> None:
+    """Write the card's README: front matter with the record and Hugging Face's model index, then prose from the record."""
+    import jinja2
+
+    front = {
+        "license": record.license,
+        "library_name": "medvl-zoo",
+        "pipeline_tag": record.task,
+        "tags": ["medical", "vision-language", record.method],
+        "model-index": model_index(record),
+        "zoo": record.model_dump(mode="json"),
+    }
+    environment_ = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    prose = environment_.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(card=record)
+    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
+    (folder / PROSE).write_text(f"---\n{header}---\n{prose}\n", encoding="utf-8")
+
+
+def model_index(record: CardRecord) -> list[dict[str, Any]]:
+    """The record's metrics in Hugging Face's model-index form."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type=record.task,
+            dataset_type=record.data.name,
+            dataset_name=record.data.name,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_value=metric.value,
+        )
+        for metric in record.metrics
+    ]
+    return eval_results_to_model_index(record.name, results)

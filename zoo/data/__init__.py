@@ -1,0 +1,1 @@
+"""Datasets and readers, one file a source or format."""

@@ -1,0 +1,1 @@
+"""Vision and text encoders that other parts build on."""

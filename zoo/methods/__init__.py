@@ -1,0 +1,1 @@
+"""One LightningModule a method; it wires components and losses."""

@@ -1,0 +1,1 @@
+"""Metrics that torchmetrics lacks, and intervals."""

@@ -81,20 +81,25 @@ class Recipe:
         return Recipe({**self.content, **sections}, self.layers)
 
     def origin(self, key: str) -> str:
-        """The file, or the command line, that set ``key`` last."""
-        for name, content in reversed(self.layers):
-            node: Any = content
-            for part in key.split("."):
-                node = node.get(part) if isinstance(node, Mapping) and part in node else None
-                if node is None:
-                    break
-            else:
-                return name
-        return self.layers[0][0] if self.layers else "recipe"
+        """The file, or the command line, that set ``key`` last; for a key that nothing sets, its parent's."""
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):
+            for name, content in reversed(self.layers):
+                if _holds(content, parts[:length]):
+                    return name
+        return self.layers[-1][0] if self.layers else "recipe"
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; reading it again gives the same content."""
         return OmegaConf.to_yaml(OmegaConf.create(self.content))
+
+
+def _holds(content: Any, parts: list[str]) -> bool:
+    for part in parts:
+        if not isinstance(content, Mapping) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
@@ -151,11 +156,12 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, which no recipe is")])
     try:
         text = path.read_text(encoding="utf-8")
-        if found := _RESOLVER.search(text):
-            raise RecipeError([Problem(str(path), "", f"'{found.group()}' is a resolver; only ${{key}} is allowed")])
         config = OmegaConf.create(text)
-    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError, ValueError) as error:
+        # OmegaConf asserts that a file is a mapping or a list, and lets a date or number out of range escape.
         raise RecipeError([Problem(str(path), "", f"is not readable YAML: {error}")]) from error
+    if found := _RESOLVER.search(text):
+        raise RecipeError([Problem(str(path), "", f"'{found.group()}' is a resolver; only ${{key}} is allowed")])
     if not isinstance(config, DictConfig):
         raise RecipeError([Problem(str(path), "", "is a list; a recipe is a mapping of sections")])
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))

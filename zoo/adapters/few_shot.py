@@ -23,7 +23,7 @@ class FewShotAdapter(nn.Module, ABC):
 
     ids: torch.Tensor
 
-    def __init__(self, clip: ClipEncoder, class_names: list[str], template: str) -> None:
+    def __init__(self, clip: Clip, class_names: ClassNames, template: Template) -> None:
         """Tokenize the classes.
 
         Raises:

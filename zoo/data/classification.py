@@ -112,7 +112,7 @@ class ClassificationData(ZooData):
             split: [Item(item.source, relabel[item.label], item.patient) for item in of_split if item.label in relabel]
             for split, of_split in items.items()
         }
-        check_classes(kept, self.class_names)
+        check_classes(kept["train"], self.class_names)
         if self.shots is not None:
             kept["train"] = self._sample(kept["train"], self.shots, 0)
             kept["val"] = self._sample(kept["val"], min(self.shots, 4), 1)
@@ -142,15 +142,12 @@ def check_class_names(names: Sequence[str]) -> None:
         raise DataError(f"class names must be at least two, none blank and none twice; got {list(names)}")
 
 
-def check_classes(items: dict[str, list[Item]], names: Sequence[str]) -> None:
-    """Raise DataError where a class has no image in a split that is not empty."""
-    for split, of_split in items.items():
-        present = {item.label for item in of_split}
-        empty = [name for label, name in enumerate(names) if label not in present]
-        if empty and (of_split or split == "train"):
-            raise DataError(
-                f"no image of {', '.join(map(repr, empty))} in split '{split}'; drop the class or add images"
-            )
+def check_classes(items: Sequence[Item], names: Sequence[str]) -> None:
+    """Raise DataError where a class has no training image."""
+    present = {item.label for item in items}
+    empty = [name for label, name in enumerate(names) if label not in present]
+    if empty:
+        raise DataError(f"no image of {', '.join(map(repr, empty))} in split 'train'; drop the class or add images")
 
 
 def check_patients(items: dict[str, list[Item]]) -> None:

@@ -120,12 +120,14 @@ def _read_dicom(path: Path, frame: int | None) -> np.ndarray:
 
 
 def _window_range(dataset: Any, windowed: np.ndarray) -> tuple[float, float]:
-    """The output range of the VOI window (its first one), or the extremes where there is none."""
-    low, high = float(windowed.min()), float(windowed.max())
-    if "WindowWidth" not in dataset or "WindowCenter" not in dataset:
-        return low, high
+    """What a VOI window (the first one) maps its two ends to; the extremes where there is a lookup table or nothing."""
+    from pydicom.pixels import apply_voi_lut
+
+    if "WindowWidth" not in dataset or "WindowCenter" not in dataset or "VOILUTSequence" in dataset:
+        return float(windowed.min()), float(windowed.max())
     centre, width = (float(np.atleast_1d(value)[0]) for value in (dataset.WindowCenter, dataset.WindowWidth))
-    return max(centre - width / 2, low), min(centre + width / 2, high)
+    low, high = apply_voi_lut(np.array([centre - 2 * width, centre + 2 * width]), dataset)
+    return float(low), float(high)
 
 
 def _read_nifti(path: Path, axis: int | None, index: int | None) -> np.ndarray:

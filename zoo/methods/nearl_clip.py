@@ -13,7 +13,6 @@ from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
 from zoo.pictures import draw_probabilities
-from zoo.pictures import draw_probabilities
 from zoo.registry import Slot, Supplied, register
 
 

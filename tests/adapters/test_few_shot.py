@@ -1,0 +1,130 @@
+"""The tester that every classifier on a frozen CLIP passes."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from zoo.adapters.few_shot import FewShotAdapter
+from zoo.adapters.zero_shot import ZeroShot
+from zoo.methods.clip_classification import ClipClassification
+from zoo.registry import registry
+
+NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
+ADAPTERS = [
+    name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)
+]
+TRAINING_FREE = {"zero_shot", "tip_adapter"}
+STARTS_AT_ZERO_SHOT = {"zero_shot", "lora", "nearl", "tip_adapter", "tip_adapter_f"}
+
+
+def test_all_peers_are_here():
+    assert set(ADAPTERS) == {"zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora", "nearl"}
+
+
+@pytest.fixture(params=ADAPTERS)
+def method(request, tiny_clip):
+    torch.manual_seed(1)
+    return ClipClassification(tiny_clip, registry("adapter").resolve(request.param), NAMES).eval(), request.param
+
+
+def batch(count=5):
+    return torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def stirred(module):
+    """Give every trained parameter some noise, so that nothing hides behind a zero."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    return module
+
+
+@torch.no_grad()
+def test_an_images_logits_do_not_depend_on_its_batch(method):
+    module, _ = method
+    stirred(module)
+    together = module(batch())
+    assert together.shape == (5, 3)
+    alone = torch.cat([module(image[None]) for image in batch()])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-5)
+
+
+def test_gradients_reach_every_trained_parameter_and_no_other(method):
+    module, name = method
+    trained = {n for n, p in module.named_parameters() if p.requires_grad}
+    if name in TRAINING_FREE:
+        assert not trained
+        return
+    if name == "tip_adapter_f":
+        module.adapter.labels[0, 0] = module.adapter.labels[20, 1] = 1
+    stirred(module).train()
+    functional.cross_entropy(module(batch(3)), torch.tensor([0, 1, 2])).backward()
+    assert {n for n, p in module.named_parameters() if p.grad is not None} == trained
+    silent = [n for n, p in module.named_parameters() if p.requires_grad and not p.grad.abs().sum() > 0]
+    assert not silent or name == "tip_adapter_f"
+
+
+def test_only_trained_weights_are_saved_and_they_come_back(method, tiny_clip):
+    module, name = method
+    stirred(module)
+    state = {key: value.clone() for key, value in module.trained_state().items()}
+    assert not any(key.startswith("clip.") and "lora_" not in key for key in state)
+    before = module(batch())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.zero_()
+    module.load_trained_state(state)
+    torch.testing.assert_close(module(batch()), before)
+    if state:
+        state.pop(next(iter(state)))
+        with pytest.raises(ValueError, match="is missing"):
+            module.load_trained_state(state)
+
+
+@torch.no_grad()
+def test_methods_that_start_at_zero_shot_do(method, tiny_clip):
+    module, name = method
+    if name in STARTS_AT_ZERO_SHOT:
+        frozen = ClipClassification(tiny_clip, ZeroShot, NAMES).eval()(batch())
+        torch.testing.assert_close(module(batch()) / tiny_clip.scale, frozen / tiny_clip.scale, atol=1e-6, rtol=0)
+
+
+def test_the_frozen_clip_stays_in_evaluation_mode(method):
+    module, _ = method
+    module.train()
+    assert not module.clip.training and module.adapter.training
+
+
+def test_no_classes_or_no_place_for_them_is_an_error(tiny_clip):
+    with pytest.raises(ValueError, match="needs class names"):
+        ClipClassification(tiny_clip, ZeroShot, [])
+    with pytest.raises(ValueError, match="template with {}"):
+        ClipClassification(tiny_clip, ZeroShot, NAMES, template="a radiograph")
+
+
+def test_tip_adapter_counts_its_shots(tiny_clip):
+    from zoo.adapters.tip_adapter import TipAdapter
+
+    adapter = TipAdapter(tiny_clip, NAMES, "{}", per_class=2, search=False)
+    images, labels = batch(5), torch.tensor([0, 0, 1, 1, 2])
+    adapter.observe(tiny_clip, [{"image": images, "label": labels}], [])
+    assert adapter.labels.sum(dim=0).tolist() == [2, 2, 1]
+    torch.testing.assert_close(adapter.keys[2], tiny_clip.encode_image(images)[2])
+    with pytest.raises(ValueError, match="and per_class is 2"):
+        adapter.observe(tiny_clip, [{"image": images, "label": torch.zeros(5, dtype=torch.long)}], [])
+
+
+def test_tip_adapter_against_its_equation(tiny_clip):
+    from zoo.adapters.tip_adapter import TipAdapter
+
+    adapter = TipAdapter(tiny_clip, NAMES, "{}", per_class=1, alpha=0.7, beta=3.0, search=False)
+    images = batch(3)
+    adapter.observe(tiny_clip, [{"image": images, "label": torch.tensor([2, 0, 1])}], [])
+    with torch.no_grad():
+        queries, texts = tiny_clip.encode_image(batch(2)), tiny_clip.encode_text(NAMES)
+        keys = tiny_clip.encode_image(images)
+        values = functional.one_hot(torch.tensor([2, 0, 1]), 3).float()
+        expected = tiny_clip.scale * queries @ texts.T + 0.7 * torch.exp(-3.0 * (1 - queries @ keys.T)) @ values
+        torch.testing.assert_close(adapter(tiny_clip, batch(2)), expected, atol=1e-5, rtol=1e-5)

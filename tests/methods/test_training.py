@@ -1,0 +1,216 @@
+"""Whole runs at their smallest: reproduction, resuming, two processes, half precision, bad disks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from zoo.evaluation import evaluate, open_subject
+from zoo.recipe import read_recipe
+from zoo.training import RunError, save_weights, train
+
+
+def run(recipe: Path, out: Path, *settings: str, resume: bool = False) -> Path:
+    return train(read_recipe(recipe, settings), out, resume=resume)
+
+
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_folder / "model.safetensors")
+
+
+def losses(run_folder: Path) -> list[float]:
+    import pandas
+
+    return pandas.read_csv(run_folder / "metrics.csv")["train_loss"].dropna().tolist()
+
+
+def test_a_run_learns_writes_its_record_and_is_reproduced_from_it(tiny_recipe, tmp_path):
+    first = run(tiny_recipe, tmp_path / "first", "trainer.max_epochs=6")
+    assert {"recipe.yaml", "environment.json", "summary.json", "model.safetensors", "metrics.csv", "curves.png"} <= {p.name for p in first.iterdir()}
+    assert losses(first)[-1] < losses(first)[0]
+    measured = evaluate(open_subject(first), progress=False)["accuracy"]
+    assert measured.value > 0.6 and measured.low <= measured.value <= measured.high and measured.n == 24
+    assert json.loads((first / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    again = run(first / "recipe.yaml", tmp_path / "again")
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(first).items())
+
+
+def test_the_last_checkpoint_holds_trained_weights_only(tiny_recipe, tmp_path):
+    folder = run(tiny_recipe, tmp_path / "run")
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(weights(folder))
+    assert not any(name.startswith("clip.") for name in checkpoint["state_dict"])
+
+
+def test_a_taken_folder_is_not_overwritten(tiny_recipe, tmp_path):
+    folder = run(tiny_recipe, tmp_path / "run")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="holds a run already"):
+        run(tiny_recipe, folder)
+    with pytest.raises(RunError, match="no checkpoint to resume from"):
+        run(tiny_recipe, tmp_path / "nothing", resume=True)
+    with pytest.raises(RunError, match="not the one that"):
+        run(tiny_recipe, folder, "seed=5", resume=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+SLOW_TRAINING = """
+import sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import zoo.training
+from zoo.methods.clip_classification import ClipClassification
+from zoo.recipe import read_recipe
+zoo.training._CHECKPOINT_EVERY = 4
+step = ClipClassification.training_step
+def slow(self, batch, index):
+    time.sleep(float(sys.argv[3]))
+    self.adapter.useformer.queries.data += 1e-4 * torch.randn(())  # a draw that a resumed run must repeat
+    return step(self, batch, index)
+ClipClassification.training_step = slow
+zoo.training.train(read_recipe(sys.argv[1]), Path(sys.argv[2]), resume="resume" in sys.argv)
+"""
+
+
+def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tiny_recipe, tmp_path):
+    def start(out: Path, pause: float, *extra: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", SLOW_TRAINING, str(tiny_recipe), str(out), str(pause), *extra]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert start(undisturbed, 0).wait(120) == 0
+    process = start(killed, 0.4)
+    checkpoint = killed / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (checkpoint.exists() and torch_step(checkpoint) >= 12):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = torch_step(checkpoint)
+    assert stopped_at % 9 != 0, "the checkpoint is from the middle of an epoch of 9 steps"
+    assert not (killed / "model.safetensors").exists()
+    assert start(killed, 0, "resume").wait(120) == 0
+    assert weights(undisturbed).keys() == weights(killed).keys()
+    for name, value in weights(undisturbed).items():
+        torch.testing.assert_close(weights(killed)[name], value, atol=0, rtol=0)
+
+
+def torch_step(checkpoint: Path) -> int:
+    try:
+        return int(torch.load(checkpoint, weights_only=True)["global_step"])
+    except (OSError, RuntimeError, EOFError):
+        return 0
+
+
+def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
+    one = run(tiny_recipe, tmp_path / "one", "data.batch_size=4")
+    code = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from zoo.recipe import read_recipe; from zoo.training import train\n"
+        "if __name__ == '__main__': train(read_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2]))\n"
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    settings = ["data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
+    command = [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "two"), *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    curves = losses(one), losses(tmp_path / "two")
+    assert len(curves[0]) == len(curves[1]) == 18
+    torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curves[1]), atol=1e-4, rtol=0)
+
+
+def test_bf16_autocast_runs_on_a_cpu(tiny_recipe, tmp_path):
+    folder = run(tiny_recipe, tmp_path / "half", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    assert all(torch.isfinite(value).all() for value in weights(folder).values())
+    assert all(value.dtype == torch.float32 for value in weights(folder).values())
+
+
+def test_a_full_disk_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    path = tmp_path / "model.safetensors"
+    save_weights({"weight": torch.ones(3)}, path)
+    before = path.read_bytes()
+
+    def full(_, target):
+        Path(target).write_bytes(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights({"weight": torch.zeros(3)}, path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_full_disk_during_training_keeps_the_last_checkpoint(tiny_recipe, tmp_path, monkeypatch):
+    import lightning.fabric.plugins.io.torch_io as torch_io
+
+    import zoo.training
+
+    monkeypatch.setattr(zoo.training, "_CHECKPOINT_EVERY", 3)
+    real, calls = torch_io._atomic_save, []
+
+    def second_fails(checkpoint, path, **kwargs):
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(checkpoint, path, **kwargs)
+
+    monkeypatch.setattr(torch_io, "_atomic_save", second_fails)
+    with pytest.raises(OSError, match="No space left"):
+        run(tiny_recipe, tmp_path / "full")
+    assert torch_step(tmp_path / "full" / "checkpoints" / "last.ckpt") == 3
+    monkeypatch.setattr(torch_io, "_atomic_save", real)
+    resumed = run(tiny_recipe, tmp_path / "full", resume=True)
+    whole = run(tiny_recipe, tmp_path / "whole")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize("adapter", ["zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora"])
+def test_every_peer_trains_and_is_measured_under_the_same_contract(adapter, tiny_recipe, tmp_path):
+    size = "width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32, image_size: 32, patch_size: 8"
+    setting = [f"method={{name: clip_adaptation, clip: {{name: small_clip, {size}}}, adapter: {{name: {adapter}}}}}"]
+    folder = run(tiny_recipe, tmp_path / adapter, *setting, "trainer.max_epochs=1")
+    first = evaluate(open_subject(folder), progress=False)
+    assert set(first) == {"accuracy", "macro_f1", "auroc"}
+    assert first == evaluate(open_subject(folder), progress=False)
+
+
+def test_other_classes_are_measured_where_weights_do_not_depend_on_them(tiny_recipe, tmp_path):
+    from zoo.cards.store import CardError
+
+    folder = run(tiny_recipe, tmp_path / "nearl", "trainer.max_epochs=1")
+    novel = open_subject(folder, ["data.classes=base"])
+    assert novel.method.class_names == ["blank film", "dots"]
+    size = "width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32, image_size: 32, patch_size: 8"
+    probe = f"method={{name: clip_adaptation, clip: {{name: small_clip, {size}}}, adapter: {{name: linear_probe}}}}"
+    folder = run(tiny_recipe, tmp_path / "probe", probe, "trainer.max_epochs=1")
+    with pytest.raises(CardError, match="the weights do not fit the method"):
+        open_subject(folder, ["data.classes=base"])
+
+
+def test_contrastive_pretraining_learns_to_match(tmp_path):
+    text = """
+seed: 0
+data: {name: chest_drr, size: 64, image_size: 32, batch_size: 16, findings: [pleural effusion, cardiomegaly], severity: false, build_workers: 2}
+method:
+  name: clip_pretraining
+  clip: {name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2, embedding: 32}
+optimizer: {name: adamw, lr: 2.0e-3}
+trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
+"""
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(text)
+    folder = run(recipe, tmp_path / "run")
+    curve = losses(folder)
+    assert len(curve) == 12 and sum(curve[-3:]) < sum(curve[:3])
+    assert set(evaluate(open_subject(folder), progress=False)) == {"auroc", "auroc_pleural_effusion", "auroc_cardiomegaly"}

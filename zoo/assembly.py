@@ -8,6 +8,7 @@ import torch
 
 from zoo.cards.store import card_chain, read_weights
 from zoo.data.module import ZooData
+from zoo.encoders.clip import plain_name
 from zoo.methods.base import ZooModule
 from zoo.recipe import Recipe, build, check_recipe, is_supplied, signature_of
 from zoo.registry import registry
@@ -66,14 +67,16 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
     Raises:
         ValueError: not one weight has a place.
     """
-    places = {name.replace(".base_layer", ""): name for name in method.state_dict()}
-    shapes = {name: value.shape for name, value in method.state_dict().items()}
+    own = method.state_dict()
+    places = {plain_name(name): name for name in own}
     fitting = {
-        places[name]: value for name, value in weights.items() if name in places and shapes[places[name]] == value.shape
+        places[name]: value
+        for name, value in weights.items()
+        if name in places and own[places[name]].shape == value.shape
     }
     if not fitting:
         raise ValueError(
             f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
         )
     method.load_state_dict(fitting, strict=False)
-    return sorted(weights.keys() - {name.replace(".base_layer", "") for name in fitting})
+    return sorted(weights.keys() - {plain_name(name) for name in fitting})

@@ -1,5 +1,6 @@
 """Measuring a run or a card on a split, sample by sample, with intervals."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ def _open_run(run: Path, overrides: Sequence[str]) -> Subject:
         method.load_trained_state(load_file(run / "model.safetensors"))
     except ValueError as error:
         raise CardError(f"{run}: {error}") from error
+    trained_on = json.loads((run / "summary.json").read_text(encoding="utf-8"))["base_fingerprint"]
+    if trained_on != method.base_fingerprint():
+        raise CardError(f"{run} was trained on a frozen base with other weights than the one built now")
     return Subject(method.eval(), recipe, data)
 
 

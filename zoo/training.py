@@ -4,15 +4,19 @@ import json
 import platform
 import subprocess
 import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from zoo.assembly import Assembly, assemble
 from zoo.paths import PACKAGE
 from zoo.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    import pandas
 
 _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
@@ -36,17 +40,23 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
     """
     from lightning import Trainer, seed_everything
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     seed_everything(recipe["seed"], workers=True, verbose=False)
-    _claim(out, resume)
+    is_first = rank_zero_only.rank == 0  # under ddp the others are started by it, when the folder is claimed already
+    if is_first:
+        _claim(out, resume)
     assembly = assemble(recipe)
-    _write_record(assembly, out, resume)
+    if is_first:
+        _write_record(assembly, out, resume)
     method, data = assembly.method, assembly.data
     assert data is not None
     data.prepare_data()
     method.prepare_fit(data)
     start = time.monotonic()
     if any(parameter.requires_grad for parameter in method.parameters()):
+        # The data module resumes in mid-epoch by itself, which Lightning does not know of.
+        warnings.filterwarnings("ignore", message=".*ended before the epoch ended")
         trainer = Trainer(**trainer_arguments(recipe, out))
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
         if trainer.interrupted or not trainer.is_global_zero:
@@ -55,7 +65,11 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     else:
         steps = 0
     save_weights(method.trained_state(), out / "model.safetensors")
-    summary = {"steps": steps, "seconds": round(time.monotonic() - start, 1)}
+    summary = {
+        "steps": steps,
+        "seconds": round(time.monotonic() - start, 1),
+        "base_fingerprint": method.base_fingerprint(),
+    }
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draw_curves(out)
     return out
@@ -68,16 +82,15 @@ def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
 
     given = dict(recipe["trainer"] or {})
     bar = given.get("enable_progress_bar", True)
-    checkpoint = ModelCheckpoint(
-        dirpath=out / "checkpoints",
-        filename="last",
-        every_n_train_steps=_CHECKPOINT_EVERY,
-        enable_version_counter=False,
-    )
+    keep = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
+    checkpoints = [
+        ModelCheckpoint(every_n_train_steps=_CHECKPOINT_EVERY, **keep),
+        ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+    ]
     return {
         "default_root_dir": out,
-        "logger": CSVLogger(out, name="", version="", flush_logs_every_n_steps=10),
-        "callbacks": [checkpoint, *([RichProgressBar()] if bar else [])],
+        "logger": CSVLogger(out, name="logs", flush_logs_every_n_steps=10),  # a resumed run logs into a new version
+        "callbacks": [*checkpoints, *([RichProgressBar()] if bar else [])],
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "use_distributed_sampler": False,
@@ -154,15 +167,22 @@ def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
 
+def read_log(run: Path) -> "pandas.DataFrame":
+    """Everything a run logged, by step; where a resumed run did steps again, what it logged last."""
+    import pandas
+
+    logs = sorted((run / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    table = pandas.concat([pandas.read_csv(log) for log in logs] or [pandas.DataFrame({"step": []})])
+    return table.groupby("step", as_index=False).last()
+
+
 def draw_curves(run: Path) -> None:
     """Draw the logged loss and validation metrics as ``curves.png``; nothing where nothing was logged."""
-    import pandas
     from matplotlib.figure import Figure
 
-    log = run / "metrics.csv"
-    if not log.is_file():
+    table = read_log(run)
+    if table.empty:
         return
-    table = pandas.read_csv(log)
     names = [name for name in table.columns if name.startswith(("train_", "val_"))][:6]
     figure = Figure(figsize=(3.6 * max(len(names), 1), 3), layout="constrained")
     for position, name in enumerate(names, start=1):

@@ -1,31 +1,46 @@
-"""LoRA (Hu et al., arXiv 2106.09685) in both towers of a CLIP, through peft; after CLIP-LoRA (arXiv 2405.18541)."""
+"""LoRA (Hu et al., arXiv 2106.09685) on query, key and value in both towers of a CLIP, after CLIP-LoRA (arXiv 2405.18541).
+
+Written as a torch parametrization and not with peft: peft's LoRA of a fused nn.MultiheadAttention adds its product to the
+frozen weight and takes it away again in every forward pass, and rounding makes the frozen weight drift.
+"""
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
 from zoo.encoders.clip import ClipEncoder
 from zoo.registry import register
 
 
+class LowRank(nn.Module):
+    """``W + (alpha / rank) B A`` for each of the blocks stacked in W; ``B`` starts at zero."""
+
+    def __init__(self, rows: int, columns: int, blocks: int, rank: int, alpha: float) -> None:
+        """Build for a weight (rows, columns) that holds ``blocks`` matrices on top of one another."""
+        super().__init__()
+        self.lora_a = nn.Parameter(torch.randn(blocks, rank, columns) / columns**0.5)
+        self.lora_b = nn.Parameter(torch.zeros(blocks, rows // blocks, rank))
+        self.scale = alpha / rank
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The adapted weight (rows, columns)."""
+        return weight + self.scale * (self.lora_b @ self.lora_a).reshape(weight.shape)
+
+
 @register("adapter", "lora")
 class LoRA(FewShotAdapter):
-    """``W + (alpha / rank) B A`` on the attention of every layer, with B at zero at first.
-
-    CLIP-LoRA adapts query, key and value. peft adapts a fused nn.MultiheadAttention whole, so that in open_clip's own
-    towers the output projection has a LoRA too; in timm and BERT towers it is query, key and value only.
-    """
+    """Low-rank updates of the query, key and value weights of every layer of both towers."""
 
     def __init__(
         self, clip: Clip, class_names: ClassNames, template: Template, rank: int = 2, alpha: float = 2.0
     ) -> None:
         """Put the low-rank parts into the CLIP."""
-        from peft import LoraConfig, inject_adapter_in_model
-
         super().__init__(clip, class_names, template)
-        targets = [name for name, module in clip.model.named_modules() if _is_attention(name, module)]
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none")  # type: ignore[arg-type]
-        inject_adapter_in_model(config, clip.model)
+        for module, weight, blocks in _attention_weights(clip.model):
+            rows, columns = getattr(module, weight).shape
+            part = LowRank(rows, columns, blocks, rank, alpha)
+            parametrize.register_parametrization(module, weight, part.to(clip.mean.device))
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
@@ -36,7 +51,13 @@ class LoRA(FewShotAdapter):
         return [parameter for name, parameter in clip.model.named_parameters() if "lora_" in name]
 
 
-def _is_attention(name: str, module: nn.Module) -> bool:
-    if isinstance(module, nn.MultiheadAttention):
-        return True
-    return isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in ("qkv", "query", "key", "value")
+def _attention_weights(model: nn.Module) -> list[tuple[nn.Module, str, int]]:
+    """(module, name of its weight, matrices stacked in it) of open_clip's, timm's and BERT's attention."""
+    found: list[tuple[nn.Module, str, int]] = []
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if isinstance(module, nn.MultiheadAttention):
+            found.append((module, "in_proj_weight", 3))
+        elif isinstance(module, nn.Linear) and last in ("qkv", "query", "key", "value"):
+            found.append((module, "weight", 3 if last == "qkv" else 1))
+    return found

@@ -46,16 +46,9 @@ def check_base(card: Card, method: ZooModule) -> None:
     base = card.record.base
     if base is None:
         return
-    found = base_fingerprint(method)
+    found = method.base_fingerprint()
     if found != base.fingerprint:
         raise CardError(
             f"card '{card.name}' was trained on {base.name} with fingerprint {base.fingerprint[:12]}, and the base at hand "
             f"has {(found or 'none')[:12]}; use the weights it names"
         )
-
-
-def base_fingerprint(method: ZooModule) -> str | None:
-    """Fingerprint of the frozen base, None for a method that trains all of itself."""
-    if not method.frozen:
-        return None
-    return getattr(method, method.frozen[0]).fingerprint()

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from zoo.cards.load import base_fingerprint
 from zoo.cards.schema import CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import PROSE, RECIPE, WEIGHTS, CardError, card_chain, sha256_of
 from zoo.evaluation import Subject, evaluate, open_subject
@@ -126,7 +125,7 @@ def _metric(name: str, measured: Measured, tolerance: float, seed: int) -> CardM
 
 
 def _base(subject: Subject) -> CardBase | None:
-    fingerprint = base_fingerprint(subject.method)
+    fingerprint = subject.method.base_fingerprint()
     if fingerprint is None:
         return None
     if subject.recipe["init_from"]:

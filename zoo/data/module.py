@@ -1,12 +1,13 @@
 """What every dataset shares: seeded loaders that several processes split exactly and that resume in mid-epoch."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 Sample = dict[str, Any]
 
@@ -18,6 +19,21 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
         values = [sample[key] for sample in samples]
         batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else values
     return batch
+
+
+class ResumableSampler(DistributedSampler[Sample]):
+    """torch's DistributedSampler that, in the epoch a run resumes in, leaves out what was seen already."""
+
+    def __init__(self, dataset: Dataset[Sample], world: int, rank: int, seed: int, start: tuple[int, int]) -> None:
+        """Start in epoch ``start[0]`` after ``start[1]`` samples of this process."""
+        super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
+        self._start_epoch, self._seen = start
+        self.set_epoch(self._start_epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of this process."""
+        seen = self._seen if self.epoch == self._start_epoch else 0
+        return islice(super().__iter__(), seen, None)
 
 
 class ZooData(LightningDataModule):
@@ -42,6 +58,7 @@ class ZooData(LightningDataModule):
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self._start = (0, 0)
         self._splits: dict[str, Dataset[Sample]] = {}
 
     @abstractmethod
@@ -66,12 +83,13 @@ class ZooData(LightningDataModule):
         """Build what is not in the cache; Lightning calls it in one process only."""
         self.split("train")
 
-    def train_dataloader(self) -> StatefulDataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
         dataset = self.split("train")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = DistributedSampler(dataset, num_replicas=world, rank=rank, seed=self.seed)  # type: ignore[arg-type]
-        return StatefulDataLoader(
+        epoch, batch = self._start
+        sampler = ResumableSampler(dataset, world, rank, self.seed, (epoch, batch * self.batch_size))
+        return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -80,6 +98,19 @@ class ZooData(LightningDataModule):
             # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and batch to resume at. Lightning's own count of loaded batches runs ahead of those trained on."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epoch, batch = loop.epoch_progress.current.completed, loop.epoch_loop.batch_progress.current.processed
+        if batch == self.trainer.num_training_batches:
+            epoch, batch = epoch + 1, 0
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Remember where to resume; Lightning calls it before it asks for the loader."""
+        self._start = (state_dict["epoch"], state_dict["batch"])
 
     def in_order(self, split: str) -> DataLoader[Any]:
         """A split in its own order, in one process."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -39,6 +40,11 @@ def _real_tensors() -> Iterator[None]:
 
     with unset_fake_temporarily(), torch.device("cpu"):
         yield
+
+
+def plain_name(name: str) -> str:
+    """The name that a weight has without the parametrization that an adapter put on it."""
+    return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name)
 
 
 class ClipEncoder(nn.Module):
@@ -113,9 +119,9 @@ class ClipEncoder(nn.Module):
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of the CLIP model's own weights, adapters left out."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
+        for name, value in sorted(self.model.state_dict().items(), key=lambda item: plain_name(item[0])):
             if "lora_" not in name:
-                digest.update(f"{name.replace('.base_layer', '')}{tuple(value.shape)}".encode())
+                digest.update(f"{plain_name(name)}{tuple(value.shape)}".encode())
                 digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -224,8 +230,9 @@ class SmallClip(ClipEncoder):
         text_layers: int = 12,
         embedding: int = 128,
         context_length: int = 77,
+        weights_seed: int = 0,
     ) -> None:
-        """Build with random weights.
+        """Build with random weights, drawn by a seed of their own so that a frozen one can be built again.
 
         Args:
             image_size: side in pixels.
@@ -236,6 +243,7 @@ class SmallClip(ClipEncoder):
             text_layers: layers of the text tower.
             embedding: width of the shared space.
             context_length: most tokens of a text.
+            weights_seed: of the random weights.
 
         Raises:
             ValueError: a width is not a multiple of its head width, or the patch does not divide the image.
@@ -244,15 +252,13 @@ class SmallClip(ClipEncoder):
 
         if width % 64 or text_width % 32 or image_size % patch_size:
             raise ValueError("width must be a multiple of 64, text_width of 32, and image_size of patch_size")
-        model = open_clip.CLIP(
-            embed_dim=embedding,
-            vision_cfg={"image_size": image_size, "patch_size": patch_size, "width": width, "layers": layers},
-            text_cfg={
-                "context_length": context_length,
-                "width": text_width,
-                "heads": text_width // 32,
-                "layers": text_layers,
-            },
-        )
+        text = {"context_length": context_length, "width": text_width, "heads": text_width // 32, "layers": text_layers}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights_seed)
+            model = open_clip.CLIP(
+                embed_dim=embedding,
+                vision_cfg={"image_size": image_size, "patch_size": patch_size, "width": width, "layers": layers},
+                text_cfg=text,
+            )
         tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
         super().__init__(model, tokenizer, (image_size, image_size), [0.5] * 3, [0.25] * 3)

@@ -88,6 +88,10 @@ class ZooModule(LightningModule):
 
         return trained
 
+    def base_fingerprint(self) -> str | None:
+        """Hash of the frozen base's weights, None for a method that trains all of itself."""
+        return getattr(self, self.frozen[0]).fingerprint() if self.frozen else None
+
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """The weights that training changes: trainable parameters, and buffers outside the frozen base."""
         trained = self._is_trained()

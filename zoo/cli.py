@@ -122,7 +122,8 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
         report = build_dataset(name, settings or [])
         for split, count in report.counts.items():
             console.print(f"{split}: {count} samples")
-        console.print(f"{report.seconds:.1f} s, {report.rate:.1f} samples/s (those in the cache already are free)")
+        rate = f", {report.rate:.1f} samples/s" if report.seconds > 1 else ": all were in the cache"
+        console.print(f"{report.seconds:.1f} s{rate}")
 
 
 @app.command()

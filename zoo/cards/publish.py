@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -55,7 +56,11 @@ def publish(
         draft = Path(scratch) / name
         draft.mkdir()
         _write_weights(run, draft, half)
-        subject = open_subject(draft)
+        subject = open_subject(run)
+        stored = load_file(draft / WEIGHTS)
+        subject.method.load_trained_state(
+            {name: v.to(torch.float32) if v.is_floating_point() else v for name, v in stored.items()}
+        )
         metrics = evaluate(subject)
         record = _record(subject, run, draft, name, version, limitations, tolerance, metrics)
         write_prose(record, draft)

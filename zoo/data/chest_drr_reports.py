@@ -9,20 +9,10 @@ from torch.utils.data import Dataset
 from zoo.data.chest_drr.build import CaseSeries, build_series
 from zoo.data.chest_drr.cases import CaseSpec
 from zoo.data.chest_drr.findings import SEVERITIES, Finding
-from zoo.data.chest_drr.reports import write_report
+from zoo.data.chest_drr.reports import denying, stating, write_report
 from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.module import Sample, ZooData
 from zoo.registry import Supplied, register
-
-_PROBES = {
-    "pleural effusion": ["There is a pleural effusion.", "No pleural effusion."],
-    "consolidation": ["There is consolidation.", "No focal consolidation."],
-    "nodule": ["There is a pulmonary nodule.", "No pulmonary nodule."],
-    "mass": ["There is a pulmonary mass.", "No pulmonary mass."],
-    "pneumothorax": ["There is a pneumothorax.", "No pneumothorax."],
-    "atelectasis": ["There is atelectasis.", "No atelectasis."],
-    "cardiomegaly": ["There is cardiomegaly.", "The heart is normal in size."],
-}
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -115,5 +105,5 @@ class ChestDrrReports(ZooData):
         }
 
     def facts(self) -> dict[str, Any]:
-        """Zero-shot probes for the findings that occur."""
-        return {"probes": {kind: _PROBES[kind] for kind in self.kinds}}
+        """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""
+        return {"probes": {kind: [stating(kind), denying(kind)] for kind in self.kinds}}

@@ -26,13 +26,13 @@ class ClipPretraining(ZooModule):
     def __init__(
         self,
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
-        probes: Annotated[dict[str, list[str]] | None, Supplied] = None,
+        probes: Annotated[dict[str, list[list[str]]] | None, Supplied] = None,
     ) -> None:
         """Wire the encoder.
 
         Args:
             clip: the model to train, all of it.
-            probes: for zero-shot evaluation, finding to [sentence that states it, sentence that denies it].
+            probes: for zero-shot evaluation, finding to [sentences that state it, sentences that deny it].
         """
         super().__init__()
         self.clip = clip
@@ -60,11 +60,15 @@ class ClipPretraining(ZooModule):
         images, texts = self(batch["image"], batch["text"])
         outputs = {"image_features": images, "text_features": texts}
         for name, sentences in self.probes.items():
-            logits = self.clip.logits(images, self.clip.encode_text(sentences))
-            outputs[f"probability of {name}"] = logits.softmax(dim=-1)[:, 0]
+            outputs[f"probability of {name}"] = self._probability(images, sentences)
             present = [float(name in findings) for findings in batch["findings"]]
             outputs[f"truth of {name}"] = torch.tensor(present, device=images.device)
         return outputs
+
+    def _probability(self, features: torch.Tensor, sentences: list[list[str]]) -> torch.Tensor:
+        """Probability (batch) that a finding is stated rather than denied, by the best sentence of either kind."""
+        best = [self.clip.logits(features, self.clip.encode_text(kind)).amax(dim=-1) for kind in sentences]
+        return torch.stack(best, dim=-1).softmax(dim=-1)[:, 0]
 
     def metrics(self) -> dict[str, Metric]:
         """Zero-shot AUROC of each probe and their mean."""
@@ -80,10 +84,7 @@ class ClipPretraining(ZooModule):
         """Zero-shot probability of each probed finding."""
         feature = self.clip.encode_image(image[None])
         return {
-            "findings": {
-                name: float(self.clip.logits(feature, self.clip.encode_text(sentences)).softmax(dim=-1)[0, 0])
-                for name, sentences in self.probes.items()
-            }
+            "findings": {name: float(self._probability(feature, sentences)) for name, sentences in self.probes.items()}
         }
 
     def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:

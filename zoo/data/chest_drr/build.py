@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ RENDERER_VERSION = 1
 """Raised whenever the same seed gives other bytes; it is part of every cache folder's name."""
 
 _PART = 32
+Part = tuple[str, int, Path, Path]
+"""Split, first index, file of images, file of records."""
 
 
 def series_folder(spec: CaseSpec) -> Path:
@@ -78,7 +82,7 @@ def build_series(spec: CaseSpec, counts: dict[str, int], workers: int | None = N
     return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
 
 
-def _tasks(folder: Path, counts: dict[str, int]) -> Iterator[tuple[str, int, Path, Path]]:
+def _tasks(folder: Path, counts: dict[str, int]) -> Iterator[Part]:
     for split in SPLITS:
         for start in range(0, counts.get(split, 0), _PART):
             images, records = _part_files(folder, split, start)
@@ -90,34 +94,63 @@ def _part_files(folder: Path, split: str, start: int) -> tuple[Path, Path]:
     return folder / f"{name}.npy", folder / f"{name}.jsonl"
 
 
-def _render_parts(spec: CaseSpec, tasks: list[tuple[str, int, Path, Path]], workers: int) -> None:
-    import multiprocessing
+def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
+    """Render parts in processes of their own.
 
+    They are started as commands and not with multiprocessing, which would run the user's script again in each.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    free = shutil.disk_usage(tasks[0][2].parent).free
-    needed = len(tasks) * _PART * (2 * spec.image_size**2 + 16_000)
+    folder = tasks[0][2].parent
+    free, needed = shutil.disk_usage(folder).free, len(tasks) * _PART * (2 * spec.image_size**2 + 16_000)
     if free < needed:
-        raise OSError(f"building needs {needed / 1e6:.0f} MB in {tasks[0][2].parent}, and {free / 1e6:.0f} MB are free")
+        raise OSError(f"building needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free")
     columns = (TextColumn("rendering chest_drr"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        bar = progress.add_task("", total=len(tasks) * _PART, rate="")
-        # Forked processes would inherit torch's thread pool, which does not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-            try:
-                for _ in pool.map(_render_part, [spec] * len(tasks), tasks):
-                    speed = progress.tasks[0].speed
-                    progress.update(bar, advance=_PART, rate=f"{speed:.1f} images/s" if speed else "")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    shares = [tasks[start :: min(workers, len(tasks))] for start in range(min(workers, len(tasks)))]
+    processes = [_start_worker(spec, share) for share in shares]
+    try:
+        with Progress(*columns, TimeRemainingColumn()) as progress:
+            bar = progress.add_task("", total=len(tasks) * _PART, rate="")
+            while any(process.poll() is None for process in processes):
+                time.sleep(0.2)
+                done = sum(task[2].is_file() for task in tasks) * _PART
+                speed = progress.tasks[0].speed
+                progress.update(bar, completed=done, rate=f"{speed:.1f} images/s" if speed else "")
+    finally:
+        for process in processes:
+            process.terminate()
+    failed = [process for process in processes if process.returncode]
+    if failed:
+        _, said = failed[0].communicate()
+        raise OSError(f"rendering stopped; what was rendered stays. {said.strip().splitlines()[-1:]}")
 
 
-def _render_part(spec: CaseSpec, task: tuple[str, int, Path, Path]) -> None:
+def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
+    job = {
+        "spec": asdict(spec),
+        "parts": [[split, start, str(images), str(records)] for split, start, images, records in share],
+    }
+    command = [sys.executable, "-m", "zoo.data.chest_drr.build"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _work(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
+    classes = job["spec"]["classes"]
+    if classes is not None:
+        job["spec"]["classes"] = [tuple(item) if item else None for item in classes]
+    for split, start, images, records in job["parts"]:
+        _render_part(CaseSpec(**job["spec"]), (split, start, Path(images), Path(records)))
+
+
+def _render_part(spec: CaseSpec, task: Part) -> None:
     split, start, image_file, record_file = task
     cases = [render_case(spec, split, index) for index in range(start, start + _PART)]
     lines = "".join(json.dumps({"index": start + i, **case.record()}) + "\n" for i, case in enumerate(cases))
@@ -129,3 +162,7 @@ def _render_part(spec: CaseSpec, task: tuple[str, int, Path, Path]) -> None:
         partial.replace(image_file)  # the images come last and whole: a part with them is complete
     finally:
         partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _work(json.load(sys.stdin))

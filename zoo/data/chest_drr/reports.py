@@ -3,6 +3,7 @@
 import numpy as np
 
 from zoo.data.chest_drr.findings import SEVERITIES, Finding
+from zoo.data.chest_drr.volume import LOBES
 
 _PHRASES: dict[str, tuple[str, ...]] = {
     "pleural effusion": (
@@ -63,11 +64,25 @@ _CLEAR = ("No acute cardiopulmonary abnormality.", "Normal chest radiograph.", "
 def describe(finding: Finding, rng: np.random.Generator, *, severity: bool = True) -> str:
     """One sentence on a finding, with or without its severity."""
     phrase = str(rng.choice(_PHRASES[finding.kind]))
-    word = finding.severity if severity else ""
-    text = " ".join(
-        phrase.format(severity=word, Severity=word.capitalize(), side=finding.side, lobe=finding.lobe).split()
-    )
+    return _filled(phrase, finding.severity if severity else "", finding.side, finding.lobe)
+
+
+def _filled(phrase: str, severity: str, side: str, lobe: str) -> str:
+    text = " ".join(phrase.format(severity=severity, Severity=severity.capitalize(), side=side, lobe=lobe).split())
     return text[0].upper() + text[1:]
+
+
+def stating(kind: str) -> list[str]:
+    """A sentence for each place where a finding can be, without its severity; zero-shot prompts are made of them."""
+    phrase = _PHRASES[kind][0]
+    if "{lobe}" in phrase:
+        return [_filled(phrase, "", "", lobe) for lobe in LOBES]
+    return [_filled(phrase, "", side, "") for side in (("left", "right") if "{side}" in phrase else ("",))]
+
+
+def denying(kind: str) -> list[str]:
+    """The sentences that deny a finding."""
+    return list(_NORMAL[kind])
 
 
 def write_report(

@@ -116,6 +116,17 @@ def test_tip_adapter_counts_its_shots(tiny_clip):
         adapter.observe(tiny_clip, [{"image": images, "label": torch.zeros(5, dtype=torch.long)}], [])
 
 
+@pytest.mark.parametrize("name", ["tip_adapter", "tip_adapter_f"])
+def test_a_filled_cache_is_saved(tiny_clip, name):
+    filled, empty = (ClipClassification(tiny_clip, registry("adapter").resolve(name), NAMES) for _ in range(2))
+    shots = [{"image": batch(3), "label": torch.tensor([0, 1, 2])}]
+    filled.adapter.observe(tiny_clip, shots, shots)
+    with torch.no_grad():
+        assert not torch.allclose(filled(batch()), empty(batch()))
+        empty.load_trained_state(filled.trained_state())
+        torch.testing.assert_close(filled(batch()), empty(batch()))
+
+
 def test_tip_adapter_against_its_equation(tiny_clip):
     from zoo.adapters.tip_adapter import TipAdapter
 

@@ -23,6 +23,10 @@ class TipAdapter(FewShotAdapter):
     """
 
     trains_keys = False
+    keys: torch.Tensor
+    labels: torch.Tensor
+    alpha: torch.Tensor
+    beta: torch.Tensor
 
     def __init__(
         self,
@@ -47,7 +51,11 @@ class TipAdapter(FewShotAdapter):
         """
         super().__init__(clip, class_names, template)
         places = per_class * len(class_names)
-        self.keys = nn.Parameter(torch.zeros(places, clip.embedding), requires_grad=self.trains_keys)
+        keys = torch.zeros(places, clip.embedding)
+        if self.trains_keys:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
         self.register_buffer("labels", torch.zeros(places, len(class_names)))
         self.register_buffer("alpha", torch.tensor(alpha))
         self.register_buffer("beta", torch.tensor(beta))

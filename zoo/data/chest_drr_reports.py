@@ -96,13 +96,10 @@ class ChestDrrReports(ZooData):
         self.counts = {"train": size, "val": held_out, "test": held_out}
         self.severity, self.build_workers = severity, build_workers
 
-    def open_splits(self) -> dict[str, Dataset[Sample]]:
+    def open_split(self, name: str) -> Dataset[Sample]:
         """Render what the cache lacks."""
-        built = build_series(self.spec, self.counts, self.build_workers)
-        return {
-            name: ReportPairs(series, self.kinds, self.seed, severity=self.severity, vary=name == "train")
-            for name, series in built.items()
-        }
+        series = build_series(self.spec, {name: self.counts[name]}, self.build_workers)[name]
+        return ReportPairs(series, self.kinds, self.seed, severity=self.severity, vary=name == "train")
 
     def facts(self) -> dict[str, Any]:
         """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""

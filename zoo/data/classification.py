@@ -78,7 +78,7 @@ class ClassificationData(ZooData):
         """Set the protocol.
 
         Raises:
-            DataError: class names are empty or not unique, or shots is not positive.
+            DataError: class names are empty or not unique, a half has one class only, or shots is not positive.
         """
         super().__init__(batch_size, workers, seed)
         check_class_names(class_names)
@@ -87,8 +87,11 @@ class ClassificationData(ZooData):
         half = (len(class_names) + 1) // 2
         chosen = {"all": slice(None), "base": slice(half), "novel": slice(half, None)}[classes]
         self.all_class_names, self.class_names = class_names, class_names[chosen]
+        if len(self.class_names) < 2:
+            raise DataError(f"the {classes} half of {len(class_names)} classes is one class; nothing to tell apart")
         self._kept_labels = list(range(len(class_names)))[chosen]
         self.shots, self.image_size, self.augment = shots, image_size, augment
+        self._items: dict[str, list[Item]] | None = None
 
     @abstractmethod
     def read_items(self) -> dict[str, list[Item]]:
@@ -98,12 +101,17 @@ class ClassificationData(ZooData):
         """Read one image (channels, height, width) in [0, 1]; from a file unless a subclass knows better."""
         return read_image(source)
 
-    def open_splits(self) -> dict[str, Dataset[Sample]]:
-        """Check, sample and open the splits.
+    def open_split(self, name: str) -> Dataset[Sample]:
+        """Open a split of the checked and sampled items.
 
         Raises:
             DataError: a class has no training image, a patient is in two splits, or a file is missing.
         """
+        if self._items is None:
+            self._items = self._checked_items()
+        return LabelledImages(self._items[name], self.read, self.image_size, self.augment and name == "train")
+
+    def _checked_items(self) -> dict[str, list[Item]]:
         items = self.read_items()
         check_patients(items)
         check_files(items)
@@ -116,10 +124,7 @@ class ClassificationData(ZooData):
         if self.shots is not None:
             kept["train"] = self._sample(kept["train"], self.shots, 0)
             kept["val"] = self._sample(kept["val"], min(self.shots, 4), 1)
-        return {
-            split: LabelledImages(of_split, self.read, self.image_size, self.augment and split == "train")
-            for split, of_split in kept.items()
-        }
+        return kept
 
     def _sample(self, items: list[Item], shots: int, stream: int) -> list[Item]:
         """K items of each class, or all where there are fewer, drawn by (seed, stream, class)."""

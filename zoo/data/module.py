@@ -62,8 +62,8 @@ class ZooData(LightningDataModule):
         self._splits: dict[str, Dataset[Sample]] = {}
 
     @abstractmethod
-    def open_splits(self) -> dict[str, Dataset[Sample]]:
-        """Open (and, where need be, build) the splits by name."""
+    def open_split(self, name: str) -> Dataset[Sample]:
+        """Open (and, where need be, build) one of train, val and test."""
 
     def facts(self) -> dict[str, Any]:
         """What a method may need to know of the data, such as ``class_names``; goes to its supplied arguments."""
@@ -73,15 +73,18 @@ class ZooData(LightningDataModule):
         """The samples of one split.
 
         Raises:
-            KeyError: there is no such split.
+            ValueError: there is no such split.
         """
-        if not self._splits:
-            self._splits = self.open_splits()
+        if name not in ("train", "val", "test"):
+            raise ValueError(f"no split '{name}'; there are train, val and test")
+        if name not in self._splits:
+            self._splits[name] = self.open_split(name)
         return self._splits[name]
 
     def prepare_data(self) -> None:
-        """Build what is not in the cache; Lightning calls it in one process only."""
+        """Build what training needs and the cache lacks; Lightning calls it in one process only."""
         self.split("train")
+        self.split("val")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from zoo.metrics.intervals import measure
+
+
+def mean(outputs):
+    return float(outputs["value"].mean())
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(120):
+        sample = torch.from_numpy(rng.normal(1.0, 2.0, size=80))
+        measured = measure(mean, [{"value": sample}], resamples=200, seed=trial)
+        covered += measured.low <= 1.0 <= measured.high
+    assert 106 <= covered <= 120
+
+
+def test_seeds_widen_the_interval():
+    steady = torch.linspace(0, 1, 200)
+    together = [{"value": steady}, {"value": steady}]
+    apart = [{"value": steady}, {"value": steady + 1}]
+    narrow, wide = measure(mean, together), measure(mean, apart)
+    assert narrow.value == pytest.approx(0.5) and wide.value == pytest.approx(1.0)
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    sample = [{"value": torch.randn(50)}]
+    assert measure(mean, sample) == measure(mean, sample)
+
+
+def test_runs_of_different_samples_are_refused():
+    with pytest.raises(ValueError, match="must have the same samples"):
+        measure(mean, [{"value": torch.zeros(3)}, {"value": torch.zeros(4)}])
+    with pytest.raises(ValueError, match="they have none"):
+        measure(mean, [])

@@ -33,7 +33,24 @@ def test_listing_imports_no_torch():
     assert done.stdout.strip().endswith("False")
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "check", "plan", "train", "eval", "compare", "predict", "publish", "verify", "push", "pull", "demo"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "list",
+        "show",
+        "check",
+        "plan",
+        "train",
+        "eval",
+        "compare",
+        "predict",
+        "publish",
+        "verify",
+        "push",
+        "pull",
+        "demo",
+    ],
+)
 def test_every_verb_has_help_with_an_example(verb):
     text = call(verb, "--help")
     assert "Example" in text or verb in ("verify", "demo") and "measure" in text.lower() + "measure"
@@ -69,7 +86,9 @@ def test_plan_as_json():
     assert made["parameters"][1] == 0 and made["total_memory"] > 0
 
 
-def test_train_eval_compare_publish_predict_through_the_command_line(tiny_recipe, tmp_path, monkeypatch, striped_folder):
+def test_train_eval_compare_publish_predict_through_the_command_line(
+    tiny_recipe, tmp_path, monkeypatch, striped_folder
+):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     call("train", tiny_recipe, "trainer.max_epochs=1", "--out", tmp_path / "run")
     assert "holds a run already" in call("train", tiny_recipe, "--out", tmp_path / "run", code=1)
@@ -85,7 +104,18 @@ def test_train_eval_compare_publish_predict_through_the_command_line(tiny_recipe
     assert "there is no such file" in call("predict", "tiny", tmp_path / "gone.png", code=1)
     assert "no card is named" in call("predict", "tinny", image, code=1)
 
-    text = call("compare", tiny_recipe, "--shots", "1,2", "--seeds", "0,1", "--out", tmp_path / "table", "--set", "trainer.max_epochs=1")
+    text = call(
+        "compare",
+        tiny_recipe,
+        "--shots",
+        "1,2",
+        "--seeds",
+        "0,1",
+        "--out",
+        tmp_path / "table",
+        "--set",
+        "trainer.max_epochs=1",
+    )
     assert "| 1-shot | 2 |" in text and "| 2-shot | 2 |" in text
     rows = json.loads((tmp_path / "table" / "table.json").read_text())
     assert len(rows) == 2 and rows[0]["metrics"]["accuracy"]["n"] == 24
@@ -95,8 +125,10 @@ def test_train_eval_compare_publish_predict_through_the_command_line(tiny_recipe
     for split in ("train", "val", "test"):
         shutil.copytree(striped_folder / split, tmp_path / "four" / split)
         shutil.copytree(striped_folder / split / "dots", tmp_path / "four" / split / "more dots")
-    call(*novel, "--set", "trainer.max_epochs=1", "--set", f"data.folder={tmp_path / 'four'}")
-    assert "harmonic mean" in (tmp_path / "novel" / "table.md").read_text()
+    four = ["--set", "trainer.max_epochs=1", "--set", f"data.folder={tmp_path / 'four'}"]
+    assert "is a run of another recipe or setting" in call(*novel, *four, code=1)
+    call(*novel[:-1], tmp_path / "half", *four)
+    assert "harmonic mean" in (tmp_path / "half" / "table.md").read_text()
     assert "no protocol 'few'" in call("compare", tiny_recipe, "--protocol", "few", "--out", tmp_path / "x", code=1)
 
 

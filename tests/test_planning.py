@@ -34,7 +34,9 @@ def test_sharding_divides_what_it_shards():
     fsdp = plan(read_recipe(name, ["trainer.devices=4", "trainer.strategy=fsdp"]))
     zero2 = plan(read_recipe(name, ["trainer.devices=4", "trainer.strategy=deepspeed_stage_2"]))
     assert fsdp.memory["weights"] == ddp.memory["weights"] // 4
-    assert zero2.memory["weights"] == ddp.memory["weights"] and zero2.memory["optimizer"] == ddp.memory["optimizer"] // 4
+    assert (
+        zero2.memory["weights"] == ddp.memory["weights"] and zero2.memory["optimizer"] == ddp.memory["optimizer"] // 4
+    )
 
 
 def test_flops_of_a_linear_layer_are_the_textbooks():

@@ -25,11 +25,17 @@ def test_every_recipe_opens_with_the_command_that_runs_it():
 
     for name in list_recipes():
         head = (recipes_folder() / f"{name}.yaml").read_text().split("\n")[:3]
-        assert head[0].startswith("# ") and any(f"zoo train {name}" in line or f"zoo plan {name}" in line for line in head)
+        assert head[0].startswith("# ") and any(
+            f"zoo train {name}" in line or f"zoo plan {name}" in line for line in head
+        )
 
 
 def test_base_override_and_interpolation(tmp_path):
-    write(tmp_path, "below.yaml", "seed: 1\ndata: {name: chest_drr_findings, shots: 4}\noptimizer: {name: sgd, momentum: 0.5}")
+    write(
+        tmp_path,
+        "below.yaml",
+        "seed: 1\ndata: {name: chest_drr_findings, shots: 4}\noptimizer: {name: sgd, momentum: 0.5}",
+    )
     child = write(tmp_path, "child.yaml", "base: below\ndata: {batch_size: '${data.shots}'}\noptimizer: {name: adamw}")
     recipe = read_recipe(child, ["data.shots=8", "seed=3"])
     assert recipe["data"] == {"name": "chest_drr_findings", "shots": 8, "batch_size": 8}
@@ -62,7 +68,11 @@ def test_five_mistakes_are_reported_at_once_with_file_and_key(tmp_path):
 
 
 def test_a_problem_names_the_file_that_set_the_key(tmp_path):
-    below = write(tmp_path, "below.yaml", "data: {name: chest_drr_findings}\nmethod: {name: nearl_clip, clip: {name: small_clip, wdth: 3}}\noptimizer: {name: adamw}")
+    below = write(
+        tmp_path,
+        "below.yaml",
+        "data: {name: chest_drr_findings}\nmethod: {name: nearl_clip, clip: {name: small_clip, wdth: 3}}\noptimizer: {name: adamw}",
+    )
     child = write(tmp_path, "child.yaml", "base: below\ntrainer: {max_epochs: 1}")
     with pytest.raises(RecipeError) as caught:
         check_recipe(read_recipe(child, ["optimizer.lrr=1"]))

@@ -16,7 +16,9 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_names_resolve_without_importing_torch():
-    code = "import sys, zoo; from zoo.registry import registry; print(list(registry('adapter')), 'torch' in sys.modules)"
+    code = (
+        "import sys, zoo; from zoo.registry import registry; print(list(registry('adapter')), 'torch' in sys.modules)"
+    )
     out = run_python(code)
     assert "oca" in out and out.strip().endswith("False")
 
@@ -55,7 +57,9 @@ def test_a_components_own_error_is_not_an_unknown_name(monkeypatch):
 
 
 def test_another_package_offers_components(tmp_path):
-    (tmp_path / "tiny_parts.py").write_text("class Wave:\n    'A wave.'\n    def __init__(self, height: int = 3): self.height = height\n")
+    (tmp_path / "tiny_parts.py").write_text(
+        "class Wave:\n    'A wave.'\n    def __init__(self, height: int = 3): self.height = height\n"
+    )
     info = tmp_path / "tiny_parts-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-parts\nVersion: 1.0\n")

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import harmonic_mean
+from typing import Any
 
 from zoo.evaluation import collect_once, measure_all, open_subject
 from zoo.metrics.intervals import Measured
 from zoo.recipe import read_recipe
-from zoo.training import train
+from zoo.training import RunError, train
 
 PROTOCOLS = ("few_shot", "base_to_novel", "full")
 
@@ -65,12 +66,22 @@ def _finished_run(
 ) -> Path:
     name = f"{Path(recipe).with_suffix('').as_posix().replace('/', '-')}-{shots or 'all'}-seed{seed}"
     run = out / "runs" / f"{protocol}-{name}"
+    setting = [f"data.shots={'null' if shots is None else shots}", f"seed={seed}", *overrides]
+    if protocol == "base_to_novel":
+        setting.append("data.classes=base")
+    wanted = read_recipe(recipe, setting)
+    if (run / "recipe.yaml").is_file() and not _holds(read_recipe(run / "recipe.yaml").content, wanted.content):
+        raise RunError(f"{run} is a run of another recipe or setting; choose another folder with --out")
     if not (run / "model.safetensors").is_file():
-        setting = [f"data.shots={'null' if shots is None else shots}", f"seed={seed}", *overrides]
-        if protocol == "base_to_novel":
-            setting.append("data.classes=base")
-        train(read_recipe(recipe, setting), run, resume=(run / "checkpoints" / "last.ckpt").is_file())
+        train(wanted, run, resume=(run / "checkpoints" / "last.ckpt").is_file())
     return run
+
+
+def _holds(made: Any, wanted: Any) -> bool:
+    """Whether a run's resolved recipe has everything that a recipe asks for."""
+    if isinstance(wanted, dict):
+        return isinstance(made, dict) and all(_holds(made.get(key), value) for key, value in wanted.items())
+    return bool(made == wanted)
 
 
 def _measured(runs: list[Path], overrides: list[str], name: str) -> dict[str, Measured]:

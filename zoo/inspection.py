@@ -108,10 +108,15 @@ def _chest_drr_pictures(name: str, settings: Sequence[str], count: int) -> list[
     pictures = []
     for index in range(count):
         findings = series.record(index)["findings"]
-        title = "\n".join(f"{f['severity']} {f['lobe'] or f['side']} {f['kind']}" for f in findings) or "no finding"
+        title = "\n".join(_said(finding) for finding in findings) or "no finding"
         masks = [coco.decode(finding["mask"]).astype(bool) for finding in findings]
         pictures.append((series.image(index), title, masks))
     return pictures
+
+
+def _said(finding: dict[str, str]) -> str:
+    parts = (finding["severity"], finding["lobe"] or finding["side"], finding["kind"])
+    return " ".join(part for part in parts if part)
 
 
 def predict_files(

@@ -122,6 +122,7 @@ def _one_step(method: ZooModule, batch_size: int, precision: str) -> tuple[int, 
     with FlopCounterMode(display=False) as counter, half:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = method.training_step(batch, 0)
+        assert isinstance(loss, torch.Tensor)
         if loss.requires_grad:
             loss.backward()
     return counter.get_total_flops(), sum(kept.values())

@@ -135,11 +135,11 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         merged = _merge(merged, content)
     merged.pop("base", None)
     try:
-        content = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "")
         raise RecipeError([Problem(Recipe({}, layers).origin(key), key, str(error).splitlines()[0])]) from error
-    return Recipe(typing.cast(dict[str, Any], content), layers)
+    return Recipe(typing.cast(dict[str, Any], resolved), layers)
 
 
 def _file_layers(path: Path, seen: list[Path]) -> list[tuple[str, dict[str, Any]]]:
@@ -185,8 +185,7 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        both = isinstance(under, dict) and isinstance(value, Mapping)
-        if both and under.get("name") == value.get("name", under.get("name")):
+        if isinstance(under, dict) and isinstance(value, Mapping) and value.get("name") in (None, under.get("name")):
             merged[key] = _merge(under, value)
         else:
             merged[key] = value

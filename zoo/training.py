@@ -43,7 +43,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     seed_everything(recipe["seed"], workers=True, verbose=False)
-    is_first = rank_zero_only.rank == 0  # under ddp the others are started by it, when the folder is claimed already
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # under ddp the others are started by it, when the folder is claimed already
     if is_first:
         _claim(out, resume)
     assembly = assemble(recipe)
@@ -82,7 +82,7 @@ def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
 
     given = dict(recipe["trainer"] or {})
     bar = given.get("enable_progress_bar", True)
-    keep = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
+    keep: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
     checkpoints = [
         ModelCheckpoint(every_n_train_steps=_CHECKPOINT_EVERY, **keep),
         ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **keep),
@@ -125,7 +125,7 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """What a run was made with: versions, git revision, machine."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)

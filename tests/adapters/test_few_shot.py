@@ -10,15 +10,23 @@ from zoo.methods.clip_classification import ClipClassification
 from zoo.registry import registry
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
-ADAPTERS = [
-    name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)
-]
+ADAPTERS = [name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)]
 TRAINING_FREE = {"zero_shot", "tip_adapter"}
 STARTS_AT_ZERO_SHOT = {"zero_shot", "lora", "nearl", "tip_adapter", "tip_adapter_f"}
 
 
 def test_all_peers_are_here():
-    assert set(ADAPTERS) == {"zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora", "nearl"}
+    assert set(ADAPTERS) == {
+        "zero_shot",
+        "linear_probe",
+        "coop",
+        "clip_adapter",
+        "tip_adapter",
+        "tip_adapter_f",
+        "maple",
+        "lora",
+        "nearl",
+    }
 
 
 @pytest.fixture(params=ADAPTERS)

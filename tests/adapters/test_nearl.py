@@ -95,7 +95,10 @@ def test_each_modality_sees_the_other(tiny_clip):
     for ways in ("both", "image_to_text", "text_to_image"):
         method = adapter_for(tiny_clip, ways=ways).eval()
         adapter = method.adapter
-        assert (adapter.image_oca is None, adapter.text_oca is None) == (ways == "image_to_text", ways == "text_to_image")
+        assert (adapter.image_oca is None, adapter.text_oca is None) == (
+            ways == "image_to_text",
+            ways == "text_to_image",
+        )
         text_of[ways] = method(images)
     assert not torch.allclose(text_of["both"], text_of["image_to_text"])
 
@@ -134,7 +137,12 @@ def test_towers_of_unequal_depth():
     method = NearlClip(clip, NAMES).eval()
     images = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(method(images), clip.logits(clip.encode_image(images), clip.encode_ids(method.adapter.ids)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            method(images),
+            clip.logits(clip.encode_image(images), clip.encode_ids(method.adapter.ids)),
+            atol=1e-5,
+            rtol=1e-5,
+        )
 
 
 def test_attention_maps_are_shares_of_the_image(tiny_clip):
@@ -164,4 +172,6 @@ def test_biomedclips_layout_is_adapted(tiny_clip):
     images = torch.rand(2, 1, 224, 224)
     for interaction in ("instance", "prototype"):
         method = NearlClip(clip, NAMES, interaction=interaction).eval()
-        torch.testing.assert_close(method(images), clip.logits(clip.encode_image(images), clip.encode_ids(ids)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            method(images), clip.logits(clip.encode_image(images), clip.encode_ids(ids)), atol=1e-4, rtol=1e-4
+        )

@@ -105,7 +105,9 @@ def test_a_changed_number_is_found_by_measuring(cards):
 
 
 def test_a_model_index_that_disagrees_with_the_record_is_refused(cards):
-    change_record(cards / "tiny-nearl", lambda front: front["model-index"][0]["results"][0]["metrics"][0].update(value=1.0))
+    change_record(
+        cards / "tiny-nearl", lambda front: front["model-index"][0]["results"][0]["metrics"][0].update(value=1.0)
+    )
     with pytest.raises(CardError, match="model-index .* has other numbers"):
         verify("tiny-nearl", progress=False)
 
@@ -143,7 +145,10 @@ def test_a_pickle_in_place_of_safetensors_is_refused_before_it_is_opened(cards, 
     [
         (lambda front: front["zoo"].update(version="one"), "version: String should match"),
         (lambda front: front["zoo"].update(metrics=[]), "metrics: List should have at least 1"),
-        (lambda front: front["zoo"]["files"].append({"name": "../../evil", "size": 1, "sha256": "0" * 64}), "files.*name"),
+        (
+            lambda front: front["zoo"]["files"].append({"name": "../../evil", "size": 1, "sha256": "0" * 64}),
+            "files.*name",
+        ),
         (lambda front: front["zoo"].update(extra=1), "extra: Extra inputs"),
         (lambda front: front.pop("zoo"), "valid dictionary"),
     ],

@@ -69,7 +69,10 @@ def test_findings_lie_where_they_should(one_of_each):
         assert finding.kind == kind and mask.any()
         if finding.side:
             assert (mask & case.regions[f"{finding.side} lung"]).sum() > 0.9 * mask.sum()
-    effusion, air = (next(c for c in one_of_each if c.findings and c.findings[0].kind == k) for k in ("pleural effusion", "pneumothorax"))
+    effusion, air = (
+        next(c for c in one_of_each if c.findings and c.findings[0].kind == k)
+        for k in ("pleural effusion", "pneumothorax")
+    )
     assert np.nonzero(effusion.finding_masks[0])[0].mean() > SIZE / 2 > np.nonzero(air.finding_masks[0])[0].mean()
 
 
@@ -80,7 +83,10 @@ def test_severity_orders_size():
 
 
 def test_cardiomegaly_widens_the_heart(one_of_each):
-    ratio = {(c.findings[0].kind, c.findings[0].severity) if c.findings else None: c.record()["cardiothoracic_ratio"] for c in one_of_each}
+    ratio = {
+        (c.findings[0].kind, c.findings[0].severity) if c.findings else None: c.record()["cardiothoracic_ratio"]
+        for c in one_of_each
+    }
     assert ratio[None] < ratio[("cardiomegaly", "mild")] < ratio[("cardiomegaly", "severe")]
 
 
@@ -111,7 +117,15 @@ def test_reports_name_every_finding_and_deny_none_of_them(seed, named):
     rng = np.random.default_rng(seed)
     findings = draw_findings(CaseSpec(), 0, rng)
     report = write_report(findings, list(SEVERITIES), rng, severity=named)
-    words = {"pleural effusion": ("effusion", "pleural fluid"), "consolidation": ("consolidation",), "nodule": ("nodul",), "mass": ("mass",), "pneumothorax": ("pneumothorax",), "atelectasis": ("atelectasis",), "cardiomegaly": ("cardiomegaly", "enlarge")}
+    words = {
+        "pleural effusion": ("effusion", "pleural fluid"),
+        "consolidation": ("consolidation",),
+        "nodule": ("nodul",),
+        "mass": ("mass",),
+        "pneumothorax": ("pneumothorax",),
+        "atelectasis": ("atelectasis",),
+        "cardiomegaly": ("cardiomegaly", "enlarge"),
+    }
     for finding in findings:
         assert any(word in report.lower() for word in words[finding.kind])
         assert f"No {finding.kind}" not in report

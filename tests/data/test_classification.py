@@ -87,7 +87,12 @@ def test_malformed_tables(tmp_path, text, message):
 
 
 def test_base_and_novel_halves(table):
-    many = [(label, f"{label}{split}{i}", split) for split in ("train", "val", "test") for label in "abcde" for i in range(2)]
+    many = [
+        (label, f"{label}{split}{i}", split)
+        for split in ("train", "val", "test")
+        for label in "abcde"
+        for i in range(2)
+    ]
     path = str(table(many))
     base, novel = (ImageCsv(path, classes=half) for half in ("base", "novel"))
     assert (base.class_names, novel.class_names) == (["a", "b", "c"], ["d", "e"])
@@ -122,7 +127,11 @@ def coop_file(folder, content):
 
 def test_coop_split_as_it_is(striped_folder, tmp_path):
     content = {
-        split: [[f"{split}/{name}/{split}{i:02d}.png", label, name] for label, name in enumerate(("stripes", "dots")) for i in range(2)]
+        split: [
+            [f"{split}/{name}/{split}{i:02d}.png", label, name]
+            for label, name in enumerate(("stripes", "dots"))
+            for i in range(2)
+        ]
         for split in ("train", "val", "test")
     }
     data = CoopSplit(coop_file(tmp_path, content), str(striped_folder), class_names={"dots": "round dots"}, shots=1)

@@ -129,7 +129,9 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=300),
-    start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"\0" * 128 + b"DICM", b"\x1f\x8b", b"II*\0"]),
+    start=st.sampled_from(
+        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"\0" * 128 + b"DICM", b"\x1f\x8b", b"II*\0"]
+    ),
     suffix=st.sampled_from([".png", ".jpg", ".dcm", ".nii", ".nii.gz", ".tif"]),
 )
 def test_any_bytes_are_read_or_refused_but_nothing_else(tmp_path, content, start, suffix):

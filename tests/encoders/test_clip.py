@@ -29,7 +29,9 @@ def custom_text_clip():
     import open_clip
 
     vision = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
-    return open_clip.CustomTextCLIP(16, vision, {"width": 32, "heads": 2, "layers": 2, "vocab_size": 64, "context_length": 12}).eval()
+    return open_clip.CustomTextCLIP(
+        16, vision, {"width": 32, "heads": 2, "layers": 2, "vocab_size": 64, "context_length": 12}
+    ).eval()
 
 
 def biomedclip_layout():
@@ -39,7 +41,13 @@ def biomedclip_layout():
 
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224}
     model = open_clip.CustomTextCLIP(16, vision, {"width": 32, "heads": 2, "layers": 1, "vocab_size": 8})
-    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 64}
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "vocab_size": 64,
+    }
     pooling = {"pooler_type": "cls_last_hidden_state_pooler", "proj_type": "mlp"}
     model.text = HFTextEncoder("", 16, config=BertConfig(**sizes), **pooling)
     return model.eval()
@@ -52,7 +60,9 @@ def test_other_tower_kinds_give_the_models_own_features(make):
     model = make()
     vision, text = vision_tower(model), text_tower(model)
     size = model.visual.image_size
-    images = torch.rand(2, 3, size[0] if isinstance(size, tuple) else size, size[1] if isinstance(size, tuple) else size)
+    images = torch.rand(
+        2, 3, size[0] if isinstance(size, tuple) else size, size[1] if isinstance(size, tuple) else size
+    )
     tokens = vision.start(images)
     assert tokens.shape[1] == vision.prefix + vision.grid[0] * vision.grid[1] and tokens.shape[2] == vision.width
     for layer in range(vision.depth):
@@ -71,8 +81,18 @@ def test_other_tower_kinds_give_the_models_own_features(make):
 def test_bidirectional_text_without_padding_mask_is_not_trimmed():
     import open_clip
 
-    text = {"width": 32, "heads": 2, "layers": 1, "vocab_size": 64, "context_length": 12, "no_causal_mask": True, "pool_type": "last"}
-    tower = text_tower(open_clip.CustomTextCLIP(16, {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1}, text))
+    text = {
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+        "vocab_size": 64,
+        "context_length": 12,
+        "no_causal_mask": True,
+        "pool_type": "last",
+    }
+    tower = text_tower(
+        open_clip.CustomTextCLIP(16, {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1}, text)
+    )
     ids = torch.tensor([[1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
     assert tower.trim(ids).shape == ids.shape
 
@@ -88,9 +108,15 @@ def test_weights_in_a_local_folder_load_as_from_the_hub(tmp_path, tiny_clip):
 
     vision = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3}
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 3}
-    config = {"model_cfg": {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    config = {
+        "model_cfg": {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3},
+    }
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    save_file({name: value.contiguous() for name, value in tiny_clip.model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in tiny_clip.model.state_dict().items()},
+        tmp_path / "open_clip_model.safetensors",
+    )
     loaded = OpenClip(f"local-dir:{tmp_path}").eval()
     assert loaded.fingerprint() == tiny_clip.fingerprint()
     images = torch.rand(1, 1, 32, 32)
@@ -102,7 +128,13 @@ def test_biomedclip_is_planned_with_its_own_classes_and_sizes():
     with without_weights(), torch.device("meta"):
         clip = BiomedClip()
     assert sum(parameter.numel() for parameter in clip.parameters()) == 195_902_721
-    assert (clip.vision.width, clip.text.width, clip.vision.depth, clip.text.depth, clip.embedding) == (768, 768, 12, 12, 512)
+    assert (clip.vision.width, clip.text.width, clip.vision.depth, clip.text.depth, clip.embedding) == (
+        768,
+        768,
+        12,
+        12,
+        512,
+    )
 
 
 def test_the_fingerprint_follows_the_weights(tiny_clip):

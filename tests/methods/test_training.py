@@ -31,7 +31,9 @@ def losses(run_folder: Path) -> list[float]:
 
 def test_a_run_learns_writes_its_record_and_is_reproduced_from_it(tiny_recipe, tmp_path):
     first = run(tiny_recipe, tmp_path / "first", "trainer.max_epochs=6")
-    assert {"recipe.yaml", "environment.json", "summary.json", "model.safetensors", "curves.png"} <= {p.name for p in first.iterdir()}
+    assert {"recipe.yaml", "environment.json", "summary.json", "model.safetensors", "curves.png"} <= {
+        p.name for p in first.iterdir()
+    }
     assert losses(first)[-1] < losses(first)[0]
     measured = evaluate(open_subject(first), progress=False)["accuracy"]
     assert measured.value > 0.5 and measured.low <= measured.value <= measured.high and measured.n == 24
@@ -81,7 +83,9 @@ zoo.training.train(read_recipe(sys.argv[1]), Path(sys.argv[2]), resume="resume" 
 def test_a_run_killed_in_mid_epoch_resumes_to_the_same_weights(tiny_recipe, tmp_path):
     def start(out: Path, pause: float, *extra: str) -> subprocess.Popen:
         command = [sys.executable, "-c", SLOW_TRAINING, str(tiny_recipe), str(out), str(pause), *extra]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
 
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert start(undisturbed, 0).wait(120) == 0
@@ -120,7 +124,9 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     script.write_text(code)
     settings = ["data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
     command = [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "two"), *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     curves = losses(one), losses(tmp_path / "two")
     assert len(curves[0]) == len(curves[1]) == 18
@@ -174,7 +180,9 @@ def test_a_full_disk_during_training_keeps_the_last_checkpoint(tiny_recipe, tmp_
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
 
 
-@pytest.mark.parametrize("adapter", ["zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora"])
+@pytest.mark.parametrize(
+    "adapter", ["zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora"]
+)
 def test_every_peer_trains_and_is_measured_under_the_same_contract(adapter, tiny_recipe, tmp_path):
     size = "width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32, image_size: 32, patch_size: 8"
     setting = [f"method={{name: clip_adaptation, clip: {{name: small_clip, {size}}}, adapter: {{name: {adapter}}}}}"]
@@ -212,4 +220,8 @@ trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
     folder = run(recipe, tmp_path / "run")
     curve = losses(folder)
     assert len(curve) == 12 and sum(curve[-3:]) < sum(curve[:3])
-    assert set(evaluate(open_subject(folder), progress=False)) == {"auroc", "auroc_pleural_effusion", "auroc_cardiomegaly"}
+    assert set(evaluate(open_subject(folder), progress=False)) == {
+        "auroc",
+        "auroc_pleural_effusion",
+        "auroc_cardiomegaly",
+    }

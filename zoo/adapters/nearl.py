@@ -27,6 +27,9 @@ class NearlAdapter(FewShotAdapter):
     many points as the shallower has layers.
     """
 
+    prototype: torch.Tensor
+    seen: torch.Tensor
+
     def __init__(
         self,
         clip: Clip,

@@ -94,7 +94,9 @@ class USEformer(nn.Module):
         for block in self.blocks[:-1]:
             tokens = block(tokens, src_key_padding_mask=hidden)
         # Only the queries leave the last block, so only they are computed there.
-        last, normed = self.blocks[-1], self.blocks[-1].norm1(tokens)
+        last = self.blocks[-1]
+        assert isinstance(last, nn.TransformerEncoderLayer)
+        normed = last.norm1(tokens)
         attended, attention = last.self_attn(
             normed[:, :count], normed, normed, key_padding_mask=hidden, need_weights=not self.training
         )

@@ -133,7 +133,7 @@ def _window_range(dataset: Any, windowed: np.ndarray) -> tuple[float, float]:
 def _read_nifti(path: Path, axis: int | None, index: int | None) -> np.ndarray:
     import nibabel
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     shape = image.shape
     if len(shape) != 3 or axis not in (0, 1, 2):
         raise ImageError(f"{path}: is a volume of {shape}; choose axis=0, 1 or 2 of a three-dimensional one")

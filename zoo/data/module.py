@@ -21,7 +21,7 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
     return batch
 
 
-class ResumableSampler(DistributedSampler[Sample]):
+class ResumableSampler(DistributedSampler[Any]):
     """torch's DistributedSampler that, in the epoch a run resumes in, leaves out what was seen already."""
 
     def __init__(self, dataset: Dataset[Sample], world: int, rank: int, seed: int, start: tuple[int, int]) -> None:
@@ -106,7 +106,7 @@ class ZooData(LightningDataModule):
         """Epoch and batch to resume at. Lightning's own count of loaded batches runs ahead of those trained on."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
-        epoch, batch = loop.epoch_progress.current.completed, loop.epoch_loop.batch_progress.current.processed
+        epoch, batch = loop.epoch_progress.current.completed, loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         if batch == self.trainer.num_training_batches:
             epoch, batch = epoch + 1, 0
         return {"epoch": epoch, "batch": batch}

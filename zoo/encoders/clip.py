@@ -54,6 +54,9 @@ class ClipEncoder(nn.Module):
     (height, width) in pixels; ``embedding`` the width of the shared space.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, model: nn.Module, tokenizer: Any, image_size: tuple[int, int], mean: Any, std: Any) -> None:
         """Wrap an open_clip model.
 
@@ -147,7 +150,7 @@ class OpenClip(ClipEncoder):
         import open_clip
 
         if _WITHOUT_WEIGHTS.get():
-            built = _architecture(model, image_size)
+            built: Any = _architecture(model, image_size)
         elif model.startswith(("hf-hub:", "local-dir:")):
             built = open_clip.create_model(model, force_image_size=image_size)
         else:

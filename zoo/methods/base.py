@@ -35,7 +35,7 @@ class ZooModule(LightningModule):
         self.scheduler_recipe: dict[str, Any] | None = None
         self._random_state: torch.Tensor | None = None
 
-    @property
+    @property  # type: ignore[misc]
     def strict_loading(self) -> bool:  # type: ignore[override]
         """False: a checkpoint leaves the frozen base out."""
         return False

@@ -84,7 +84,7 @@ def _between_lungs(volume: ChestVolume) -> np.ndarray:
 
 def _landmark_voxels(volume: ChestVolume) -> list[np.ndarray]:
     """One boolean volume for each name in ``_LANDMARKS``."""
-    z, y, x = np.indices(volume.labels.shape, sparse=True)
+    z, y, x = np.ogrid[tuple(slice(length) for length in volume.labels.shape)]
     px, py, pz = volume.millimetres(z, y, x)
 
     def ellipsoid(point: np.ndarray, wide: float, tall: float) -> np.ndarray:
@@ -148,7 +148,7 @@ def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
     for code, side in ((1, "right"), (2, "left")):
         depth = np.count_nonzero((organ == code)[samples], axis=-1)
         masks |= _lung_parts(masks[f"{side} lung"], depth, side)
-    rows, columns = np.indices(samples.shape[:2], sparse=True)
+    rows, columns = np.ogrid[: samples.shape[0], : samples.shape[1]]
     carina_row = _centre(masks["carina"])[0]
     midline = _centre(masks["spine"])[1]
     masks["upper mediastinum"] = masks["mediastinum"] & (rows < carina_row)

@@ -5,6 +5,7 @@ import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -111,9 +112,10 @@ def load_volume() -> ChestVolume:
     import nibabel
 
     folder = source_folder()
-    image = nibabel.load(folder / "cxr.nii.gz")
+    image: Any = nibabel.load(folder / "cxr.nii.gz")
     raw = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)  # (z, y, x); x towards the patient's left
-    labels = np.asarray(nibabel.load(folder / "mask.nii.gz").dataobj).astype(np.int16).transpose(2, 1, 0)
+    label_image: Any = nibabel.load(folder / "mask.nii.gz")
+    labels = np.asarray(label_image.dataobj).astype(np.int16).transpose(2, 1, 0)
     depth, height, width = raw.shape
     hounsfield = np.clip(raw, -1000, 2000).reshape(depth, height // 8, 8, width // 2, 2).mean(axis=(2, 4))
     labels = labels[:, 4::8, 1::2].copy()
@@ -124,7 +126,8 @@ def load_volume() -> ChestVolume:
     spacing = (zx * 2, zy * 8, zz)
     lung = np.argwhere(np.isin(labels, list(LOBES.values())))
     middle = (lung.min(axis=0) + lung.max(axis=0)) / 2
-    origin = tuple(-float(m) * s for m, s in zip(middle[::-1], spacing, strict=True))
+    x0, y0, z0 = (-float(m) * s for m, s in zip(middle[::-1], spacing, strict=True))
+    origin = (x0, y0, z0)
     return ChestVolume(hounsfield, labels, spacing, origin, _lung_voxels(labels, spacing, origin))
 
 

@@ -1,0 +1,91 @@
+"""Writes everything in README and docs that comes from a record: tables, the list of components, the list of cards.
+
+``python docs/generate.py`` writes; ``--check`` only says whether something is stale (a test runs it).
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from zoo.cards.store import list_cards, read_card
+from zoo.comparison import Row, markdown_table
+from zoo.metrics.intervals import Measured
+from zoo.registry import KINDS, registry
+
+ROOT = Path(__file__).parent.parent
+
+
+def table(name: str) -> str:
+    """A comparison's table from ``docs/tables/NAME.json``."""
+    content = json.loads((ROOT / "docs" / "tables" / f"{name}.json").read_text(encoding="utf-8"))
+    rows = [
+        Row(
+            row["recipe"],
+            row["setting"],
+            row["seeds"],
+            {key: Measured(**value) for key, value in row["metrics"].items()},
+        )
+        for row in content
+    ]
+    return markdown_table(rows)
+
+
+def components() -> str:
+    """Every component with the first line of its docstring."""
+    lines = ["| kind | name | what |", "| --- | --- | --- |"]
+    for kind in KINDS:
+        for name in registry(kind):
+            component = registry(kind).resolve(name)
+            first = (component.__doc__ or "").strip().splitlines()[0]
+            lines.append(f"| {kind} | [`{name}`](api/{component.__module__}.md) | {first} |")
+    return "\n".join(lines) + "\n"
+
+
+def cards() -> str:
+    """Every shipped card with its first metric."""
+    lines = ["| card | method | trained on | parameters trained | first metric |", "| --- | --- | --- | --- | --- |"]
+    for name in list_cards():
+        record = read_card(name).record
+        metric = record.metrics[0]
+        value = f"{metric.name} {metric.value:.3f} ({metric.interval[0]:.3f} to {metric.interval[1]:.3f})"
+        lines.append(f"| {name} | {record.method} | {record.data.name} | {record.parameters_trained:,} | {value} |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str) -> str:
+    """The text with every generated block written anew."""
+
+    def block(match: re.Match[str]) -> str:
+        kind, _, name = match.group(1).partition(" ")
+        content = {"table": lambda: table(name), "components": components, "cards": cards}[kind]()
+        return f"<!-- {match.group(1)} -->\n{content}<!-- end -->"
+
+    return re.sub(r"<!-- ((?:table|components|cards)[^>]*?) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+
+
+def api_pages() -> dict[Path, str]:
+    """A page for every module that holds a component, made from docstrings by mkdocstrings."""
+    modules = {registry(kind).target(name).partition(":")[0] for kind in KINDS for name in registry(kind)}
+    return {ROOT / "docs" / "api" / f"{module}.md": f"# {module}\n\n::: {module}\n" for module in sorted(modules)}
+
+
+def wanted() -> dict[Path, str]:
+    """Every generated file with the content it should have."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return {path: filled(path.read_text(encoding="utf-8")) for path in pages} | api_pages()
+
+
+def main(check: bool) -> int:
+    """Write, or say what is stale."""
+    stale = [path for path, text in wanted().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        print(f"{'stale' if check else 'wrote'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wanted()[path], encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv))

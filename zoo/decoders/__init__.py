@@ -1,0 +1,1 @@
+"""Features or tokens to images and text."""

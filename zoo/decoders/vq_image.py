@@ -1,0 +1,180 @@
+"""The image tokenizer and decoder of Chameleon and Anole: a VQGAN (Esser et al., arXiv 2012.09841; arXiv 2405.09818).
+
+transformers has the encoder and the codebook, and no decoder; both are joined here under the official state-dict names, so
+that Anole and Chameleon weights load as they are.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import ChameleonVQVAEConfig
+from transformers.models.chameleon.modeling_chameleon import (
+    ChameleonVQVAE,
+    ChameleonVQVAEEncoderAttnBlock,
+    ChameleonVQVAEEncoderResnetBlock,
+)
+
+from zoo.registry import register
+
+
+class UnknownCodeError(ValueError):
+    """A code that is not in the codebook."""
+
+
+class VQDecoder(nn.Module):
+    """Latents (batch, latent_channels, rows, columns) to images (batch, 3, height, width) in about [-1, 1]."""
+
+    def __init__(self, config: ChameleonVQVAEConfig) -> None:
+        """Mirror the encoder: one more block a level, nearest-neighbour upsampling between levels."""
+        super().__init__()
+        widths = [config.base_channels * factor for factor in config.channel_multiplier]
+        with_attention = set(config.attn_resolutions or ())
+        resolution = config.resolution // 2 ** (len(widths) - 1)
+        width = widths[-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
+        self.mid = nn.Module()
+        self.mid.block_1 = ChameleonVQVAEEncoderResnetBlock(config, width, width)
+        self.mid.attn_1 = ChameleonVQVAEEncoderAttnBlock(width) if config.attn_type == "vanilla" else nn.Identity()
+        self.mid.block_2 = ChameleonVQVAEEncoderResnetBlock(config, width, width)
+        levels: list[nn.Module] = []
+        for index in reversed(range(len(widths))):
+            level = nn.Module()
+            inputs = [width] + [widths[index]] * config.num_res_blocks
+            level.block = nn.ModuleList(ChameleonVQVAEEncoderResnetBlock(config, w, widths[index]) for w in inputs)
+            attends = resolution in with_attention and config.attn_type == "vanilla"
+            level.attn = nn.ModuleList(ChameleonVQVAEEncoderAttnBlock(widths[index]) for _ in inputs if attends)
+            width = widths[index]
+            if index:
+                level.upsample = nn.Module()
+                level.upsample.conv = nn.Conv2d(width, width, 3, padding=1)
+                resolution *= 2
+            levels.insert(0, level)
+        self.up = nn.ModuleList(levels)  # the official order: level 0 is the finest, and is run last
+        self.norm_out = nn.GroupNorm(32, width, eps=1e-6)
+        self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode."""
+        hidden = self.mid.block_2(self.mid.attn_1(self.mid.block_1(self.conv_in(latents))))
+        for level in reversed(self.up):
+            for position, block in enumerate(level.block):
+                hidden = block(hidden)
+                if len(level.attn):
+                    hidden = level.attn[position](hidden)
+            if hasattr(level, "upsample"):
+                hidden = level.upsample.conv(functional.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+        return self.conv_out(functional.silu(self.norm_out(hidden)))
+
+
+@register("decoder", "vq_image")
+class VQImage(ChameleonVQVAE):
+    """Images to codes and back. State-dict names are those of ``model.vqmodel`` in the official weights.
+
+    ``codebook`` (codes, embed_dim); ``grid`` codes a side.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 512,
+        codes: int = 8192,
+        embed_dim: int = 256,
+        base_channels: int = 128,
+        channel_multiplier: list[int] | None = None,
+        res_blocks: int = 2,
+        attention_at: list[int] | None = None,
+    ) -> None:
+        """Build with random weights; the defaults are Chameleon's sizes.
+
+        Args:
+            resolution: side of an image in pixels.
+            codes: size of the codebook.
+            embed_dim: width of a code, and of the latents.
+            base_channels: width at full resolution, a multiple of 32.
+            channel_multiplier: width of each level in base widths; each level but the last halves the resolution.
+            res_blocks: residual blocks a level.
+            attention_at: resolutions with self-attention.
+        """
+        config = ChameleonVQVAEConfig(
+            resolution=resolution,
+            num_embeddings=codes,
+            embed_dim=embed_dim,
+            latent_channels=embed_dim,
+            base_channels=base_channels,
+            channel_multiplier=channel_multiplier or [1, 1, 2, 2, 4],
+            num_res_blocks=res_blocks,
+            attn_resolutions=attention_at,
+        )
+        self._build(config)
+
+    def _build(self, config: ChameleonVQVAEConfig) -> None:
+        super().__init__(config)
+        self.decoder = VQDecoder(config)
+        self.grid = config.resolution // 2 ** (len(config.channel_multiplier) - 1)
+        self.train()  # transformers starts in evaluation mode
+
+    @classmethod
+    def from_config(cls, config: ChameleonVQVAEConfig) -> "VQImage":
+        """Build the tokenizer of a Chameleon configuration (its ``vq_config``), with random weights."""
+        made = cls.__new__(cls)
+        made._build(config)
+        return made
+
+    @classmethod
+    def from_official(cls, folder: str | Path) -> "VQImage":
+        """Load the tokenizer out of an Anole or Chameleon checkpoint folder (config.json and safetensors).
+
+        Raises:
+            FileNotFoundError: the folder lacks a file.
+            ValueError: a weight of the encoder, codebook or decoder is missing.
+        """
+        from safetensors.torch import load_file
+        from transformers import ChameleonConfig
+
+        folder = Path(folder)
+        made = cls.from_config(ChameleonConfig.from_pretrained(folder).vq_config)
+        shards = sorted(folder.glob("*.safetensors"))
+        if not shards:
+            raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
+        prefix, state = "model.vqmodel.", {}
+        for shard in shards:
+            state |= {k.removeprefix(prefix): v for k, v in load_file(shard).items() if k.startswith(prefix)}
+        if missing := made.state_dict().keys() - state.keys():
+            raise ValueError(f"{folder} lacks {len(missing)} weights of the image tokenizer, as {sorted(missing)[0]}")
+        made.load_state_dict(state)
+        return made.eval()
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        """The codes' embeddings (codes, embed_dim)."""
+        return self.quantize.embedding.weight
+
+    @torch.no_grad()
+    def tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (batch, 3, resolution, resolution) in [-1, 1] to codes (batch, grid x grid), row by row."""
+        _, _, codes = self.quantize(self.quant_conv(self.encoder(images)))
+        return codes.view(len(images), -1)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (batch, grid x grid) to images (batch, 3, resolution, resolution) in about [-1, 1].
+
+        Raises:
+            UnknownCodeError: a code is outside the codebook.
+            ValueError: the number of codes is not that of an image.
+        """
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(self.codebook):
+            raise UnknownCodeError(f"codes run from {int(codes.min())} to {int(codes.max())}; there are {len(self.codebook)}")
+        if codes.shape[-1] != self.grid**2:
+            raise ValueError(f"an image is {self.grid**2} codes, and {codes.shape[-1]} are given: it was cut short")
+        latents = functional.embedding(codes, self.codebook).mT.unflatten(-1, (self.grid, self.grid))
+        return self.decoder(self.post_quant_conv(latents))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Reconstruct images, with straight-through gradients.
+
+        Returns:
+            Images (batch, 3, resolution, resolution), the codebook and commitment loss, and codes (batch, grid x grid).
+        """
+        quantised, loss, codes = self.quantize(self.quant_conv(self.encoder(images)))
+        return self.decoder(self.post_quant_conv(quantised)), loss, codes.view(len(images), -1)

@@ -21,7 +21,9 @@ def test_readmes_parts_alone_run(capsys):
     assert "573696" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
 def test_local_links_and_pictures_are_there(page):
     if "api" in page.parts:
         return

@@ -331,7 +331,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo_output"),
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
 ) -> None:
-    """From a CT in a package to a table of NEARL-CLIP beside its peers, and a prediction as a picture."""
+    """From a CT in a package to a table of NEARL-CLIP beside its peers, and a prediction as a picture. Example: `zoo demo`."""
     from zoo.demo import run_demo
 
     with reported():

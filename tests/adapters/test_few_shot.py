@@ -74,7 +74,7 @@ def test_gradients_reach_every_trained_parameter_and_no_other(method):
 
 
 def test_only_trained_weights_are_saved_and_they_come_back(method, tiny_clip):
-    module, name = method
+    module, _ = method
     stirred(module)
     state = {key: value.clone() for key, value in module.trained_state().items()}
     assert not any(key.startswith("clip.") and "lora_" not in key for key in state)

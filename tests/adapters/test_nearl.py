@@ -164,7 +164,6 @@ def test_without_mixing_no_token_is_seen():
 @torch.no_grad()
 def test_biomedclips_layout_is_adapted(tiny_clip):
     from tests.encoders.test_clip import biomedclip_layout
-
     from zoo.encoders.clip import ClipEncoder
 
     ids = torch.tensor([[1, 5, 9, 2], [1, 5, 2, 0], [1, 7, 2, 0]])

@@ -213,7 +213,6 @@ def test_push_and_pull_go_through_huggingface_hub(cards, monkeypatch, tmp_path):
 
 def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, striped_folder):
     from tests.conftest import TINY_RECIPE
-
     from zoo.assembly import assemble
 
     other = tmp_path / "other"

@@ -5,6 +5,7 @@ that Anole and Chameleon weights load as they are.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,13 +35,13 @@ class VQDecoder(nn.Module):
         resolution = config.resolution // 2 ** (len(widths) - 1)
         width = widths[-1]
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
-        self.mid = nn.Module()
+        self.mid: Any = nn.Module()
         self.mid.block_1 = ChameleonVQVAEEncoderResnetBlock(config, width, width)
         self.mid.attn_1 = ChameleonVQVAEEncoderAttnBlock(width) if config.attn_type == "vanilla" else nn.Identity()
         self.mid.block_2 = ChameleonVQVAEEncoderResnetBlock(config, width, width)
         levels: list[nn.Module] = []
         for index in reversed(range(len(widths))):
-            level = nn.Module()
+            level: Any = nn.Module()
             inputs = [width] + [widths[index]] * config.num_res_blocks
             level.block = nn.ModuleList(ChameleonVQVAEEncoderResnetBlock(config, w, widths[index]) for w in inputs)
             attends = resolution in with_attention and config.attn_type == "vanilla"
@@ -58,6 +59,7 @@ class VQDecoder(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode."""
         hidden = self.mid.block_2(self.mid.attn_1(self.mid.block_1(self.conv_in(latents))))
+        level: Any
         for level in reversed(self.up):
             for position, block in enumerate(level.block):
                 hidden = block(hidden)
@@ -133,11 +135,13 @@ class VQImage(ChameleonVQVAE):
         from transformers import ChameleonConfig
 
         folder = Path(folder)
-        made = cls.from_config(ChameleonConfig.from_pretrained(folder).vq_config)
+        config: Any = ChameleonConfig.from_pretrained(folder)
+        made = cls.from_config(config.vq_config)
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
-        prefix, state = "model.vqmodel.", {}
+        prefix = "model.vqmodel."
+        state: dict[str, torch.Tensor] = {}
         for shard in shards:
             state |= {k.removeprefix(prefix): v for k, v in load_file(shard).items() if k.startswith(prefix)}
         if missing := made.state_dict().keys() - state.keys():
@@ -164,7 +168,9 @@ class VQImage(ChameleonVQVAE):
             ValueError: the number of codes is not that of an image.
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(self.codebook):
-            raise UnknownCodeError(f"codes run from {int(codes.min())} to {int(codes.max())}; there are {len(self.codebook)}")
+            raise UnknownCodeError(
+                f"codes run from {int(codes.min())} to {int(codes.max())}; there are {len(self.codebook)}"
+            )
         if codes.shape[-1] != self.grid**2:
             raise ValueError(f"an image is {self.grid**2} codes, and {codes.shape[-1]} are given: it was cut short")
         latents = functional.embedding(codes, self.codebook).mT.unflatten(-1, (self.grid, self.grid))

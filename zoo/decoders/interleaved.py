@@ -1,0 +1,182 @@
+"""The interleaved decoder: Chameleon (arXiv 2405.09818) that reads and writes text and images in one sequence.
+
+After Anole-RadCoT of MMRad-IVL-22K (arXiv 2602.12843). transformers' Chameleon underneath, with the tokenizer that also
+decodes (:mod:`zoo.decoders.vq_image`) and without its mask over image tokens, which would forbid learning or writing them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import ChameleonConfig, ChameleonForConditionalGeneration
+
+from zoo.decoders.vq_image import VQImage
+from zoo.registry import register
+
+IGNORED = -100
+
+
+class VocabularyError(ValueError):
+    """A vocabulary that does not hold what an interleaved decoder needs, or a sequence that does not keep to it."""
+
+
+@dataclass(frozen=True)
+class ImageVocabulary:
+    """Ids of a Chameleon vocabulary.
+
+    Codebook index c is the id ``image_ids[c]``; an image is ``begin``, its codes, ``end``; ``separator`` stands between
+    prompt and response, ``placeholder`` for an image not yet tokenized.
+    """
+
+    image_ids: torch.Tensor
+    begin: int
+    end: int
+    separator: int
+    placeholder: int
+    start: int
+    stop: int
+    pad: int
+
+    @classmethod
+    def from_config(cls, config: ChameleonConfig) -> "ImageVocabulary":
+        """Read the ids from the configuration's vocabulary map.
+
+        Raises:
+            VocabularyError: it has no image tokens, or lacks a mark.
+        """
+        from transformers.models.chameleon.modeling_chameleon import ChameleonImageVocabularyMapping
+
+        names: dict[str, int] = dict(config.vocabulary_map or {})
+        wanted = {"begin": "<racm3:break>", "end": "<eoss>", "separator": "<reserved08706>", "placeholder": "<image>"}
+        missing = [name for name in wanted.values() if name not in names]
+        if missing or not any(name.startswith("IMGIMG") for name in names):
+            raise VocabularyError(f"the vocabulary map lacks {', '.join(missing) or 'image tokens (IMGIMG...Z)'}")
+        codes = ChameleonImageVocabularyMapping(names).img2bpe_mapping_tensor
+        ids = torch.tensor([codes[index] for index in range(len(codes))])
+        marks = {part: names[name] for part, name in wanted.items()}
+        ends = {"start": names.get("<s>", 0), "stop": names.get("</s>", 2), "pad": names.get("<pad>", 1)}
+        return cls(image_ids=ids, **marks, **ends)
+
+    def is_image(self, ids: torch.Tensor) -> torch.Tensor:
+        """True where an id is an image code's."""
+        return torch.isin(ids, self.image_ids.to(ids.device))
+
+    def codes(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids of image tokens to codebook indices."""
+        table = torch.zeros(int(self.image_ids.max()) + 1, dtype=torch.long, device=ids.device)
+        table[self.image_ids.to(ids.device)] = torch.arange(len(self.image_ids), device=ids.device)
+        return table[ids]
+
+    def check(self, ids: torch.Tensor, codes_an_image: int) -> None:
+        """Check one sequence (positions): every image begins, is whole, and ends.
+
+        Raises:
+            VocabularyError: naming the position where it does not.
+        """
+        inside, count = False, 0
+        for position, (token, is_code) in enumerate(zip(ids.tolist(), self.is_image(ids).tolist(), strict=True)):
+            if token == self.begin and inside:
+                raise VocabularyError(f"position {position}: an image begins inside an image")
+            if (token == self.end or is_code) and not inside:
+                raise VocabularyError(f"position {position}: image tokens outside an image")
+            if inside and not is_code and (token != self.end or count != codes_an_image):
+                raise VocabularyError(
+                    f"position {position}: an image is cut short after {count} of {codes_an_image} codes"
+                )
+            if is_code and count == codes_an_image:
+                raise VocabularyError(f"position {position}: an image has more than {codes_an_image} codes")
+            count = count + 1 if is_code else 0
+            inside = (inside or token == self.begin) and token != self.end
+        if inside:
+            raise VocabularyError(f"the sequence ends inside an image, after {count} of {codes_an_image} codes")
+
+
+@register("decoder", "interleaved_decoder")
+class InterleavedDecoder(nn.Module):
+    """Logits over text and image tokens, and the losses of Anole-RadCoT.
+
+    ``language`` has the official state-dict names, image tokenizer and decoder included (``model.vqmodel``).
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build with random weights from the fields of a Chameleon configuration."""
+        super().__init__()
+        self._build(ChameleonConfig(**config))
+
+    def _build(self, config: ChameleonConfig) -> None:
+        self.vocabulary = ImageVocabulary.from_config(config)
+        self.language: Any = ChameleonForConditionalGeneration(config)
+        vq_config: Any = config.vq_config
+        self.language.model.vqmodel = VQImage.from_config(vq_config)
+        self.auxiliary = nn.Linear(config.hidden_size, vq_config.embed_dim)
+
+    @classmethod
+    def from_official(cls, folder: str | Path) -> "InterleavedDecoder":
+        """Load an Anole or Chameleon checkpoint folder (config.json and safetensors).
+
+        Raises:
+            FileNotFoundError: the folder has no safetensors files.
+            ValueError: a weight is missing.
+        """
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made._build(ChameleonConfig.from_pretrained(folder))
+        shards = sorted(folder.glob("*.safetensors"))
+        if not shards:
+            raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
+        state = {name: value for shard in shards for name, value in load_file(shard).items()}
+        missing, _ = made.language.load_state_dict(state, strict=False)
+        if missing:
+            raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+        return made.eval()
+
+    @property
+    def tokenizer(self) -> VQImage:
+        """The image tokenizer and decoder."""
+        return self.language.model.vqmodel
+
+    @property
+    def codes_an_image(self) -> int:
+        """Image tokens between the begin and end marks."""
+        return self.tokenizer.grid**2
+
+    def image_ids(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (batch, 3, resolution, resolution) in [-1, 1] to ids (batch, codes_an_image)."""
+        codes = self.tokenizer.tokens(images)
+        return self.vocabulary.image_ids.to(codes.device)[codes]
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor | None = None, **cache: Any) -> Any:
+        """Transformers' output for ids (batch, positions); ``last_hidden_state`` is after the final norm."""
+        return self.language.model(input_ids=ids, attention_mask=mask, **cache)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (batch, positions, vocabulary), image tokens not masked."""
+        return self.language.lm_head(self.hidden(ids, mask).last_hidden_state)
+
+    def losses(
+        self, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Cross-entropy over text and image tokens, and the auxiliary codebook loss.
+
+        ``auxiliary`` is the mean squared error between the projected last hidden states at the response's image tokens
+        (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none.
+
+        Args:
+            ids: (batch, positions), right-padded.
+            labels: the same with ``IGNORED`` up to and with the separator, and at padding.
+            mask: True (batch, positions) at tokens.
+        """
+        hidden = self.hidden(ids, mask).last_hidden_state
+        logits = self.language.lm_head(hidden[:, :-1])
+        entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        at_images = (labels != IGNORED) & self.vocabulary.is_image(labels)
+        codes = self.vocabulary.codes(labels[at_images])
+        wanted = functional.embedding(codes, self.tokenizer.codebook.detach())
+        difference = (self.auxiliary(hidden[at_images]) - wanted).square()
+        return {"cross_entropy": entropy, "auxiliary": difference.mean() if len(codes) else difference.sum()}

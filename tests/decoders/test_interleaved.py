@@ -88,20 +88,27 @@ def test_greedy_generation_is_the_official_one_token_for_token(decoder, expected
     assert made[0].tolist() == expected[result][0].tolist()
 
 
-def test_guidance_mixes_logits_as_the_official_code(expected):
-    rows = expected["cfg_logits_in"][:6].view(3, 2, -1)
+@pytest.mark.parametrize(("mode", "count"), [("normal", 3), ("obj", 3), ("full", 5)])
+def test_guidance_mixes_logits_as_the_official_code(expected, mode, count):
+    rows = expected["cfg_logits_in"][: 2 * count].view(count, 2, -1)
     for sample in range(2):
-        mixed = guided(rows[:, sample], GenerationSettings(guidance="normal"))
-        torch.testing.assert_close(mixed, expected["cfg_normal"][sample], atol=1e-4, rtol=0)
+        mixed = guided(rows[:, sample], GenerationSettings(guidance=mode))
+        torch.testing.assert_close(mixed, expected[f"cfg_{mode}"][sample], atol=1e-4, rtol=0)
+
+
+def test_prompts_that_guidance_needs_must_be_given(decoder, expected):
+    with pytest.raises(ValueError, match="guidance 'full' needs a prompt for: original"):
+        generate(decoder, [expected["prompt_ids"][0]], replace(GREEDY, guidance="full"), negative=torch.tensor([3, 60]))
 
 
 def test_batches_of_any_lengths_give_what_each_prompt_gives_alone(decoder, expected):
     prompts = [expected["prompt_ids"][0], expected["image_prompt_ids"][0], torch.tensor([3, 80, 81, 54])]
-    for guidance in ("none", "normal"):
+    others = {"negative": torch.tensor([3, 60, 61]), "original": torch.tensor([3, 70])}
+    for guidance in ("none", "normal", "obj", "full"):
         settings_ = replace(GREEDY, guidance=guidance, max_new_tokens=30)
-        together = generate(decoder, prompts, settings_)
+        together = generate(decoder, prompts, settings_, **others)
         for prompt, made in zip(prompts, together, strict=True):
-            assert made.tolist() == generate(decoder, [prompt], settings_)[0].tolist()
+            assert made.tolist() == generate(decoder, [prompt], settings_, **others)[0].tolist()
 
 
 @torch.no_grad()

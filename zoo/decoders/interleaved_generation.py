@@ -14,16 +14,30 @@ from transformers import DynamicCache
 
 from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 
-Guidance = Literal["none", "normal"]
+Guidance = Literal["none", "normal", "obj", "full"]
+ROWS: dict[Guidance, tuple[str, ...]] = {
+    "none": ("full",),
+    "normal": ("full", "unconditional", "image"),
+    "obj": ("full", "unconditional", "negative"),
+    "full": ("full", "image", "unconditional", "negative", "original"),
+}
+"""The rows of each mode, in the official order."""
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
     """How to generate.
 
-    ``guidance`` (of image tokens): "none", or "normal": rows full, unconditional and image-only, mixed as
-    ``u + full_scale (f - u) + image_scale (i - u)``. Text is never guided. ``greedy`` takes the likeliest token, else
-    tokens are drawn with ``temperature`` and nucleus ``top_p`` by ``seed``. At most ``max_images`` images are begun.
+    ``guidance`` of image tokens mixes the logits of rows (f full, u unconditional, i image-only, n negative prompt, o original
+    prompt); text is never guided:
+
+    - "none": f
+    - "normal": ``u + full_scale (f - u) + image_scale (i - u)``
+    - "obj": ``u + full_scale (f - u) + negative_scale (u - n)``
+    - "full": ``u + full_scale (f - i) + image_scale (i - u) + negative_scale (u - n) + original_scale (o - u)``
+
+    ``greedy`` takes the likeliest token, else tokens are drawn with ``temperature`` and nucleus ``top_p`` by ``seed``. At
+    most ``max_images`` images are begun.
     """
 
     max_new_tokens: int = 512
@@ -31,6 +45,8 @@ class GenerationSettings:
     guidance: Guidance = "none"
     full_scale: float = 2.0
     image_scale: float = 1.2
+    negative_scale: float = 0.5
+    original_scale: float = 5.0
     greedy: bool = False
     temperature: float = 1.0
     top_p: float = 0.9
@@ -52,37 +68,66 @@ class _State:
 
 def guided(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
     """Mix logits (rows, vocabulary) of one sample into one (vocabulary)."""
+    row = dict(zip(ROWS[settings.guidance], rows, strict=True))
+    full = row["full"]
     if settings.guidance == "none":
-        return rows[0]
-    full, unconditional, image = rows
-    return unconditional + settings.full_scale * (full - unconditional) + settings.image_scale * (image - unconditional)
+        return full
+    base = row["unconditional"]
+    if settings.guidance == "normal":
+        return base + settings.full_scale * (full - base) + settings.image_scale * (row["image"] - base)
+    away = settings.negative_scale * (base - row["negative"])
+    if settings.guidance == "obj":
+        return base + settings.full_scale * (full - base) + away
+    onto_image = settings.full_scale * (full - row["image"]) + settings.image_scale * (row["image"] - base)
+    return base + onto_image + away + settings.original_scale * (row["original"] - base)
 
 
 @torch.no_grad()
 def generate(
-    decoder: InterleavedDecoder, prompts: list[torch.Tensor], settings: GenerationSettings
+    decoder: InterleavedDecoder,
+    prompts: list[torch.Tensor],
+    settings: GenerationSettings,
+    negative: torch.Tensor | None = None,
+    original: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """Continue prompts (positions) of any lengths; each result is what one alone would give, prompt included."""
+    """Continue prompts (positions) of any lengths; each result is what one alone would give, prompt included.
+
+    Args:
+        decoder: the model, in evaluation mode.
+        prompts: ids with images in place.
+        settings: how to generate.
+        negative: ids of the negative prompt, for guidance "obj" and "full".
+        original: ids of the original prompt, for guidance "full".
+
+    Raises:
+        ValueError: the guidance needs a prompt that is not given.
+    """
     states = [_State(prompt.tolist()) for prompt in prompts]
-    for _ in stream(decoder, states, settings):
+    for _ in stream(decoder, states, settings, {"negative": negative, "original": original}):
         pass
     return [torch.tensor(state.ids + state.new) for state in states]
 
 
 @torch.no_grad()
 def stream(
-    decoder: InterleavedDecoder, states: list[_State], settings: GenerationSettings
+    decoder: InterleavedDecoder,
+    states: list[_State],
+    settings: GenerationSettings,
+    others: dict[str, torch.Tensor | None] | None = None,
 ) -> Iterator[list[int | None]]:
     """Advance all states token by token; yields each sample's new token, None where it has ended."""
-    vocabulary = decoder.vocabulary
-    rows = 1 if settings.guidance == "none" else 3
-    ids, mask = _prefix(states, vocabulary, rows)
+    vocabulary, rows = decoder.vocabulary, ROWS[settings.guidance]
+    missing = [row for row in rows if row in ("negative", "original") and (others or {}).get(row) is None]
+    if missing:
+        raise ValueError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
+    ids, mask = _prefix(states, vocabulary, rows, others or {})
+    prompt_length = ids.shape[1]
     generators = [torch.Generator().manual_seed(settings.seed + index) for index in range(len(states))]
     cache = DynamicCache()
     for _ in range(settings.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = decoder.hidden(ids, mask, past_key_values=cache, position_ids=positions, use_cache=True)
-        logits = decoder.language.lm_head(output.last_hidden_state[:, -1]).float().view(len(states), rows, -1)
+        logits = decoder.language.lm_head(output.last_hidden_state[:, -1]).float().view(len(states), len(rows), -1)
         tokens = [
             None if state.done else _next(state, sample, decoder, settings, generator)
             for state, sample, generator in zip(states, logits, generators, strict=True)
@@ -90,47 +135,54 @@ def stream(
         yield tokens
         if all(state.done for state in states):
             return
-        ids = torch.tensor([vocabulary.pad if token is None else token for token in tokens]).repeat_interleave(rows)[
-            :, None
-        ]
-        mask = _seen(mask, states, tokens, vocabulary, rows)
+        following = torch.tensor([vocabulary.pad if token is None else token for token in tokens])
+        ids = following.repeat_interleave(len(rows))[:, None]
+        mask = _seen(mask, states, tokens, vocabulary, rows, prompt_length)
 
 
-def _prefix(states: list[_State], vocabulary: ImageVocabulary, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded prompts, one line a row, and what each row sees of them."""
-    length = max(len(state.ids) for state in states)
-    ids = torch.full((len(states) * rows, length), vocabulary.pad)
-    mask = torch.zeros_like(ids)
-    for index, state in enumerate(states):
+def _prefix(
+    states: list[_State], vocabulary: ImageVocabulary, rows: tuple[str, ...], others: dict[str, torch.Tensor | None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each row sees of the prompts, left-padded to one length, and the mask of it."""
+    lines: list[torch.Tensor] = []
+    for state in states:
         prompt = torch.tensor(state.ids)
-        own = slice(index * rows, (index + 1) * rows)
-        ids[own, -len(prompt) :] = prompt
-        mask[index * rows, -len(prompt) :] = 1
-        if rows > 1:
-            marks = (prompt == vocabulary.begin) | (prompt == vocabulary.end) | (prompt == vocabulary.start)
-            mask[index * rows + 2, -len(prompt) :] = (marks | vocabulary.is_image(prompt)).long()
-            if state.ids[-1] == vocabulary.begin:
-                mask[index * rows + 1, -1] = 1
-        if state.ids[-1] == vocabulary.begin:
+        opened = prompt[prompt.numel() - int(state.ids[-1] == vocabulary.begin) :]
+        marks = (prompt == vocabulary.begin) | (prompt == vocabulary.end) | (prompt == vocabulary.start)
+        seen = {"full": prompt, "unconditional": opened, "image": prompt[marks | vocabulary.is_image(prompt)]}
+        seen |= {name: torch.cat([ids, opened]) for name, ids in others.items() if ids is not None}
+        lines += [seen[row] for row in rows]
+        if len(opened):
             state.inside, state.images = 0, 1
+    length = max(len(line) for line in lines)
+    ids = torch.stack([torch.cat([torch.full((length - len(line),), vocabulary.pad), line]) for line in lines])
+    mask = torch.stack([torch.arange(length) >= length - len(line) for line in lines]).long()
     return ids, mask
 
 
 def _seen(
-    mask: torch.Tensor, states: list[_State], tokens: list[int | None], vocabulary: ImageVocabulary, rows: int
+    mask: torch.Tensor,
+    states: list[_State],
+    tokens: list[int | None],
+    vocabulary: ImageVocabulary,
+    rows: tuple[str, ...],
+    prompt_length: int,
 ) -> torch.Tensor:
-    """The mask with one more position: the unconditional row sees only the image at hand, the image row only images."""
+    """The mask with one more position.
+
+    The image row sees all images and no text; the other rows beside the full one see their own prompt (the unconditional
+    row has none) and the image at hand.
+    """
     column = torch.zeros(len(mask), 1, dtype=mask.dtype)
     for index, (state, token) in enumerate(zip(states, tokens, strict=True)):
         if token is None:
             continue
-        first = index * rows
-        column[first] = 1
-        if rows > 1:
-            if token == vocabulary.begin:
-                mask[first + 1] = 0
-            column[first + 1] = int(state.inside is not None)
-            column[first + 2] = int(state.inside is not None or token == vocabulary.end)
+        for offset, row in enumerate(rows):
+            line = index * len(rows) + offset
+            if token == vocabulary.begin and row not in ("full", "image"):
+                mask[line, 0 if row == "unconditional" else prompt_length :] = 0
+            inside = state.inside is not None or (row == "image" and token == vocabulary.end)
+            column[line] = 1 if row == "full" else int(inside)
     return torch.cat([mask, column], dim=1)
 
 

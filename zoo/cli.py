@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -185,7 +185,7 @@ def _run_folder(recipe: str) -> Path:
 def evaluate(
     source: Annotated[str, typer.Argument(help="a run folder or a card")],
     settings: Settings = None,
-    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="What is measured on.")] = "test",
     as_json: Json = False,
 ) -> None:
     """Measure with 95% intervals. Example: `zoo eval nearl-clip-chest-drr data.classes=novel`."""
@@ -209,7 +209,9 @@ def compare(
     ),
     shots: Annotated[str, typer.Option(help="K, comma-separated.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
-    protocol: Annotated[str, typer.Option(help="few_shot, base_to_novel or full")] = "few_shot",
+    protocol: Annotated[
+        Literal["few_shot", "base_to_novel", "full"], typer.Option(help="What is trained on and measured.")
+    ] = "few_shot",
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for every recipe.")] = None,
 ) -> None:
     """Train and measure recipes side by side. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`."""

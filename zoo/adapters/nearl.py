@@ -143,7 +143,7 @@ class NearlAdapter(FewShotAdapter):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
             mean = mean / torch.distributed.get_world_size()
-        weight = self.momentum if self.seen > 0 else 0.0
+        weight = torch.where(self.seen > 0, self.momentum, 0.0)
         self.prototype[point] = self.prototype[point] * weight + mean * (1 - weight)
         self.seen += int(point == self.points - 1)
 

@@ -23,6 +23,12 @@ _PACKAGES = (
     "safetensors peft numpy"
 ).split()
 _CHECKPOINT_EVERY = 50
+_EXPECTED_WARNINGS = (
+    ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
+    "Found .* module.s. in eval mode",  # the frozen base
+    ".*treespec, LeafSpec",
+    ".*does not have many workers",
+)
 
 
 class RunError(RuntimeError):
@@ -55,8 +61,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     method.prepare_fit(data)
     start = time.monotonic()
     if any(parameter.requires_grad for parameter in method.parameters()):
-        # The data module resumes in mid-epoch by itself, which Lightning does not know of.
-        warnings.filterwarnings("ignore", message=".*ended before the epoch ended")
+        for expected in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=expected)
         trainer = Trainer(**trainer_arguments(recipe, out))
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
         if trainer.interrupted or not trainer.is_global_zero:

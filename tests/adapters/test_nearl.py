@@ -121,6 +121,13 @@ def test_prototype_interaction_caches_class_embeddings_and_drops_them_in_trainin
     assert method.adapter._cached_text is None
 
 
+def test_prototype_interaction_trains_every_part(tiny_clip):
+    method = adapter_for(tiny_clip, interaction="prototype").train()
+    for _ in range(2):
+        functional.cross_entropy(method(torch.rand(3, 1, 32, 32)), torch.tensor([0, 1, 2])).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.adapter.parameters())
+
+
 def test_the_prototype_is_the_mean_of_the_first_batch_and_then_moves_slowly(tiny_clip):
     adapter = NearlClip(tiny_clip, NAMES, interaction="prototype").adapter
     ones = torch.ones_like(adapter.prototype[0])

@@ -120,7 +120,9 @@ class NearlAdapter(FewShotAdapter):
         for point in range(self.points):
             joint = self._text_layers(clip, point, text, mask).view(1, classes * length, -1)
             at_points.append(joint)
-            _, for_text = self.useformer(point, self.prototype[point : point + 1], joint, padding)
+            # A copy: the prototype moves on in place before the backward pass needs what was seen here.
+            prototype = self.prototype[point : point + 1].clone()
+            _, for_text = self.useformer(point, prototype, joint, padding)
             text = _adapted(self.text_oca, point, joint, for_text).view(classes, length, -1)
         result = at_points, functional.normalize(clip.text.finish(text, self.ids), dim=-1)
         if not self.training and not torch.is_grad_enabled():

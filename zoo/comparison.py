@@ -120,7 +120,7 @@ def _cell(measured: Measured) -> str:
 def write_table(rows: Sequence[Row], out: Path) -> None:
     """Write ``table.md``, ``table.json`` and ``table.png``."""
     (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
-    content = [{**asdict(row)} for row in rows]
+    content = [asdict(row) for row in rows]
     (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     _plot(rows, out / "table.png")
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
-from zoo.decoders.vq_image import VQImage
+from zoo.decoders.vq_image import VQImage, official_weights
 from zoo.registry import register
 
 IGNORED = -100
@@ -121,17 +121,11 @@ class InterleavedDecoder(nn.Module):
             FileNotFoundError: the folder has no safetensors files.
             ValueError: a weight is missing.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         made = cls.__new__(cls)
         nn.Module.__init__(made)
         made._build(ChameleonConfig.from_pretrained(folder))
-        shards = sorted(folder.glob("*.safetensors"))
-        if not shards:
-            raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
-        state = {name: value for shard in shards for name, value in load_file(shard).items()}
-        missing, _ = made.language.load_state_dict(state, strict=False)
+        missing, _ = made.language.load_state_dict(official_weights(folder), strict=False)
         if missing:
             raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
         return made.eval()

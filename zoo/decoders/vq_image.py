@@ -24,6 +24,20 @@ class UnknownCodeError(ValueError):
     """A code that is not in the codebook."""
 
 
+def official_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint folder, whatever shards they are in.
+
+    Raises:
+        FileNotFoundError: the folder has no safetensors files.
+    """
+    from safetensors.torch import load_file
+
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
+    return {name: value for shard in shards for name, value in load_file(shard).items()}
+
+
 class VQDecoder(nn.Module):
     """Latents (batch, latent_channels, rows, columns) to images (batch, 3, height, width) in about [-1, 1]."""
 
@@ -131,19 +145,13 @@ class VQImage(ChameleonVQVAE):
             FileNotFoundError: the folder lacks a file.
             ValueError: a weight of the encoder, codebook or decoder is missing.
         """
-        from safetensors.torch import load_file
         from transformers import ChameleonConfig
 
         folder = Path(folder)
         config: Any = ChameleonConfig.from_pretrained(folder)
         made = cls.from_config(config.vq_config)
-        shards = sorted(folder.glob("*.safetensors"))
-        if not shards:
-            raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
         prefix = "model.vqmodel."
-        state: dict[str, torch.Tensor] = {}
-        for shard in shards:
-            state |= {k.removeprefix(prefix): v for k, v in load_file(shard).items() if k.startswith(prefix)}
+        state = {k.removeprefix(prefix): v for k, v in official_weights(folder).items() if k.startswith(prefix)}
         if missing := made.state_dict().keys() - state.keys():
             raise ValueError(f"{folder} lacks {len(missing)} weights of the image tokenizer, as {sorted(missing)[0]}")
         made.load_state_dict(state)

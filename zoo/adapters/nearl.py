@@ -23,8 +23,9 @@ class NearlAdapter(FewShotAdapter):
 
     ``interaction`` (reconstructed): "instance" lets the text stream of an image see that image's own tokens;
     "prototype" lets it see a running mean of training images, so that the class embeddings are computed once and cached.
-    In both an image's logits do not depend on the other images of its batch. Towers of unequal depth are adapted at as
-    many points as the shallower has layers.
+    There the USEformer sees summaries, which is what makes it cheap: the mean token of each class, and image patches
+    averaged two by two. In both an image's logits do not depend on the other images of its batch. Towers of unequal depth
+    are adapted at as many points as the shallower has layers.
     """
 
     prototype: torch.Tensor
@@ -63,8 +64,8 @@ class NearlAdapter(FewShotAdapter):
         self.text_oca = self._adapters(oca, clip.text.width, synergy, adapt_text)
         self.interaction, self.momentum = interaction, momentum
         if interaction == "prototype":
-            tokens = clip.vision.prefix + clip.vision.grid[0] * clip.vision.grid[1]
-            self.register_buffer("prototype", torch.zeros(self.points, tokens, clip.vision.width))
+            blank = torch.zeros(1, clip.vision.prefix + clip.vision.grid[0] * clip.vision.grid[1], clip.vision.width)
+            self.register_buffer("prototype", _summary(blank, clip).repeat(self.points, 1, 1))
             self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self._cached_text: tuple[list[torch.Tensor], torch.Tensor] | None = None
 
@@ -111,18 +112,20 @@ class NearlAdapter(FewShotAdapter):
         return clip.logits(image_features[:, None], text_features.view(batch, classes, -1))[:, 0]
 
     def _prototype_text(self, clip: ClipEncoder) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Text tokens (1, classes x positions, width) at each point and unit features (classes, embedding)."""
+        """The classes' mean tokens (1, classes, width) at each point and unit features (classes, embedding)."""
         if self._cached_text is not None and not torch.is_grad_enabled():
             return self._cached_text
         classes, length = self.ids.shape
         text, mask = clip.text.start(clip.text.embed(self.ids), self.ids)
-        padding, at_points = self._padding(clip), []
+        share = functional.normalize(clip.text.is_token(self.ids).float(), p=1, dim=1)[:, None]
+        at_points = []
         for point in range(self.points):
-            joint = self._text_layers(clip, point, text, mask).view(1, classes * length, -1)
-            at_points.append(joint)
+            text = self._text_layers(clip, point, text, mask)
+            at_points.append((share @ text).view(1, classes, -1))
+            joint = text.view(1, classes * length, -1)
             # A copy: the prototype moves on in place before the backward pass needs what was seen here.
             prototype = self.prototype[point : point + 1].clone()
-            _, for_text = self.useformer(point, prototype, joint, padding)
+            _, for_text = self.useformer(point, prototype, at_points[-1])
             text = _adapted(self.text_oca, point, joint, for_text).view(classes, length, -1)
         result = at_points, functional.normalize(clip.text.finish(text, self.ids), dim=-1)
         if not self.training and not torch.is_grad_enabled():
@@ -131,12 +134,13 @@ class NearlAdapter(FewShotAdapter):
 
     def _image_stream(self, clip: ClipEncoder, images: torch.Tensor, text_points: list[torch.Tensor]) -> torch.Tensor:
         """Unit image features (batch, embedding) beside given text tokens; in training the prototype follows."""
-        image, padding = clip.vision.start(clip.normalise(images)), self._padding(clip)
+        image = clip.vision.start(clip.normalise(images))
         for point, text in enumerate(text_points):
             image = self._image_layers(clip, point, image)
+            summary = _summary(image, clip)
             if self.training:
-                self._follow(point, image.detach().mean(dim=0))
-            for_image, _ = self.useformer(point, image, text.expand(len(images), -1, -1), padding)
+                self._follow(point, summary.detach().mean(dim=0))
+            for_image, _ = self.useformer(point, summary, text.expand(len(images), -1, -1))
             image = _adapted(self.image_oca, point, image, for_image)
         return functional.normalize(clip.vision.finish(image), dim=-1)
 
@@ -181,6 +185,13 @@ class NearlAdapter(FewShotAdapter):
 
 def _adapted(adapters: nn.ModuleList | None, point: int, tokens: torch.Tensor, synergy: torch.Tensor) -> torch.Tensor:
     return tokens if adapters is None else adapters[point](tokens, synergy)
+
+
+def _summary(tokens: torch.Tensor, clip: ClipEncoder) -> torch.Tensor:
+    """Image tokens (batch, tokens, width) with the patches averaged two by two."""
+    prefix, patches = tokens[:, : clip.vision.prefix], tokens[:, clip.vision.prefix :]
+    pooled = functional.avg_pool2d(patches.unflatten(1, clip.vision.grid).movedim(-1, 1), 2, ceil_mode=True)
+    return torch.cat([prefix, pooled.flatten(2).mT], dim=1)
 
 
 def _layers_before(point: int, points: int, depth: int) -> range:

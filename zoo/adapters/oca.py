@@ -53,4 +53,5 @@ class OrthogonalCrossAttention(nn.Module):
         heads = (self.query(features), self.key(synergy), self.value(synergy))
         update = self.out(functional.scaled_dot_product_attention(*heads))
         along = (update * features).sum(dim=-1, keepdim=True) / (features.square().sum(dim=-1, keepdim=True) + self.eps)
-        return features + update - (1 - self.incremental_scale) * along * features
+        kept = 1 - (1 - self.incremental_scale) * along
+        return torch.addcmul(update, features, kept)  # features + update - along * features, in one pass

@@ -8,10 +8,10 @@ import torch
 
 from zoo.cards.store import card_chain, read_weights
 from zoo.data.module import ZooData
-from zoo.encoders.clip import plain_name
 from zoo.methods.base import ZooModule
+from zoo.pretrained import plain_name
 from zoo.recipe import Recipe, build, check_recipe, is_supplied, signature_of
-from zoo.registry import registry
+from zoo.registry import registry, slot_of
 
 
 @dataclass
@@ -43,9 +43,19 @@ def assemble(recipe: Recipe) -> Assembly:
 
 def with_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
     """Write what the data supplies (class names, say) into the method's section, so that it can be built without data."""
-    parameters, hints = signature_of(registry("method").resolve(recipe["method"]["name"]))
+    return recipe.with_content(method=_with_facts("method", recipe["method"], facts))
+
+
+def _with_facts(kind: str, node: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's section, and those of the components in its slots, with the supplied arguments that they leave out."""
+    parameters, hints = signature_of(registry(kind).resolve(node["name"]))
     supplied = {name: value for name, value in facts.items() if name in parameters and is_supplied(hints.get(name))}
-    return recipe.with_content(method={**supplied, **recipe["method"]})
+    inner = {
+        name: _with_facts(slot, value, facts)
+        for name, value in node.items()
+        if isinstance(value, Mapping) and (slot := slot_of(hints.get(name)))
+    }
+    return {**supplied, **node, **inner}
 
 
 def build_method(recipe: Recipe) -> ZooModule:
@@ -69,6 +79,7 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
     """
     own = method.state_dict()
     places = {plain_name(name): name for name in own}
+    weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
     fitting = {
         places[name]: value
         for name, value in weights.items()

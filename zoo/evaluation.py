@@ -80,7 +80,7 @@ def collect(method: ZooModule, data: ZooData, split: str = "test", *, progress: 
     for batch in batches:
         moved = {key: value.to(method.device) if torch.is_tensor(value) else value for key, value in batch.items()}
         outputs.append({name: value.cpu() for name, value in method.evaluation_step(moved).items()})
-    return join_outputs(outputs)
+    return method.complete_outputs(join_outputs(outputs))
 
 
 def evaluate(subject: Subject, split: str = "test", *, progress: bool = True) -> dict[str, Measured]:

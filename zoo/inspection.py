@@ -139,7 +139,7 @@ def predict_files(
     for path, image in track(read.items(), description="predicting", transient=True, disable=len(read) < 3):
         predictions[path] = method.predict_image(image)
         if out is not None:
-            picture = out / f"{Path(path).stem}.png"
+            picture = out / f"{Path(path).stem}{method.picture_suffix}"
             method.draw_prediction(image, predictions[path], picture)
             predictions[path]["picture"] = str(picture)
     return predictions

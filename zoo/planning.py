@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.assembly import build_data, with_facts
-from zoo.encoders.clip import without_weights
 from zoo.methods.base import ZooModule
+from zoo.pretrained import without_weights
 from zoo.recipe import Recipe, build, check_recipe
 
 _STAND_IN_CLASSES = 10

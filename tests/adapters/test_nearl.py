@@ -7,8 +7,9 @@ from torch.nn import functional
 from zoo.adapters.nearl import NearlAdapter, _layers_before
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
-from zoo.encoders.clip import OpenClip, SmallClip, without_weights
+from zoo.encoders.clip import OpenClip, SmallClip
 from zoo.methods.nearl_clip import NearlClip
+from zoo.pretrained import without_weights
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
 

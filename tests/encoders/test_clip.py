@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 
-from zoo.encoders.clip import BiomedClip, OpenClip, without_weights
+from zoo.encoders.clip import BiomedClip, OpenClip
 from zoo.encoders.clip_towers import UnsupportedTowerError, text_tower, vision_tower
+from zoo.pretrained import without_weights
 
 TEXTS = ["no finding", "a small pleural effusion on the left side of a portable film"]
 

@@ -69,6 +69,10 @@ class ZooData(LightningDataModule):
         """What a method may need to know of the data, such as ``class_names``; goes to its supplied arguments."""
         return {}
 
+    def collate(self, samples: list[Sample]) -> dict[str, Any]:
+        """Samples to a batch; see :func:`collate`."""
+        return collate(samples)
+
     def split(self, name: str) -> Dataset[Sample]:
         """The samples of one split.
 
@@ -97,7 +101,7 @@ class ZooData(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=self.collate,
             # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -117,7 +121,7 @@ class ZooData(LightningDataModule):
 
     def in_order(self, split: str) -> DataLoader[Any]:
         """A split in its own order, in one process."""
-        return DataLoader(self.split(split), self.batch_size, num_workers=self.workers, collate_fn=collate)
+        return DataLoader(self.split(split), self.batch_size, num_workers=self.workers, collate_fn=self.collate)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation split in its own order."""

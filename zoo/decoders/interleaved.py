@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from zoo.decoders.vq_image import VQImage, official_weights
+from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
 IGNORED = -100
@@ -27,11 +28,12 @@ class VocabularyError(ValueError):
 class ImageVocabulary:
     """Ids of a Chameleon vocabulary.
 
-    Codebook index c is the id ``image_ids[c]``; an image is ``begin``, its codes, ``end``; ``separator`` stands between
+    Codebook index c is the id ``image_ids[c]``, and ``code_of`` (vocabulary) is c there and -1 elsewhere; an image is ``begin``, its codes, ``end``; ``separator`` stands between
     prompt and response, ``placeholder`` for an image not yet tokenized.
     """
 
     image_ids: torch.Tensor
+    code_of: torch.Tensor
     begin: int
     end: int
     separator: int
@@ -54,21 +56,21 @@ class ImageVocabulary:
         missing = [name for name in wanted.values() if name not in names]
         if missing or not any(name.startswith("IMGIMG") for name in names):
             raise VocabularyError(f"the vocabulary map lacks {', '.join(missing) or 'image tokens (IMGIMG...Z)'}")
-        codes = ChameleonImageVocabularyMapping(names).img2bpe_mapping_tensor
-        ids = torch.tensor([codes[index] for index in range(len(codes))])
+        with torch.device("cpu"):  # real numbers even while a model is planned
+            ids = ChameleonImageVocabularyMapping(names).img2bpe_mapping_tensor.long()
+            code_of = torch.full((config.vocab_size,), -1)
+            code_of[ids] = torch.arange(len(ids))
         marks = {part: names[name] for part, name in wanted.items()}
         ends = {"start": names.get("<s>", 0), "stop": names.get("</s>", 2), "pad": names.get("<pad>", 1)}
-        return cls(image_ids=ids, **marks, **ends)
+        return cls(image_ids=ids, code_of=code_of, **marks, **ends)
 
     def is_image(self, ids: torch.Tensor) -> torch.Tensor:
-        """True where an id is an image code's."""
-        return torch.isin(ids, self.image_ids.to(ids.device))
+        """True where an id (or label) is an image code's."""
+        return self.codes(ids) >= 0
 
     def codes(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids of image tokens to codebook indices."""
-        table = torch.zeros(int(self.image_ids.max()) + 1, dtype=torch.long, device=ids.device)
-        table[self.image_ids.to(ids.device)] = torch.arange(len(self.image_ids), device=ids.device)
-        return table[ids]
+        """Ids of image tokens to codebook indices; -1 for others, ``IGNORED`` labels included."""
+        return self.code_of.to(ids.device)[ids.clamp(min=0)].masked_fill(ids < 0, -1)
 
     def check(self, ids: torch.Tensor, codes_an_image: int) -> None:
         """Check one sequence (positions): every image begins, is whole, and ends.
@@ -101,6 +103,9 @@ class InterleavedDecoder(nn.Module):
     ``language`` has the official state-dict names, image tokenizer and decoder included (``model.vqmodel``).
     """
 
+    text: Any
+    """A transformers tokenizer; set by the models of :mod:`zoo.decoders.interleaved_models`."""
+
     def __init__(self, config: dict[str, Any]) -> None:
         """Build with random weights from the fields of a Chameleon configuration."""
         super().__init__()
@@ -121,14 +126,20 @@ class InterleavedDecoder(nn.Module):
             FileNotFoundError: the folder has no safetensors files.
             ValueError: a weight is missing.
         """
-        folder = Path(folder)
         made = cls.__new__(cls)
         nn.Module.__init__(made)
-        made._build(ChameleonConfig.from_pretrained(folder))
-        missing, _ = made.language.load_state_dict(official_weights(folder), strict=False)
+        made._load(Path(folder))
+        return made.eval()
+
+    def _load(self, folder: Path) -> None:
+        self._build(ChameleonConfig.from_pretrained(folder))
+        missing, _ = self.language.load_state_dict(official_weights(folder), strict=False)
         if missing:
             raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
-        return made.eval()
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
+        return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
 
     @property
     def tokenizer(self) -> VQImage:
@@ -169,8 +180,7 @@ class InterleavedDecoder(nn.Module):
         hidden = self.hidden(ids, mask).last_hidden_state
         logits = self.language.lm_head(hidden[:, :-1])
         entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
-        at_images = (labels != IGNORED) & self.vocabulary.is_image(labels)
-        codes = self.vocabulary.codes(labels[at_images])
-        wanted = functional.embedding(codes, self.tokenizer.codebook.detach())
-        difference = (self.auxiliary(hidden[at_images]) - wanted).square()
-        return {"cross_entropy": entropy, "auxiliary": difference.mean() if len(codes) else difference.sum()}
+        codes = self.vocabulary.codes(labels)
+        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach())
+        difference = (self.auxiliary(hidden) - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
+        return {"cross_entropy": entropy, "auxiliary": difference.sum() / (codes >= 0).sum().clamp(min=1)}

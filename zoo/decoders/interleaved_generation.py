@@ -5,7 +5,7 @@ masked in it, and its positions count only what it sees. So nothing is computed 
 segment a sequence of its own, prefills everything again for each image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +22,8 @@ ROWS: dict[Guidance, tuple[str, ...]] = {
     "full": ("full", "image", "unconditional", "negative", "original"),
 }
 """The rows of each mode, in the official order."""
+Given = Callable[[int, list[int]], torch.Tensor | None]
+"""Asked when a sample begins an image: its index and its new ids so far; the image's ids, or None to have it written."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class _State:
     images: int = 0
     done: bool = False
     new: list[int] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
+    """Ids that come next, whatever the model says."""
 
 
 def guided(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
@@ -89,6 +93,7 @@ def generate(
     settings: GenerationSettings,
     negative: torch.Tensor | None = None,
     original: torch.Tensor | None = None,
+    given: Given | None = None,
 ) -> list[torch.Tensor]:
     """Continue prompts (positions) of any lengths; each result is what one alone would give, prompt included.
 
@@ -98,12 +103,13 @@ def generate(
         settings: how to generate.
         negative: ids of the negative prompt, for guidance "obj" and "full".
         original: ids of the original prompt, for guidance "full".
+        given: supplies images instead of having them written.
 
     Raises:
         ValueError: the guidance needs a prompt that is not given.
     """
     states = [_State(prompt.tolist()) for prompt in prompts]
-    for _ in stream(decoder, states, settings, {"negative": negative, "original": original}):
+    for _ in stream(decoder, states, settings, {"negative": negative, "original": original}, given):
         pass
     return [torch.tensor(state.ids + state.new) for state in states]
 
@@ -114,6 +120,7 @@ def stream(
     states: list[_State],
     settings: GenerationSettings,
     others: dict[str, torch.Tensor | None] | None = None,
+    given: Given | None = None,
 ) -> Iterator[list[int | None]]:
     """Advance all states token by token; yields each sample's new token, None where it has ended."""
     vocabulary, rows = decoder.vocabulary, ROWS[settings.guidance]
@@ -132,6 +139,9 @@ def stream(
             None if state.done else _next(state, sample, decoder, settings, generator)
             for state, sample, generator in zip(states, logits, generators, strict=True)
         ]
+        for index, (state, token) in enumerate(zip(states, tokens, strict=True)):
+            if given is not None and token == vocabulary.begin and (image := given(index, state.new)) is not None:
+                state.given = image.tolist()
         yield tokens
         if all(state.done for state in states):
             return
@@ -197,6 +207,8 @@ def _next(
     vocabulary = decoder.vocabulary
     if state.inside is not None and state.inside == decoder.codes_an_image:
         token = vocabulary.end
+    elif state.given:
+        token = state.given.pop(0)
     else:
         allowed = _allowed(state, logits.shape[-1], vocabulary, settings)
         mixed = guided(logits, settings) if state.inside is not None else logits[0]

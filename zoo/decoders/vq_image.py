@@ -17,6 +17,7 @@ from transformers.models.chameleon.modeling_chameleon import (
     ChameleonVQVAEEncoderResnetBlock,
 )
 
+from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
 
@@ -162,10 +163,18 @@ class VQImage(ChameleonVQVAE):
         """The codes' embeddings (codes, embed_dim)."""
         return self.quantize.embedding.weight
 
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights."""
+        return fingerprint_of(self.state_dict().items())
+
+    def latents(self, images: torch.Tensor) -> torch.Tensor:
+        """Latents (batch, embed_dim, grid, grid) before quantisation, of images in [-1, 1]."""
+        return self.quant_conv(self.encoder(images))
+
     @torch.no_grad()
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 3, resolution, resolution) in [-1, 1] to codes (batch, grid x grid), row by row."""
-        _, _, codes = self.quantize(self.quant_conv(self.encoder(images)))
+        _, _, codes = self.quantize(self.latents(images))
         return codes.view(len(images), -1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
@@ -190,5 +199,5 @@ class VQImage(ChameleonVQVAE):
         Returns:
             Images (batch, 3, resolution, resolution), the codebook and commitment loss, and codes (batch, grid x grid).
         """
-        quantised, loss, codes = self.quantize(self.quant_conv(self.encoder(images)))
+        quantised, loss, codes = self.quantize(self.latents(images))
         return self.decoder(self.post_quant_conv(quantised)), loss, codes.view(len(images), -1)

@@ -1,10 +1,7 @@
 """CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
 
 import contextlib
-import hashlib
-import re
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,6 +10,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -20,17 +18,6 @@ OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
 """Image statistics that OpenAI's CLIP, and most after it, normalise by."""
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
-_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
-
-
-@contextlib.contextmanager
-def without_weights() -> Iterator[None]:
-    """Inside, encoders are built at their full size but no pretrained weights are looked for (``zoo plan``)."""
-    token = _WITHOUT_WEIGHTS.set(True)
-    try:
-        yield
-    finally:
-        _WITHOUT_WEIGHTS.reset(token)
 
 
 @contextlib.contextmanager
@@ -40,11 +27,6 @@ def _real_tensors() -> Iterator[None]:
 
     with unset_fake_temporarily(), torch.device("cpu"):
         yield
-
-
-def plain_name(name: str) -> str:
-    """The name that a weight has without the parametrization that an adapter put on it."""
-    return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name)
 
 
 class ClipEncoder(nn.Module):
@@ -121,12 +103,8 @@ class ClipEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of the CLIP model's own weights, adapters left out."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items(), key=lambda item: plain_name(item[0])):
-            if "lora_" not in name:
-                digest.update(f"{plain_name(name)}{tuple(value.shape)}".encode())
-                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        own = self.model.state_dict().items()
+        return fingerprint_of((name, value) for name, value in own if "lora_" not in name)
 
 
 @register("vision_language_encoder", "open_clip")
@@ -149,7 +127,7 @@ class OpenClip(ClipEncoder):
         """
         import open_clip
 
-        if _WITHOUT_WEIGHTS.get():
+        if not weights_wanted():
             built: Any = _architecture(model, image_size)
         elif model.startswith(("hf-hub:", "local-dir:")):
             built = open_clip.create_model(model, force_image_size=image_size)
@@ -191,7 +169,7 @@ class BiomedClip(ClipEncoder):
         """Load BiomedCLIP from the hub, or from "local-dir:FOLDER" with a copy of the repository."""
         import open_clip
 
-        if _WITHOUT_WEIGHTS.get():
+        if not weights_wanted():
             built, tokenizer = self._same_classes(), _fixed_length_ids(20)
         else:
             built = open_clip.create_model(source)

@@ -22,8 +22,12 @@ class ZooModule(LightningModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    base_prefixes: ClassVar[dict[str, str]] = {}
+    """How parts of another method's card are called here: prefix there to prefix here."""
     task: ClassVar[str] = ""
     """What it does, as a Hugging Face task name."""
+    picture_suffix: ClassVar[str] = ".png"
+    """Of the files that :meth:`draw_prediction` writes."""
     input_format: ClassVar[str] = ""
     output_format: ClassVar[str] = ""
     intended_use: ClassVar[str] = "Research and teaching on medical vision-language methods."
@@ -56,7 +60,7 @@ class ZooModule(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} has no prediction for a single image")
 
     def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """Draw a prediction over its image into a PNG file."""
+        """Draw a prediction over its image into a file with ``picture_suffix``."""
         raise NotImplementedError(f"{type(self).__name__} has no picture of a prediction")
 
     def example_batch(self) -> dict[str, Any]:
@@ -91,6 +95,17 @@ class ZooModule(LightningModule):
     def base_fingerprint(self) -> str | None:
         """Hash of the frozen base's weights, None for a method that trains all of itself."""
         return getattr(self, self.frozen[0]).fingerprint() if self.frozen else None
+
+    def name_of_base_weight(self, name: str) -> str:
+        """The name here of a weight of the card that training starts from."""
+        for there, here in self.base_prefixes.items():
+            if name.startswith(there):
+                return here + name.removeprefix(there)
+        return name
+
+    def complete_outputs(self, outputs: Outputs) -> Outputs:
+        """Add to all samples' outputs what needs all of them together; nothing by default."""
+        return outputs
 
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """The weights that training changes: trainable parameters, and buffers outside the frozen base."""
@@ -138,7 +153,7 @@ class ZooModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log every metric over the validation split (of this process, under ddp)."""
-        outputs = join_outputs(self._validation)
+        outputs = self.complete_outputs(join_outputs(self._validation))
         for name, metric in self.metrics().items():
             self.log(f"val_{name}", metric(outputs), prog_bar=True, sync_dist=True)
         self._validation.clear()

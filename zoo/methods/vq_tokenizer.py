@@ -33,16 +33,25 @@ class VQTokenizer(ZooModule):
     )
     intended_use: ClassVar[str] = "Turning rendered radiographs into tokens and back for an interleaved decoder."
 
-    def __init__(self, tokenizer: Annotated[VQImage, Slot("decoder")], edge_weight: float = 2.0) -> None:
+    def __init__(
+        self,
+        tokenizer: Annotated[VQImage, Slot("decoder")],
+        edge_weight: float = 2.0,
+        restart_every: int = 25,
+        restart_until: float = 0.5,
+    ) -> None:
         """Wire the tokenizer.
 
         Args:
             tokenizer: the model to train.
             edge_weight: of the edge loss.
+            restart_every: steps between restarts of unused codes (after Jukebox, arXiv 2005.00341); 0 for none.
+            restart_until: share of the training in which they are restarted.
         """
         super().__init__()
         self.tokenizer = tokenizer
         self.edge_weight = edge_weight
+        self.restart_every, self.restart_until = restart_every, restart_until
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1] of any size to (batch, 3, resolution, resolution) in [-1, 1]."""
@@ -63,6 +72,22 @@ class VQTokenizer(ZooModule):
         loss = functional.l1_loss(rebuilt, images) + self.edge_weight * edge + quantisation
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
         return loss
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Restart unused codes every so many steps, early in the training."""
+        early = self.global_step <= self.restart_until * self.trainer.estimated_stepping_batches
+        if self.restart_every and early and self.global_step % self.restart_every == 0:
+            self._restart_unused_codes(self.prepare(batch["image"]))
+
+    @torch.no_grad()
+    def _restart_unused_codes(self, images: torch.Tensor) -> None:
+        """Move codes that no image of the batch uses onto latents of the batch, drawn at random."""
+        latents = self.tokenizer.latents(images).movedim(1, -1).flatten(0, 2)
+        used = self.tokenizer.tokens(images).unique()
+        unused = torch.ones(len(self.tokenizer.codebook), dtype=torch.bool, device=latents.device)
+        unused[used] = False
+        drawn = torch.randint(len(latents), (int(unused.sum()),), device=latents.device)
+        self.tokenizer.codebook[unused] = latents[drawn]
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Squared error of each image (on the scale of [0, 1]) and its codes."""

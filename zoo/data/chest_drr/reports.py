@@ -102,3 +102,13 @@ def write_report(
     if not findings:
         sentences.insert(int(rng.choice([0, len(sentences)])), str(rng.choice(_CLEAR)))
     return " ".join(sentences)
+
+
+def words_of_reports() -> list[str]:
+    """Texts that hold every word that a report can hold."""
+    texts = [*_CLEAR, *(text for phrases in _NORMAL.values() for text in phrases)]
+    for kind, severities in SEVERITIES.items():
+        for phrase in _PHRASES[kind]:
+            for severity in ("", *severities):
+                texts += [_filled(phrase, severity, lobe.split()[0], lobe) for lobe in LOBES]
+    return texts

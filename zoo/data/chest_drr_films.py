@@ -1,0 +1,84 @@
+"""chest_drr as single pictures, films and close-ups of their regions: what an image tokenizer is trained on."""
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from zoo.data.chest_drr.build import CaseSeries, build_series
+from zoo.data.chest_drr.cases import CaseSpec
+from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
+from zoo.data.chest_drr_reports import as_tensor
+from zoo.data.close_up import close_up
+from zoo.data.module import Sample, ZooData
+from zoo.registry import Supplied, register
+
+
+class FilmsAndCloseUps(Dataset[Sample]):
+    """Each case once whole or as a close-up of one region; drawn anew each time where ``vary``."""
+
+    def __init__(self, series: CaseSeries, side: int, share: float, *, vary: bool) -> None:
+        """Read from a built series; ``share`` of the pictures are close-ups."""
+        self._series, self._side, self._share, self._vary = series, side, share, vary
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self._series)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (1, side, side) in [0, 1]."""
+        rng = np.random.default_rng([index, int(torch.randint(2**31, ())) if self._vary else 0])
+        film, height = as_tensor(self._series.image(index)), self._series.image(index).shape[0]
+        box = (0, 0, height, height)
+        if rng.random() < self._share:
+            boxes = [item["box"] for item in self._series.record(index)["regions"].values() if item["box"]]
+            box = boxes[rng.integers(len(boxes))]
+        return {"image": close_up(film, box, self._side)}
+
+
+@register("dataset", "chest_drr_films")
+class ChestDrrFilms(ZooData):
+    """Rendered radiographs, half of them whole and half as close-ups of anatomical regions."""
+
+    license: ClassVar[str] = LICENSE
+    source: ClassVar[str] = SOURCE_TEXT
+    limitations: ClassVar[str] = LIMITATIONS
+
+    def __init__(
+        self,
+        size: int = 2000,
+        image_size: int = 256,
+        picture_size: int = 64,
+        close_ups: float = 0.5,
+        style: Literal["standard", "portable"] = "standard",
+        batch_size: int = 16,
+        workers: int = 0,
+        build_workers: int | None = None,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """Choose what is rendered.
+
+        Args:
+            size: training cases; a tenth as many (at least 64) each for validation and test.
+            image_size: side of the rendered films in pixels, from which close-ups are cut.
+            picture_size: side of the samples.
+            close_ups: share of close-ups.
+            style: of the film.
+            batch_size: pictures a step.
+            workers: loader processes.
+            build_workers: rendering processes; all cores if None.
+            seed: of the order; the cases themselves do not depend on it.
+        """
+        super().__init__(batch_size, workers, seed)
+        kinds = {kind: list(severities) for kind, severities in SEVERITIES.items()}
+        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
+        held_out = max(size // 10, 64)
+        self.counts = {"train": size, "val": held_out, "test": held_out}
+        self.picture_size, self.close_ups, self.build_workers = picture_size, close_ups, build_workers
+
+    def open_split(self, name: str) -> Dataset[Sample]:
+        """Render what the cache lacks."""
+        series = build_series(self.spec, {name: self.counts[name]}, self.build_workers)[name]
+        return FilmsAndCloseUps(series, self.picture_size, self.close_ups, vary=name == "train")

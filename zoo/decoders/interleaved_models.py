@@ -1,0 +1,123 @@
+"""Interleaved decoders with their text tokenizers: Anole and Chameleon by folder or hub name, and a small one of our own."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import nn
+from transformers import ChameleonConfig, PreTrainedTokenizerFast
+
+from zoo.decoders.interleaved import InterleavedDecoder
+from zoo.decoders.vq_image import VQImage
+from zoo.pretrained import weights_wanted
+from zoo.registry import Slot, Supplied, register
+
+_SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+_FILES = ["config.json", "tokenizer*.json", "special_tokens_map.json", "*.safetensors", "*.safetensors.index.json"]
+
+
+def vocabulary_map(codes: int, marks_from: int | None = None) -> dict[str, int]:
+    """Special tokens, image tokens from id 4, end and begin of an image, separator and placeholder.
+
+    Args:
+        codes: size of the image codebook.
+        marks_from: id of the separator; after the begin mark if None.
+    """
+    names = {f"IMGIMG{_letters(code)}Z": 4 + code for code in range(codes)}
+    end, separator = 4 + codes, marks_from or 6 + codes
+    marks = {"<eoss>": end, "<racm3:break>": end + 1, "<reserved08706>": separator, "<image>": separator + 1}
+    return {**_SPECIAL, **names, **marks}
+
+
+def _letters(number: int) -> str:
+    """A code's digits as Chameleon spells them: A for 0 to J for 9."""
+    return "".join(chr(ord("A") + int(digit)) for digit in str(number))
+
+
+def word_tokenizer(names: dict[str, int], words: list[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: a token for each word and each punctuation mark, ids after those of ``names``."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    first = max(names.values()) + 1
+    ids = {**names, **{word: first + index for index, word in enumerate(words)}}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), behavior="removed", invert=True)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=True)
+
+
+@register("decoder", "small_interleaved")
+class SmallInterleaved(InterleavedDecoder):
+    """A small Chameleon-shaped model with random weights and a word-level tokenizer."""
+
+    def __init__(
+        self,
+        words: Annotated[list[str], Supplied],
+        tokenizer: Annotated[VQImage, Slot("decoder")],
+        width: int = 192,
+        layers: int = 4,
+        heads: int = 6,
+        max_length: int = 768,
+    ) -> None:
+        """Build.
+
+        Args:
+            words: of the tokenizer, each once; the data set supplies them.
+            tokenizer: the image tokenizer, whose shape is kept; its weights come with ``init_from``.
+            width: of the hidden states.
+            layers: of the transformer.
+            heads: of the attention.
+            max_length: most positions.
+        """
+        names = vocabulary_map(len(tokenizer.codebook))
+        vq_config: Any = tokenizer.config
+        super().__init__(
+            {
+                "vocab_size": max(names.values()) + 1 + len(words),
+                "hidden_size": width,
+                "intermediate_size": 3 * width,
+                "num_hidden_layers": layers,
+                "num_attention_heads": heads,
+                "num_key_value_heads": heads,
+                "max_position_embeddings": max_length,
+                "vocabulary_map": names,
+                "vq_config": vq_config.to_dict(),
+                "pad_token_id": _SPECIAL["<pad>"],
+                "bos_token_id": _SPECIAL["<s>"],
+                "eos_token_id": _SPECIAL["</s>"],
+                "tie_word_embeddings": False,
+            }
+        )
+        self.text = word_tokenizer(names, words)
+
+
+@register("decoder", "anole")
+class Anole(InterleavedDecoder):
+    """Anole or Chameleon under the official names, from a local folder or a hub repository (safetensors only)."""
+
+    def __init__(self, source: str, revision: str | None = None) -> None:
+        """Load.
+
+        Args:
+            source: a folder, or OWNER/NAME on the hub; config.json, tokenizer.json and safetensors.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            FileNotFoundError: the folder lacks a file.
+            ValueError: a weight is missing.
+        """
+        nn.Module.__init__(self)
+        if not weights_wanted():
+            self._build_full_size()
+            return
+        folder = Path(source)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
+        self._load(folder)
+        self.text = PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def _build_full_size(self) -> None:
+        """The 7B shape with the official ids; transformers' defaults of a Chameleon are those of the 7B model."""
+        names = vocabulary_map(8192, marks_from=8710)
+        self._build(ChameleonConfig(vocabulary_map=names))
+        self.text = word_tokenizer(names, [])

@@ -56,6 +56,17 @@ def test_every_verb_has_help_with_an_example(verb):
     assert "Example" in text and f"zoo {verb}" in text
 
 
+def test_data_check_names_lines_and_fails(tmp_path):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "film.png")
+    good = {"prompt": "Write. <image>", "response": "Clear.", "images": ["film.png"]}
+    file = tmp_path / "records.jsonl"
+    file.write_text(json.dumps(good) + "\n")
+    assert "1 records with 0 steps are fine, 0 are not" in call("data", "check", file)
+    file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
+    said = call("data", "check", file, code=1)
+    assert "records.jsonl:2: the image" in said and "records.jsonl:3: is no JSON" in said
+
+
 def test_show_tells_signature_and_paper():
     assert "2508.04101" in call("show", "oca") and "incremental_scale" in call("show", "oca")
     assert "init_from" in call("show", "nearl_clip/chest_drr_16shot")

@@ -126,6 +126,24 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
         console.print(f"{report.seconds:.1f} s{rate}")
 
 
+@data_app.command("check")
+def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of interleaved traces")]) -> None:
+    """Check records of interleaved traces, images included. Example: `zoo data check train.jsonl`."""
+    from zoo.data.ivl import problems_in
+
+    found = 0
+    with reported():
+        for file in files:
+            records, problems = problems_in(file)
+            for problem in problems:
+                errors.print(problem, markup=False, highlight=False, soft_wrap=True)
+            steps = sum(len(record.steps) for record in records)
+            console.print(f"{file}: {len(records)} records with {steps} steps are fine, {len(problems)} are not")
+            found += len(problems)
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command()
 def check(recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file")]) -> None:
     """Validate recipes without building weights. Example: `zoo check nearl_clip/chest_drr_16shot`."""

@@ -72,6 +72,16 @@ def test_errors_name_the_line(tmp_path, change, message):
     assert len(records) == 1 and len(problems) == 1
 
 
+def test_images_in_another_order_are_noticed(tmp_path):
+    good = write(tmp_path, RECORD)
+    assert problems_in(good)[1] == []
+    path = write(tmp_path, RECORD, {**RECORD, "images": ["c.png", "b.png", "a.png"]})
+    with pytest.raises(RecordError, match=r"records.jsonl:2: the box .* ends outside the first image, c.png"):
+        IvlJsonl(str(path), str(path), str(path)).records("train")
+    records, problems = problems_in(path)
+    assert len(records) == 1 and "the input image comes first" in problems[0]
+
+
 def test_a_broken_line_is_named(tmp_path):
     with pytest.raises(RecordError, match=r"records.jsonl:3: is no JSON"):
         read_records(write(tmp_path, RECORD, "", '{"prompt": '))

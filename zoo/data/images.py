@@ -59,6 +59,22 @@ def read_image(
     return torch.from_numpy(_checked(path, pixels))
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width; from the header alone where Pillow knows the format.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError):
+        height, width = read_image(path).shape[-2:]
+        return height, width
+
+
 def _has_dicom_preamble(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.data.images import ImageError, image_size
+
 MARK = "<image>"
 SUMMARY = "Summarizing the previous analysis, I will generate the following report:"
 BOX = re.compile(r"\s*The bounding box of this area is \[([^\]]*)\]\s*\.?\s*")
@@ -69,14 +71,39 @@ def read_records(path: Path) -> list[IvlRecord]:
 
 
 def problems_in(path: Path) -> tuple[list[IvlRecord], list[str]]:
-    """All readable records, and everything wrong with the others, a line of text each."""
+    """All usable records, and what is wrong with each of the others, a line of text each."""
     records, problems = [], []
     for number, line in _lines(path):
         try:
-            records.append(_parse(path, number, line))
+            record = _parse(path, number, line)
+            check_images(record, path)
+            records.append(record)
         except RecordError as error:
             problems.append(str(error))
     return records, problems
+
+
+def check_images(record: IvlRecord, path: Path) -> None:
+    """Check that a record's images are there, and that its boxes lie in the first one, which is the input.
+
+    Raises:
+        RecordError: an image is missing or unreadable, or a box ends outside the first image, as when the list is in
+            another order.
+    """
+    place = f"{path}:{record.line}"
+    missing = [str(image) for image in record.images if not image.is_file()]
+    if missing:
+        raise RecordError(f"{place}: the image {missing[0]} is missing")
+    try:
+        height, width = image_size(record.images[0])
+    except ImageError as error:
+        raise RecordError(f"{place}: {error}") from error
+    for box in (step.box for step in record.steps if step.box):
+        if box[2] > width or box[3] > height:
+            raise RecordError(
+                f"{place}: the box {list(box)} ends outside the first image, {record.images[0].name} ({width}x{height}); "
+                "the input image comes first in the list, then the evidence in the order of its marks"
+            )
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, IvlRecord]]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.chest_drr.labels import stated_findings
 from zoo.data.images import read_image
-from zoo.data.ivl import IvlRecord, RecordError, read_records
+from zoo.data.ivl import IvlRecord, check_images, read_records
 from zoo.data.module import Sample, ZooData
 from zoo.paths import cache_folder
 from zoo.registry import Supplied, register
@@ -243,11 +243,9 @@ class IvlJsonl(TraceData):
         """Read a split.
 
         Raises:
-            RecordError: a record does not keep to the form, or an image file is missing.
+            RecordError: a record does not keep to the form, or not to its images.
         """
         records = read_records(self.files[split])
         for record in records:
-            for path in record.images:
-                if not path.is_file():
-                    raise RecordError(f"{self.files[split]}:{record.line}: the image {path} is missing")
+            check_images(record, self.files[split])
         return records

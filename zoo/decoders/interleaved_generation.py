@@ -133,7 +133,7 @@ def stream(
     cache = DynamicCache()
     for _ in range(settings.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = decoder.hidden(ids, mask, past_key_values=cache, position_ids=positions, use_cache=True)
+        output = decoder.hidden(ids, mask, cache=cache, position_ids=positions, use_cache=True)
         logits = decoder.language.lm_head(output.last_hidden_state[:, -1]).float().view(len(states), len(rows), -1)
         tokens = [
             None if state.done else _next(state, sample, decoder, settings, generator)

@@ -35,13 +35,21 @@ def _letters(number: int) -> str:
 
 def word_tokenizer(names: dict[str, int], words: list[str]) -> PreTrainedTokenizerFast:
     """A word-level tokenizer: a token for each word and each punctuation mark, ids after those of ``names``."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     first = max(names.values()) + 1
     ids = {**names, **{word: first + index for index, word in enumerate(words)}}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), behavior="removed", invert=True)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=True)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=True),  # a space before each word, none before . , ? !
+            *(decoders.Replace(mark, mark.strip()) for mark in (" :", " ;", " ]")),
+            decoders.Fuse(),
+            *(decoders.Replace(mark, mark.strip()) for mark in ("[ ", " - ")),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=False)
 
 
 @register("decoder", "small_interleaved")

@@ -1,0 +1,199 @@
+"""Interleaved reasoning at its smallest: every evidence mode from recipe to report, page and evidence reliance."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.cards.publish import publish
+from zoo.data.close_up import close_up
+from zoo.data.ivl import IvlRecord, Step
+from zoo.decoders.evidence import EVIDENCE, TraceWriter, last_box
+from zoo.decoders.interleaved_models import SmallInterleaved
+from zoo.decoders.vq_image import VQImage
+from zoo.evaluation import evaluate, open_subject
+from zoo.methods.interleaved_reasoning import InterleavedReasoning
+from zoo.recipe import read_recipe
+from zoo.training import read_log, train
+
+TOKENIZER = "{name: vq_image, resolution: 16, codes: 16, embed_dim: 16, base_channels: 32, channel_multiplier: [1, 1, 1], res_blocks: 1}"
+TINY = "optimizer: {name: adamw, lr: 3.0e-3}\ntrainer: {max_epochs: 2, enable_progress_bar: false, accelerator: cpu}\n"
+TOKENIZER_RECIPE = f"""
+data: {{name: chest_drr_films, size: 32, image_size: 64, picture_size: 16, batch_size: 8, build_workers: 2}}
+method: {{name: vq_tokenizer, tokenizer: {TOKENIZER}}}
+{TINY}"""
+RECIPE = f"""
+init_from: tiny-tokenizer
+data: {{name: chest_drr_ivl, size: 32, image_size: 64, batch_size: 8, build_workers: 2}}
+method:
+  name: interleaved_reasoning
+  max_tokens: 160
+  max_images: 2
+  decoder: {{name: small_interleaved, width: 32, layers: 2, heads: 2, max_length: 256, tokenizer: {TOKENIZER}}}
+{TINY}"""
+WORDS = sorted(
+    set(
+        "First Next Summarizing I need to analyze the heart left lung The bounding box of this area is It enlarged Clear "
+        "previous analysis will generate following report A normal film Write".split()
+    )
+    | {*"[],.:", *map(str, range(64))}
+)
+RECORD = IvlRecord(
+    prompt="Write the report. <image>",
+    steps=[
+        Step("First, I need to analyze the heart", 1, (2, 4, 20, 30), "It is enlarged."),
+        Step("Next, I need to analyze the left lung", 2, (8, 8, 24, 40), "Clear."),
+    ],
+    report="A normal film.",
+    images=[Path("film.png"), Path("heart.png"), Path("lung.png")],
+)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    tokenizer = VQImage(
+        resolution=16, codes=16, embed_dim=16, base_channels=32, channel_multiplier=[1, 1, 1], res_blocks=1
+    )
+    return SmallInterleaved(WORDS, tokenizer, width=32, layers=2, heads=2, max_length=256).eval()
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """A folder of cards with a tiny image tokenizer."""
+    folder = tmp_path_factory.mktemp("cards")
+    (folder / "vq.yaml").write_text(TOKENIZER_RECIPE)
+    publish(train(read_recipe(folder / "vq.yaml"), folder / "run"), "tiny-tokenizer", folder=folder)
+    return folder
+
+
+def codes(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor]:
+    return list(
+        decoder.vocabulary.image_ids[torch.randint(16, (count, 16), generator=torch.Generator().manual_seed(1))]
+    )
+
+
+@pytest.mark.parametrize("mode", list(EVIDENCE))
+def test_what_a_mode_writes_it_reads_again(decoder, mode):
+    writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, mode)
+    images = codes(decoder)
+    ids, labels = writer.sequence(RECORD, images, 1000)
+    decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
+    start = ids.index(decoder.vocabulary.separator) + 1
+    assert set(labels[:start]) == {-100} and decoder.vocabulary.stop == labels[-1]
+    steps, report, seen = writer.read(ids[start:])
+    assert report == RECORD.report
+    if mode == "none":
+        assert steps == [] and seen == []
+        return
+    assert [step.region for step in steps] == ["heart", "left lung"]
+    assert [step.statement for step in steps] == ["It is enlarged.", "Clear."]
+    assert [step.box for step in steps] == [step.box if EVIDENCE[mode].box else None for step in RECORD.steps]
+    has_images = EVIDENCE[mode].image is not None
+    assert len(seen) == (2 if has_images else 0)
+    assert not has_images or all(torch.equal(a, b) for a, b in zip(seen, images[1:], strict=True))
+    learned_codes = int((decoder.vocabulary.is_image(torch.tensor(labels))).sum())
+    assert learned_codes == (32 if mode == "generated" else 0)
+
+
+@pytest.mark.parametrize("mode", ["generated", "crop", "box"])
+def test_a_trace_that_is_too_long_ends_after_a_step(decoder, mode):
+    writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, mode)
+    whole, _ = writer.sequence(RECORD, codes(decoder), 1000)
+    ends = set()
+    for limit in range(len(whole) + 1):
+        try:
+            ids, labels = writer.sequence(RECORD, codes(decoder), limit)
+        except ValueError as error:
+            assert "the first step ends after" in str(error)
+            continue
+        assert len(ids) == len(labels) <= limit
+        decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
+        ends.add(len(ids))
+    assert len(ends) == 3 and max(ends) == len(whole), "after the first step, after the second, after the report"
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("The bounding box of this area is [1, 2, 3, 4] . The bounding box of this area is [5 , 6 , 7 , 8] .", (5, 6, 7, 8)),
+        ("The bounding box of this area is [5, 6, 5, 8] .", None),
+        ("The bounding box of this area is [5, 6, 7] .", None),
+        ("The bounding box of this area is [a, b, c, d] .", None),
+        ("nothing", None),
+    ],
+)
+def test_the_last_box_of_a_text(text, box):
+    assert last_box(text) == box
+
+
+@pytest.mark.parametrize("mode", list(EVIDENCE))
+def test_every_mode_trains_reports_and_draws(tmp_path, cards, monkeypatch, mode):
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(cards))
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    folder = train(read_recipe(tmp_path / "tiny.yaml", [f"method.evidence={mode}"]), tmp_path / "run")
+    losses = read_log(folder)["train_cross_entropy"].dropna().tolist()
+    assert losses[-1] < losses[0]
+    subject = open_subject(folder)
+    subject.data.counts["test"] = 8  # type: ignore[attr-defined]
+    measured = evaluate(subject, progress=False)
+    assert {"clinical_f1", "bleu4", "rouge_l", "cider"} <= set(measured)
+    assert ("region_iou" in measured) == (mode in ("generated", "crop", "box"))
+    assert ("evidence_reliance" in measured) == (mode in ("generated", "crop"))
+    image = subject.data.split("test")[0]["images"][0]
+    prediction = subject.method.predict_image(image)
+    subject.method.draw_prediction(image, prediction, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img") >= 1 and "Report" in page and not re.search(r'src="(?!data:)', page)
+
+
+def test_given_evidence_is_the_true_pixels_of_the_named_box(decoder, monkeypatch):
+    """The model is made to name a box; what it is then shown are the codes of those pixels."""
+    method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
+    film = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(3))
+    box = (8, 16, 40, 56)
+    asked = {}
+
+    def scripted(model, prompts, settings, given=None):
+        said = method.writer.text_ids(
+            f"First, I need to analyze the heart The bounding box of this area is [{', '.join(map(str, box))}] ."
+        )
+        asked["ids"] = given(0, [*said, decoder.vocabulary.begin])
+        asked["lost"] = given(0, [decoder.vocabulary.begin])
+        return [torch.cat([prompts[0], torch.tensor([decoder.vocabulary.stop])])]
+
+    monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
+    method.write([film])
+    assert torch.equal(asked["ids"], method.image_ids([close_up(film, box)])[0])
+    assert torch.equal(asked["lost"], method.image_ids([film])[0]), "without a box the whole film is shown"
+
+
+@pytest.mark.parametrize(("reads", "reliance"), [(False, 0.0), (True, 1.0)])
+def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, monkeypatch, reads, reliance):
+    """A scripted model that says a finding by the code of the image before, or always the same."""
+    method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
+
+    def scripted(model, prompts, settings, given=None):
+        last = [int(decoder.vocabulary.codes(prompt).max()) if reads else 0 for prompt in prompts]
+        return [torch.cat([prompt, torch.tensor([code])]) for prompt, code in zip(prompts, last, strict=True)]
+
+    monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
+    monkeypatch.setattr(method, "image_ids", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16))
+    monkeypatch.setattr(method, "_kinds_stated", lambda ids: {int(ids[0])})
+    images = [torch.rand(1, 32, 32)] * 3
+    changed = method._changed({"record": [RECORD] * 2, "images": [images] * 2, "swap": [(0, images[0]), None]})
+    assert changed[0] == reliance and changed[1] != changed[1], "NaN where nothing was tried"
+
+
+def test_lora_is_on_query_key_and_value_and_leaves_the_base_as_it_was(decoder):
+    before = decoder.fingerprint
+    method = InterleavedReasoning(decoder, evidence="text", lora_rank=4)
+    trained = {name for name, value in method.named_parameters() if value.requires_grad}
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained if "lora_" in name} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+    }
+    assert all("lora_" in name or name.startswith("decoder.auxiliary") for name in trained)
+    assert before() == decoder.fingerprint()

@@ -117,7 +117,10 @@ def test_a_trace_that_is_too_long_ends_after_a_step(decoder, mode):
 @pytest.mark.parametrize(
     ("text", "box"),
     [
-        ("The bounding box of this area is [1, 2, 3, 4] . The bounding box of this area is [5 , 6 , 7 , 8] .", (5, 6, 7, 8)),
+        (
+            "The bounding box of this area is [1, 2, 3, 4] . The bounding box of this area is [5 , 6 , 7 , 8] .",
+            (5, 6, 7, 8),
+        ),
         ("The bounding box of this area is [5, 6, 5, 8] .", None),
         ("The bounding box of this area is [5, 6, 7] .", None),
         ("The bounding box of this area is [a, b, c, d] .", None),
@@ -179,7 +182,9 @@ def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, mo
         return [torch.cat([prompt, torch.tensor([code])]) for prompt, code in zip(prompts, last, strict=True)]
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
-    monkeypatch.setattr(method, "image_ids", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16))
+    monkeypatch.setattr(
+        method, "image_ids", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16)
+    )
     monkeypatch.setattr(method, "_kinds_stated", lambda ids: {int(ids[0])})
     images = [torch.rand(1, 32, 32)] * 3
     changed = method._changed({"record": [RECORD] * 2, "images": [images] * 2, "swap": [(0, images[0]), None]})

@@ -7,13 +7,15 @@ segment a sequence of its own, prefills everything again for each image.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 
+_AHEAD = 256
+"""Positions of room that a full cache is grown by."""
 Guidance = Literal["none", "normal", "obj", "full"]
 ROWS: dict[Guidance, tuple[str, ...]] = {
     "none": ("full",),
@@ -68,6 +70,33 @@ class _State:
     new: list[int] = field(default_factory=list)
     given: list[int] = field(default_factory=list)
     """Ids that come next, whatever the model says."""
+
+
+class _GrowingLayer(DynamicLayer):
+    """A layer's cache with room ahead, so that a step copies one position and not all of them."""
+
+    _room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add keys and values (rows, heads, positions, width); returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._room is None or end > self._room[0].shape[-2]:
+            larger = tuple(
+                new.new_empty(*new.shape[:2], end + _AHEAD, new.shape[-1]) for new in (key_states, value_states)
+            )
+            for room, kept in zip(larger, (self.keys, self.values), strict=True):
+                if start:
+                    room[:, :, :start] = kept
+            self._room = (larger[0], larger[1])
+        for room, new in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self._room)
+        return self.keys, self.values
 
 
 def guided(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
@@ -130,7 +159,7 @@ def stream(
     ids, mask = _prefix(states, vocabulary, rows, others or {})
     prompt_length = ids.shape[1]
     generators = [torch.Generator().manual_seed(settings.seed + index) for index in range(len(states))]
-    cache = DynamicCache()
+    cache = Cache(layer_class_to_replicate=_GrowingLayer)
     for _ in range(settings.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = decoder.hidden(ids, mask, cache=cache, position_ids=positions, use_cache=True)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
+from tests.benchmarks.interleaved import generation_speed
 from zoo.adapters.coop import CoOp
 from zoo.adapters.maple import MaPLe
 from zoo.adapters.nearl import NearlAdapter
@@ -108,3 +109,4 @@ def import_times() -> None:
 if __name__ == "__main__":
     import_times()
     training_steps()
+    generation_speed()

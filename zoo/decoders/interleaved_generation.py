@@ -90,7 +90,7 @@ class _GrowingLayer(DynamicLayer):
                 new.new_empty(*new.shape[:2], end + _AHEAD, new.shape[-1]) for new in (key_states, value_states)
             )
             for room, kept in zip(larger, (self.keys, self.values), strict=True):
-                if start:
+                if kept is not None and start:
                     room[:, :, :start] = kept
             self._room = (larger[0], larger[1])
         for room, new in zip(self._room, (key_states, value_states), strict=True):

@@ -66,7 +66,9 @@ def _finished_run(
 ) -> Path:
     name = f"{Path(recipe).with_suffix('').as_posix().replace('/', '-')}-{shots or 'all'}-seed{seed}"
     run = out / "runs" / f"{protocol}-{name}"
-    setting = [f"data.shots={'null' if shots is None else shots}", f"seed={seed}", *overrides]
+    setting = [f"seed={seed}", *overrides]
+    if shots is not None or "shots" in (read_recipe(recipe)["data"] or {}):
+        setting.append(f"data.shots={'null' if shots is None else shots}")
     if protocol == "base_to_novel":
         setting.append("data.classes=base")
     wanted = read_recipe(recipe, setting)
@@ -101,14 +103,14 @@ def _base_to_novel(runs: list[Path]) -> dict[str, Measured]:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, percentages with 95% intervals."""
-    names = list(rows[0].metrics)
+    """The rows as a Markdown table, percentages with 95% intervals; empty where a method does not have a metric."""
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     lines = [
         "| recipe | setting | seeds | " + " | ".join(name.replace("_", " ") for name in names) + " |",
         "| --- | --- | --- | " + " | ".join("---" for _ in names) + " |",
     ]
     for row in rows:
-        cells = [_cell(row.metrics[name]) for name in names]
+        cells = [_cell(row.metrics[name]) if name in row.metrics else "" for name in names]
         lines.append(f"| {row.recipe} | {row.setting} | {len(row.seeds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -132,6 +134,9 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
     name = next(iter(rows[0].metrics))
     settings = list(dict.fromkeys(row.setting for row in rows))
     recipes = list(dict.fromkeys(row.recipe for row in rows))
+    labels = [recipe.split("/")[0] for recipe in recipes]
+    if len(set(labels)) < len(labels):  # several recipes of one method
+        labels = [recipe.split("/")[-1] for recipe in recipes]
     figure = Figure(figsize=(8, 0.45 * len(recipes) + 1.6 if len(settings) == 1 else 5), layout="constrained")
     axes = figure.add_subplot()
     for position, recipe in enumerate(recipes):
@@ -141,13 +146,14 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
             [100 * (row.metrics[name].value - row.metrics[name].low) for row in mine],
             [100 * (row.metrics[name].high - row.metrics[name].value) for row in mine],
         ]
-        label = recipe.split("/")[0]
         if len(settings) == 1:
             axes.barh(position, values, xerr=spread, color="#4878a8", error_kw={"ecolor": "#222222", "capsize": 3})
         else:
-            axes.errorbar([row.setting for row in mine], values, yerr=spread, marker="o", capsize=3, label=label)
+            axes.errorbar(
+                [row.setting for row in mine], values, yerr=spread, marker="o", capsize=3, label=labels[position]
+            )
     if len(settings) == 1:
-        axes.set_yticks(range(len(recipes)), [recipe.split("/")[0] for recipe in recipes])
+        axes.set_yticks(range(len(recipes)), labels)
         axes.invert_yaxis()
         axes.set_xlabel(f"{name.replace('_', ' ')}, {settings[0]}, % (95% interval)")
     else:

@@ -10,6 +10,7 @@ from zoo.cards.publish import publish
 from zoo.data.close_up import close_up
 from zoo.data.ivl import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE, TraceWriter, last_box
+from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
 from zoo.evaluation import evaluate, open_subject
@@ -112,6 +113,21 @@ def test_a_trace_that_is_too_long_ends_after_a_step(decoder, mode):
         decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
         ends.add(len(ids))
     assert len(ends) == 3 and max(ends) == len(whole), "after the first step, after the second, after the report"
+
+
+def test_streaming_gives_text_as_it_comes_and_whole_images(decoder):
+    vocabulary = decoder.vocabulary
+    prompt = torch.tensor([vocabulary.start, *decoder.text.encode("Write"), vocabulary.separator, vocabulary.begin])
+    options = GenerationSettings(max_new_tokens=80, max_images=1, seed=5, temperature=2.0)
+    image, *pieces = stream(decoder, prompt, options)
+    new = generate(decoder, [prompt], options)[0][len(prompt) :]
+    assert torch.equal(image, new[:16]) and new[16] == vocabulary.end
+    text = [
+        int(t)
+        for t in new
+        if not vocabulary.is_image(t) and t not in (vocabulary.begin, vocabulary.end, vocabulary.stop)
+    ]
+    assert len(pieces) > 3 and "".join(pieces) == decoder.text.decode(text)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def generate(
         ValueError: the guidance needs a prompt that is not given.
     """
     states = [_State(prompt.tolist()) for prompt in prompts]
-    for _ in stream(decoder, states, settings, {"negative": negative, "original": original}, given):
+    for _ in _advance(decoder, states, settings, {"negative": negative, "original": original}, given):
         pass
     return [torch.tensor(state.ids + state.new) for state in states]
 
@@ -146,17 +146,41 @@ def generate(
 @torch.no_grad()
 def stream(
     decoder: InterleavedDecoder,
+    prompt: torch.Tensor,
+    settings: GenerationSettings,
+    negative: torch.Tensor | None = None,
+    original: torch.Tensor | None = None,
+    given: Given | None = None,
+) -> Iterator[str | torch.Tensor]:
+    """Continue one prompt (positions) and yield pieces of text as they come, and each image's ids (codes) when it is whole.
+
+    Arguments are those of :func:`generate`; the decoder needs its text tokenizer.
+    """
+    from tokenizers.decoders import DecodeStream
+
+    state, text = _State(prompt.tolist()), DecodeStream(skip_special_tokens=True)
+    for (token,) in _advance(decoder, [state], settings, {"negative": negative, "original": original}, given):
+        if token == decoder.vocabulary.end:
+            yield torch.tensor(state.new[-1 - decoder.codes_an_image : -1])
+        elif token is not None and state.inside is None and not state.done:
+            if piece := text.step(decoder.text.backend_tokenizer, token):
+                yield piece
+
+
+@torch.no_grad()
+def _advance(
+    decoder: InterleavedDecoder,
     states: list[_State],
     settings: GenerationSettings,
-    others: dict[str, torch.Tensor | None] | None = None,
+    others: dict[str, torch.Tensor | None],
     given: Given | None = None,
 ) -> Iterator[list[int | None]]:
     """Advance all states token by token; yields each sample's new token, None where it has ended."""
     vocabulary, rows = decoder.vocabulary, ROWS[settings.guidance]
-    missing = [row for row in rows if row in ("negative", "original") and (others or {}).get(row) is None]
+    missing = [row for row in rows if row in ("negative", "original") and others.get(row) is None]
     if missing:
         raise ValueError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
-    ids, mask = _prefix(states, vocabulary, rows, others or {})
+    ids, mask = _prefix(states, vocabulary, rows, others)
     prompt_length = ids.shape[1]
     generators = [torch.Generator().manual_seed(settings.seed + index) for index in range(len(states))]
     cache = Cache(layer_class_to_replicate=_GrowingLayer)

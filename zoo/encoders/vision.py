@@ -1,0 +1,88 @@
+"""Image encoders that give tokens: the image tower of any CLIP of the zoo, and timm's vision transformers by name."""
+
+from abc import abstractmethod
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from zoo.encoders.clip import ClipEncoder
+from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.registry import Slot, register
+
+
+class VisionEncoder(nn.Module):
+    """Images to tokens. ``width`` of a token, ``tokens`` an image, ``image_size`` the side of its square input."""
+
+    width: int
+    tokens: int
+    image_size: int
+
+    @abstractmethod
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (batch, 3, image_size, image_size) in [0, 1] to tokens (batch, tokens, width)."""
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights."""
+        return fingerprint_of(self.state_dict().items())
+
+
+@register("vision_encoder", "clip_vision")
+class ClipVision(VisionEncoder):
+    """The patch tokens of a CLIP's image tower after its last but ``before_last`` layer (LLaVA takes the last but one)."""
+
+    def __init__(self, clip: Annotated[ClipEncoder, Slot("vision_language_encoder")], before_last: int = 1) -> None:
+        """View a CLIP; its text tower stays beside it, unused, so that the weights keep their names.
+
+        Raises:
+            ValueError: the tower has no such layer, or its input is not a square.
+        """
+        super().__init__()
+        if not 0 <= before_last < clip.vision.depth or len(set(clip.image_size)) != 1:
+            raise ValueError(f"before_last is {before_last} of {clip.vision.depth} layers, input {clip.image_size}")
+        self.clip, self._layers = clip, clip.vision.depth - before_last
+        self.width, self.tokens = clip.vision.width, clip.vision.grid[0] * clip.vision.grid[1]
+        self.image_size = clip.image_size[0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionEncoder`."""
+        tower = self.clip.vision
+        tokens = tower.start(self.clip.normalise(images))
+        for layer in range(self._layers):
+            tokens = tower.layer(layer, tokens)
+        return tokens[:, tower.prefix :]
+
+
+@register("vision_encoder", "timm_vision")
+class TimmVisionEncoder(VisionEncoder):
+    """The tokens of any timm model that gives them (``forward_features``)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: str, pretrained: bool = False, image_size: int | None = None) -> None:
+        """Build by name.
+
+        Args:
+            model: timm's name, as vit_base_patch16_224.
+            pretrained: load timm's weights (from the hub).
+            image_size: side of the input; the model's own if None.
+        """
+        import timm
+
+        super().__init__()
+        size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        made: Any = timm.create_model(model, pretrained=pretrained and weights_wanted(), num_classes=0, **size)
+        self.model = made
+        self.image_size = image_size or made.default_cfg["input_size"][-1]
+        self.width = int(made.num_features)
+        self._prefix = int(getattr(made, "num_prefix_tokens", 0))
+        rows, columns = made.patch_embed.grid_size
+        self.tokens = rows * columns
+        for name in ("mean", "std"):
+            values = torch.tensor(made.default_cfg[name]).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionEncoder`."""
+        return self.model.forward_features((images - self.mean) / self.std)[:, self._prefix :]

@@ -1,0 +1,70 @@
+"""What every pixel grounding head shares: the token's projection and the losses.
+
+A head draws one mask for each language token that it is given (MedSeg-R, arXiv 2506.10465, whose own head is not public;
+the mechanism is LISA's, arXiv 2308.00692).
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Features = list[torch.Tensor]
+"""An image batch as a head sees it: tensors whose first dimension is the image."""
+
+
+class PixelGrounding(nn.Module):
+    """Masks from image features and language tokens.
+
+    ``image_size`` is the side of the square that images are fitted into. ``cacheable`` says that :meth:`look` is frozen, so
+    that its result may be kept on disk.
+    """
+
+    image_size: int
+    cacheable: bool = False
+
+    def __init__(self, language_width: int, prompt_width: int) -> None:
+        """Project tokens as LISA does: Linear, ReLU, Linear."""
+        super().__init__()
+        self.projection = nn.Sequential(
+            nn.Linear(language_width, language_width), nn.ReLU(), nn.Linear(language_width, prompt_width)
+        )
+
+    @abstractmethod
+    def look(self, images: torch.Tensor) -> Features:
+        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.fitting.fitted`, to features."""
+
+    @abstractmethod
+    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+        """Features of n images and one prompt each (n, prompt_width) to mask logits (n, side, side)."""
+
+    def forward(self, features: Features, tokens: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
+        """Masks of all tokens.
+
+        Args:
+            features: of the images.
+            tokens: language tokens (n, language_width) of all images together.
+            image_of: which image each token is about (n).
+
+        Returns:
+            Mask logits (n, side, side) over the fitted square.
+        """
+        prompts = self.projection(tokens)
+        return self.draw([part[image_of] for part in features], prompts)
+
+
+def mask_losses(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Binary cross-entropy, and Dice loss ``1 - (2 <p, m> + 1) / (|p| + |m| + 1)``, each the mean over masks.
+
+    Args:
+        logits: (n, side, side).
+        masks: the same of 0 and 1. With no masks both losses are 0.
+    """
+    if not len(masks):
+        zero = logits.sum() * 0.0
+        return {"bce": zero, "dice": zero}
+    probabilities = logits.float().sigmoid()
+    both = (probabilities * masks).sum(dim=(1, 2))
+    dice = 1 - (2 * both + 1) / (probabilities.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)
+    return {"bce": functional.binary_cross_entropy_with_logits(logits.float(), masks), "dice": dice.mean()}

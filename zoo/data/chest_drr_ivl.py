@@ -1,7 +1,7 @@
 """chest_drr as interleaved reasoning traces, written as files in the form of MMRad-IVL-22K."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from PIL import Image
 from zoo.data.chest_drr.build import CaseSeries, build_series, series_folder
 from zoo.data.chest_drr.cases import SPLITS, CaseSpec
 from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.traces import CLOSE_UP_PROMPT, trace_of, words_of_traces
+from zoo.data.chest_drr.traces import pairs_of, trace_of, words_of_traces
 from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.close_up import square_around
 from zoo.data.ivl import IvlRecord, read_records
@@ -36,6 +36,7 @@ class ChestDrrIvl(TraceData):
         image_size: int = 256,
         style: Literal["standard", "portable"] = "standard",
         pairs: bool = False,
+        variants: int = 1,
         batch_size: int = 16,
         eval_batch_size: int = 60,
         workers: int = 0,
@@ -48,8 +49,10 @@ class ChestDrrIvl(TraceData):
             size: training traces; a tenth as many (at least 64) each for validation and test.
             image_size: side of the films in pixels; close-ups are cut from them at this resolution.
             style: of the film.
-            pairs: in place of each trace, single pictures with what is seen in them: the film with its report, and each
-                close-up with its statement. What a base model is trained on.
+            pairs: in place of each trace, single pictures with what is seen in them: the film, shifted a little, with a report,
+                and close-ups with statements. What a base model is trained on.
+            variants: traces a training case, of other regions and wording; with ``pairs``, films a training case, each with
+                three close-ups.
             batch_size: traces a step.
             eval_batch_size: reports generated at a time.
             workers: loader processes.
@@ -61,7 +64,7 @@ class ChestDrrIvl(TraceData):
         self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
         held_out = max(size // 10, 64)
         self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.pairs, self.build_workers = pairs, build_workers
+        self.pairs, self.variants, self.build_workers = pairs, variants, build_workers
 
     def facts(self) -> dict[str, Any]:
         """The words of all traces, for a word-level tokenizer."""
@@ -69,48 +72,52 @@ class ChestDrrIvl(TraceData):
 
     def records(self, split: str) -> list[IvlRecord]:
         """Render and write what the cache lacks, and read it."""
-        folder = series_folder(self.spec) / f"traces-{TRACES_VERSION}"
-        file = folder / f"{split}-{self.counts[split]}.jsonl"
+        kind, variants = "pairs" if self.pairs else "traces", self.variants if split == "train" else 1
+        folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}"
+        file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
             series = build_series(self.spec, {split: self.counts[split]}, self.build_workers)[split]
-            write_traces(series, split, file)
-        records = read_records(file)
-        return [pair for record in records for pair in as_pairs(record)] if self.pairs else records
+            write_records(series, split, file, _written_pairs if self.pairs else _written_traces, variants)
+        return read_records(file)
 
 
-def as_pairs(record: IvlRecord) -> list[IvlRecord]:
-    """The film with its report, and each close-up with its statement, as records without steps."""
-    close_ups = [
-        replace(record, prompt=CLOSE_UP_PROMPT, steps=[], report=step.statement, images=[record.images[step.image]])
-        for step in record.steps
-    ]
-    return [replace(record, steps=[], images=record.images[:1]), *close_ups]
+Writer = Callable[[dict[str, Any], np.ndarray, np.random.Generator], Iterator[tuple[dict[str, Any], list[np.ndarray]]]]
+"""A case record and its film to records and their pictures."""
 
 
-def write_traces(series: CaseSeries, split: str, file: Path) -> None:
-    """Write a series as a JSONL file, and its films and close-ups as PNG files in a folder beside it."""
+def write_records(series: CaseSeries, split: str, file: Path, write: Writer, variants: int = 1) -> None:
+    """Write a series as a JSONL file, and its pictures as PNG files in a folder beside it."""
     from rich.progress import track
 
-    folder = file.parent / split
+    folder = file.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     try:
         with partial.open("w", encoding="utf-8") as out:
-            for index in track(range(len(series)), description=f"writing {split} traces", transient=True):
-                out.write(json.dumps(_written_trace(series, split, index, folder)) + "\n")
+            for index in track(range(len(series)), description=f"writing {file.stem}", transient=True):
+                film, case = (series.image(index) >> 8).astype(np.uint8), series.record(index)
+                for variant in range(variants):
+                    rng = np.random.default_rng([SPLITS.index(split), index, variant])
+                    for number, (record, pictures) in enumerate(write(case, film, rng)):
+                        names = [f"{index:06d}-{variant}-{number}-{i}.png" for i in range(len(pictures))]
+                        for name, picture in zip(names, pictures, strict=True):
+                            Image.fromarray(picture).save(folder / name)
+                        out.write(json.dumps({**record, "images": [f"{folder.name}/{name}" for name in names]}) + "\n")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _written_trace(series: CaseSeries, split: str, index: int, folder: Path) -> dict[str, Any]:
-    film = series.image(index)
-    trace = trace_of(series.record(index), film.shape[0], np.random.default_rng([SPLITS.index(split), index]))
-    pictures = [film]
-    for box in trace.pop("boxes"):
-        left, top, right, bottom = square_around(box, *film.shape)
-        pictures.append(film[top:bottom, left:right])
-    names = [f"{index:06d}-{position}.png" for position in range(len(pictures))]
-    for name, picture in zip(names, pictures, strict=True):
-        Image.fromarray((picture >> 8).astype(np.uint8)).save(folder / name)
-    return {**trace, "images": [f"{folder.name}/{name}" for name in names]}
+def _written_traces(
+    case: dict[str, Any], film: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
+    trace = trace_of(case, film.shape[0], rng)
+    squares = [square_around(box, *film.shape) for box in trace.pop("boxes")]
+    yield trace, [film, *(film[top:bottom, left:right] for left, top, right, bottom in squares)]
+
+
+def _written_pairs(
+    case: dict[str, Any], film: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
+    for record, (left, top, right, bottom) in pairs_of(case, film.shape[0], rng):
+        yield record, [film[top:bottom, left:right]]

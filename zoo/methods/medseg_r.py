@@ -101,6 +101,19 @@ class MedSegR(ZooModule):
             drawn = fingerprint_of((name, value) for name, value in frozen if not value.requires_grad)
             self._caches = {"seen": seen, "drawn": EmbeddingCache(drawn, self.cache_limit)}
 
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move the tensors and those in lists; questions and answers stay as they are."""
+
+        def moved(value: Any) -> Any:
+            return value.to(device) if torch.is_tensor(value) else value
+
+        return {
+            key: [moved(item) for item in value] if isinstance(value, list) else moved(value)
+            for key, value in batch.items()
+        }
+
     def seen(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> list[torch.Tensor]:
         """What the language model sees of images: tokens (tokens, width) each."""
 

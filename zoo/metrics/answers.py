@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from zoo.data.chest_drr.findings import SEVERITIES
 from zoo.data.chest_drr.labels import stated_findings
 from zoo.data.chest_drr.regions import ZONES
 from zoo.data.medseg import Target
@@ -21,7 +22,8 @@ def answer_row(answer: str, targets: Sequence[Target]) -> list[float]:
     if not targets:
         return [float(not stated), float("nan"), float("nan")]
     findings = {target.finding for target in targets}
-    named = {kind for kind, _ in stated} | {name for name in findings if name and name in said}
+    regions = findings - set(SEVERITIES)
+    named = {kind for kind, _ in stated} | {name for name in regions if name in said}
     sides = {target.side for target in targets if target.side}
     zones = {target.zone for target in targets if target.zone}
     said_zones = {zone for zone in ZONES if zone in said}

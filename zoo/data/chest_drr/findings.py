@@ -4,6 +4,7 @@ The shapes are ours (reconstructed from how each finding looks on an upright fil
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,12 @@ class Finding:
         """Severity from 0 (mildest) to 1 (worst)."""
         steps = SEVERITIES[self.kind]
         return steps.index(self.severity) / (len(steps) - 1)
+
+
+def findings_of(record: dict[str, Any]) -> list[Finding]:
+    """The findings of a case record."""
+    names = ("kind", "severity", "side", "lobe")
+    return [Finding(**{name: item[name] for name in names}) for item in record["findings"]]
 
 
 def draw_finding(kind: str, rng: np.random.Generator, severity: str | None = None) -> Finding:

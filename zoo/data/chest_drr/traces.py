@@ -4,14 +4,16 @@ The record form is MMRad-IVL-22K's (:mod:`zoo.data.ivl`); the choice of regions 
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco
 
-from zoo.data.chest_drr.findings import SEVERITIES, Finding
+from zoo.data.chest_drr.findings import SEVERITIES, Finding, findings_of
 from zoo.data.chest_drr.regions import REGIONS, ZONES
 from zoo.data.chest_drr.reports import describe, words_of_reports, write_report
+from zoo.data.close_up import square_around
 from zoo.data.ivl import MARK, SUMMARY, Box, box_text
 
 PROMPT = f"Write a report for this chest radiograph. {MARK}"
@@ -39,7 +41,7 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
     Returns:
         ``prompt``, ``response``, ``findings``, ``regions`` (true boxes) and ``boxes`` (of the steps, rounded, in order).
     """
-    findings = [Finding(*(item[name] for name in ("kind", "severity", "side", "lobe"))) for item in record["findings"]]
+    findings = findings_of(record)
     seen = _seen_in(record, findings)
     chosen = _choose_regions(record, findings, seen, rng)
     boxes = [_rounded(record["regions"][name]["box"], image_size) for name in chosen]
@@ -55,6 +57,39 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
         "regions": {name: item["box"] for name, item in record["regions"].items() if item["box"]},
         "boxes": boxes,
     }
+
+
+def pairs_of(
+    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 3
+) -> Iterator[tuple[dict[str, Any], Box]]:
+    """Single squares of a film with what is seen in them, as records without steps: the film, then close-ups.
+
+    The film is cut by up to a twelfth at the sides, and a close-up's square is moved and scaled a little, so that a model sees
+    no picture twice. Half of the close-ups show a finding, where there is one.
+    """
+    findings = findings_of(record)
+    seen = _seen_in(record, findings)
+    present = [name for name in REGIONS if record["regions"][name]["box"]]
+    telling = [name for name in present if seen[name]] or present
+    side = round(image_size * rng.uniform(1 - 1 / 12, 1))
+    left, top = (int(rng.integers(image_size - side + 1)) for _ in range(2))
+    report = write_report(findings, list(SEVERITIES), rng)
+    yield {"prompt": PROMPT, "response": report}, (left, top, left + side, top + side)
+    for _ in range(close_ups):
+        name = str(rng.choice(telling if rng.random() < 0.5 else present))
+        said = _statement(name, [findings[i] for i in seen[name]], rng)
+        square = square_around(_jittered(record["regions"][name]["box"], rng), image_size, image_size)
+        yield {"prompt": CLOSE_UP_PROMPT, "response": said}, square
+
+
+def _jittered(box: Box, rng: np.random.Generator) -> Box:
+    """A box moved by up to a tenth of its sides and scaled by up to a tenth."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    x, y = rng.uniform(-0.1, 0.1, 2) * (width, height)
+    half = rng.uniform(0.9, 1.1) / 2
+    centre = (box[0] + box[2]) / 2 + x, (box[1] + box[3]) / 2 + y
+    left, top = max(round(centre[0] - half * width), 0), max(round(centre[1] - half * height), 0)
+    return left, top, max(round(centre[0] + half * width), left + 1), max(round(centre[1] + half * height), top + 1)
 
 
 def _seen_in(record: dict[str, Any], findings: list[Finding]) -> dict[str, list[int]]:

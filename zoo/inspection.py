@@ -2,13 +2,14 @@
 
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from zoo.cards.store import CardError
 from zoo.data.module import ZooData
 from zoo.recipe import Problem, RecipeError, build, component_problems, list_recipes, read_recipe
 from zoo.registry import KINDS, UnknownComponentError, nearest, registry
@@ -120,26 +121,88 @@ def _said(finding: dict[str, str]) -> str:
 
 
 def predict_files(
-    card: str, images: Sequence[Path], out: Path | None, *, frame: int | None = None, axis: int | None = None
+    card: str,
+    images: Sequence[Path],
+    out: Path | None,
+    *,
+    ask: str | None = None,
+    dicom_seg: bool = False,
+    frame: int | None = None,
+    axis: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Predict every image with a card; pictures go to ``out``. All images are read before the first prediction.
 
+    Args:
+        card: its name or folder.
+        images: files.
+        out: folder for pictures; none if None.
+        ask: a question, for a card that answers questions.
+        dicom_seg: write the masks of DICOM images as DICOM SEG too.
+        frame: of a multi-frame DICOM.
+        axis: to cut a NIfTI volume across.
+
     Raises:
-        CardError: the card is missing or damaged.
+        CardError: the card is missing or damaged, or answers no questions and one is asked.
         ImageError: an image cannot be read.
+        QuestionError: the question cannot be asked.
     """
     from rich.progress import track
 
     from zoo.cards.load import load
+    from zoo.data.dicom_seg import write_dicom_seg
     from zoo.data.images import read_image
 
     read = {str(path): read_image(path, frame=frame, axis=axis) for path in images}
     method = load(card)
+    asked = {} if ask is None else {"question": ask}
+    if asked and not method.answers_questions:
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
     predictions = {}
     for path, image in track(read.items(), description="predicting", transient=True, disable=len(read) < 3):
-        predictions[path] = method.predict_image(image)
+        predictions[path] = method.predict_image(image, **asked)
         if out is not None:
             picture = out / f"{Path(path).stem}{method.picture_suffix}"
             method.draw_prediction(image, predictions[path], picture)
             predictions[path]["picture"] = str(picture)
+        if dicom_seg and out is not None:
+            file = out / f"{Path(path).stem}-seg.dcm"
+            write_dicom_seg(Path(path), predictions[path].get("masks", []), predictions[path].get("answer", ""), file)
+            predictions[path]["dicom_seg"] = str(file)
     return predictions
+
+
+def chat(
+    card: str, image: Path, listen: Callable[[], str | None], *, out: Path | None = None, frame: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Ask one question after another about an image; each answer knows those before it.
+
+    Args:
+        card: of a method that answers questions.
+        image: file of the image.
+        listen: gives the next question; None ends.
+        out: folder for a page that grows with the conversation.
+        frame: of a multi-frame DICOM.
+
+    Yields:
+        Each prediction; of a question that cannot be asked, ``error``.
+    """
+    from zoo.cards.load import load
+    from zoo.data.images import read_image
+    from zoo.data.medseg import QuestionError
+    from zoo.pages import write_answer_page
+
+    pixels, method = read_image(image, frame=frame), load(card)
+    if not method.answers_questions:
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions")
+    turns: list[dict[str, Any]] = []
+    while (question := listen()) is not None:
+        try:
+            so_far = [(turn["question"], turn["answer"]) for turn in turns]
+            turn = method.predict_image(pixels, question=question, so_far=so_far)  # type: ignore[call-arg]
+        except QuestionError as error:
+            yield {"error": str(error)}
+            continue
+        turns.append(turn)
+        if out is not None:
+            write_answer_page(pixels, turns, out / f"{image.stem}.html")
+        yield turn

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from zoo.data.masks import decode_masks
 from zoo.decoders.evidence import EVIDENCE, EvidenceName
 
 _SIDE = 384
+COLOURS = ("#ff5a36", "#36a3ff", "#ffd23f", "#4cd07d", "#c77dff", "#ff8fab")
+"""Of masks, in the order of an answer's ``[SEG]``."""
 
 
 def write_trace_page(
@@ -26,8 +29,6 @@ def write_trace_page(
         mode: of the evidence; evidence that the model wrote is marked as generated.
         file: to write.
     """
-    import jinja2
-
     steps = [
         {
             **step,
@@ -38,17 +39,46 @@ def write_trace_page(
         }
         for step in prediction["steps"]
     ]
-    template = Path(__file__).with_name("trace_page.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(
-        title=f"Chest radiograph, evidence: {mode}",
-        steps=steps,
-        report=prediction["report"],
-        film=_data_url(_picture(film[0])),
-        kind=EVIDENCE[mode].image,
+    facts = {"steps": steps, "report": prediction["report"], "film": _data_url(_picture(film[0]))}
+    title = f"Chest radiograph, evidence: {mode}"
+    _write("trace_page.html.jinja", file, title=title, kind=EVIDENCE[mode].image, **facts)
+
+
+def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write questions and answers about an image as one HTML file: question, answer and overlay together.
+
+    Args:
+        image: (1 or 3, height, width) in [0, 1].
+        turns: ``question``, ``answer``, ``ended`` and ``masks`` (COCO run lengths) of each.
+        file: to write.
+    """
+    shown = []
+    for turn in turns:
+        masks = decode_masks(turn["masks"], (image.shape[-2], image.shape[-1]))
+        colours = [COLOURS[index % len(COLOURS)] for index in range(len(masks))]
+        shown.append({**turn, "overlay": _data_url(overlay(image, masks)), "colours": colours})
+    _write("answer_page.html.jinja", file, title="Questions and answers", turns=shown)
+
+
+def overlay(image: torch.Tensor, masks: torch.Tensor) -> Image.Image:
+    """An image (1 or 3, height, width) with masks (n, height, width) in colours over it."""
+    from torchvision.utils import draw_segmentation_masks
+
+    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
+    if len(masks):
+        colours: Any = [COLOURS[index % len(COLOURS)] for index in range(len(masks))]
+        pixels = draw_segmentation_masks(pixels, masks.bool(), alpha=0.45, colors=colours)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _write(template: str, file: Path, **facts: Any) -> None:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    file.write_text(environment.get_template(template).render(**facts), encoding="utf-8")
 
 
 def _picture(pixels: torch.Tensor) -> Image.Image:

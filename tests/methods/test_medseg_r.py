@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.tiny_models import causal_lm, sam
+from zoo.cards.publish import publish
+from zoo.cli import app
 from zoo.data.fitting import unfitted
 from zoo.data.masks import encode_mask
 from zoo.data.medseg import QuestionError
@@ -81,6 +85,28 @@ def test_it_learns(folder, tmp_path, head):
         {part: float(log[f"train_{part}"].dropna().iloc[place]) for part in ("text", "bce")} for place in (0, -1)
     )
     assert last["text"] < 0.985 * first["text"] and last["bce"] < 0.75 * first["bce"]
+
+
+def test_trained_weights_hold_all_that_was_learnt(folder):
+    """Running means of batch norms included."""
+    from zoo.assembly import assemble
+
+    recipe, methods = recipe_of(folder, "unet", 1), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        assembly = assemble(recipe)
+        methods.append(assembly.method.train())
+    batch = assembly.data.collate([assembly.data.split("train")[index] for index in range(4)])
+    trained = [parameter for parameter in methods[0].parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(methods[0].losses(batch).values()).backward()
+        optimizer.step()
+    methods[1].load_trained_state(methods[0].trained_state())
+    with torch.no_grad():
+        one, other = (method.eval().losses(batch) for method in methods)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
@@ -163,6 +189,75 @@ def test_a_run_is_measured_and_asked(folder, tmp_path):
     for question, message in (("[SEG]", "stands for a mask"), ("x" * 10_000, "10000 characters"), ("", "empty")):
         with pytest.raises(QuestionError, match=message):
             subject.method.predict_image(torch.rand(1, 40, 40), question)
+
+
+def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
+    """predict --ask, --chat and --dicom-seg on a published card, with a DICOM image."""
+    import highdicom
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
+    torch.manual_seed(0)
+    publish(train(recipe_of(folder, "unet", 1), tmp_path / "run"), "tiny-medseg", folder=tmp_path / "cards")
+    said = {"text": "There is fluid [SEG]."}
+    monkeypatch.setattr("zoo.decoders.global_context.GlobalContext._likeliest", scripted(said))
+    image = tmp_path / "ct.dcm"
+    image.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
+    call = CliRunner().invoke
+    done = call(
+        app,
+        [
+            "predict",
+            "tiny-medseg",
+            str(image),
+            "--ask",
+            "Where?",
+            "--out",
+            str(tmp_path / "o"),
+            "--dicom-seg",
+            "--json",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    prediction = json.loads(done.stdout)[str(image)]
+    assert prediction["answer"] == said["text"] and len(prediction["masks"]) == 1
+    names = {path.name for path in (tmp_path / "o").iterdir()}
+    assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm"}
+    segmentation = highdicom.seg.segread(tmp_path / "o" / "ct-seg.dcm")
+    source = pydicom.dcmread(image)
+    mask = np.asarray(Image.open(tmp_path / "o" / "ct-mask-1.png")) > 0
+    stored = segmentation.get_pixels_by_source_instance([source.SOPInstanceUID])[0, :, :, 0] > 0
+    assert np.array_equal(stored, mask) and segmentation.ReferencedSeriesSequence
+    page = (tmp_path / "o" / "ct.html").read_text()
+    assert "Where?" in page and "There is fluid" in page and "mask 1" in page
+    done = call(
+        app,
+        ["predict", "tiny-medseg", str(image), "--chat", "--out", str(tmp_path / "c")],
+        input="Where?\n[SEG]\nAnd?\n\n",
+    )
+    assert (
+        done.exit_code == 0
+        and done.output.count("There is fluid") == 2
+        and "stands for a mask" in done.output + done.stderr
+    )
+    page = (tmp_path / "c" / "ct.html").read_text()
+    assert page.index("Where?") < page.index("And?")
+    done = call(app, ["predict", "tiny-medseg", str(folder / "0.png"), "--out", str(tmp_path / "p"), "--dicom-seg"])
+    assert done.exit_code == 1 and "is no DICOM file" in done.stderr
+
+
+def scripted(said):
+    """A language model that writes one text, token by token, whenever it is asked."""
+    places: dict[int, int] = {}
+
+    def likeliest(self, state):
+        ids = [*self.text.encode(said["text"], add_special_tokens=False), self.stop]
+        place = places.get(0, 0)
+        places[0] = (place + 1) % len(ids)
+        return torch.tensor([ids[place]])
+
+    return likeliest
 
 
 def test_data_without_conversations_are_refused(folder, striped_folder):

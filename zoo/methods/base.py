@@ -28,6 +28,8 @@ class ZooModule(LightningModule):
     """What it does, as a Hugging Face task name."""
     picture_suffix: ClassVar[str] = ".png"
     """Of the files that :meth:`draw_prediction` writes."""
+    answers_questions: ClassVar[bool] = False
+    """Whether :meth:`predict_image` takes a ``question``, and the exchanges ``so_far``."""
     input_format: ClassVar[str] = ""
     output_format: ClassVar[str] = ""
     intended_use: ClassVar[str] = "Research and teaching on medical vision-language methods."

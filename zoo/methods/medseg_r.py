@@ -5,19 +5,23 @@ end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]``
 What the modules are made of is reconstructed.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
+from PIL import Image
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.data.conversations import ConversationData
 from zoo.data.embedding_cache import EmbeddingCache
 from zoo.data.fitting import fitted, fitted_mask, unfitted
-from zoo.data.masks import encode_mask
+from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
@@ -27,6 +31,7 @@ from zoo.metrics.segmentation import ciou, dice, giou, question_row
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
+QUESTION = "Segment all abnormalities."
 KINDS = ("explicit", "implicit", "several", "absent", "")
 """Kinds of question; the last is that of data sets that do not say."""
 
@@ -39,10 +44,12 @@ class MedSegR(ZooModule):
     train.
     """
 
-    frozen: ClassVar[tuple[str, ...]] = ("context", "grounding")
+    frozen: ClassVar[tuple[str, ...]] = ("context",)
     base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip."}
     task: ClassVar[str] = "image-segmentation"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
+    picture_suffix: ClassVar[str] = ".html"
+    answers_questions: ClassVar[bool] = True
     output_format: ClassVar[str] = "an answer in words, and a mask (height, width) for each [SEG] in it"
     intended_use: ClassVar[str] = "Comparing ways of grounding answers in masks on rendered radiographs."
 
@@ -265,20 +272,40 @@ class MedSegR(ZooModule):
         return measured
 
     @torch.no_grad()
-    def predict_image(self, image: torch.Tensor, question: str = "Segment all abnormalities.") -> dict[str, Any]:
+    def predict_image(
+        self, image: torch.Tensor, question: str = QUESTION, so_far: Sequence[Exchange] = ()
+    ) -> dict[str, Any]:
         """Answer and masks (COCO run lengths) of one question.
+
+        Args:
+            image: (1 or 3, height, width) in [0, 1].
+            question: what is asked.
+            so_far: questions and answers before it.
 
         Raises:
             QuestionError: the question is empty, too long, or holds ``[SEG]``.
         """
         asked = checked_question(question)
-        answer, masks = self.ask([image], [[(asked, None)]])[0]
+        answer, masks = self.ask([image], [[*so_far, (asked, None)]])[0]
         return {
             "question": asked,
             "answer": answer.text,
             "ended": answer.ended,
             "masks": [encode_mask(mask.numpy() > 0) for mask in masks],
         }
+
+    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
+        """Write a page with question, answer and overlay, and beside it the overlay, each mask, and the answer as JSON."""
+        from zoo.pages import overlay, write_answer_page
+
+        write_answer_page(image, [prediction], file)
+        masks = decode_masks(prediction["masks"], (image.shape[-2], image.shape[-1]))
+        overlay(image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
+        for number, mask in enumerate(masks, start=1):
+            Image.fromarray((mask.numpy() * 255).astype(np.uint8)).save(
+                file.with_name(f"{file.stem}-mask-{number}.png")
+            )
+        file.with_suffix(".json").write_text(json.dumps(prediction, indent=2) + "\n", encoding="utf-8")
 
     def example_batch(self) -> dict[str, Any]:
         """One image, a question and an answer with one mask, tokenized."""

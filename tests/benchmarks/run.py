@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from tests.benchmarks.interleaved import generation_speed
+from tests.benchmarks.medseg import reasoning_segmentation
 from zoo.adapters.coop import CoOp
 from zoo.adapters.maple import MaPLe
 from zoo.adapters.nearl import NearlAdapter
@@ -110,3 +111,4 @@ if __name__ == "__main__":
     import_times()
     training_steps()
     generation_speed()
+    reasoning_segmentation()

@@ -1,0 +1,55 @@
+"""The baselines of reasoning segmentation, at their smallest."""
+
+import pytest
+import torch
+
+from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
+from zoo.evaluation import evaluate, open_subject
+from zoo.methods.grounding_baselines import NAMES, FindingUnet, name_of
+from zoo.recipe import read_recipe
+from zoo.training import read_log, train
+
+RECIPE = """
+data: {{name: chest_drr_medseg_qa, size: 32, image_size: 64, batch_size: 8, build_workers: 2}}
+method: {method}
+optimizer: {{name: adamw, lr: 2.0e-3}}
+trainer: {{max_epochs: 3, enable_progress_bar: false, accelerator: cpu}}
+"""
+METHODS = {
+    "oracle": "{name: named_grounding, width: 16, grounding: {name: unet_grounding, image_size: 64, channels: [16, 16, 8, 8, 8]}}",
+    "unet": "{name: finding_unet, image_size: 64}",
+}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_it_learns_and_is_measured_on_questions_with_targets(tmp_path, name):
+    (tmp_path / "r.yaml").write_text(RECIPE.format(method=METHODS[name]))
+    run = train(read_recipe(tmp_path / "r.yaml"), tmp_path / "run")
+    losses = read_log(run)["train_loss"].dropna().tolist()
+    assert losses[-1] < 0.8 * losses[0]
+    subject = open_subject(run)
+    measured = evaluate(subject, progress=False)
+    assert set(measured) == {"giou_explicit", "giou_implicit", "giou_several", "ciou", "dice"}
+    assert 0 <= measured["ciou"].value <= measured["dice"].high + 1
+    image = subject.data.split("test")[0]["image"]
+    prediction = subject.method.predict_image(image)
+    assert len(prediction["share of the image"]) == 13
+    subject.method.draw_prediction(image, prediction, tmp_path / "o.png")
+    assert (tmp_path / "o.png").stat().st_size > 1000
+
+
+def test_every_target_has_a_name():
+    data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
+    targets = {t for c in data.conversations("train") for turn in c.turns for t in turn.targets}
+    assert targets and all(name_of(target) in NAMES for target in targets)
+
+
+def test_a_mask_is_that_of_its_image_and_name():
+    torch.manual_seed(0)
+    method = FindingUnet(image_size=64).eval()
+    images = [torch.rand(1, 64, 64), torch.rand(1, 64, 64)]
+    with torch.no_grad():
+        both = method.draw(images, torch.tensor([3, 3, 5]), torch.tensor([0, 1, 1]))
+        alone = method.draw(images[1:], torch.tensor([5]), torch.tensor([0]))
+    torch.testing.assert_close(both[2:], alone, atol=1e-4, rtol=1e-3)
+    assert not torch.equal(both[0], both[1])

@@ -1,0 +1,211 @@
+"""Two baselines for reasoning segmentation that read no question: what an oracle or a fixed list of channels can draw.
+
+``named_grounding`` is an upper bound for the mask head: an oracle says what is asked for. ``finding_unet`` is the plain U-Net
+(Ronneberger et al., arXiv 1505.04597; segmentation-models-pytorch) with a channel for each finding, side and region. Both are
+measured on the questions that have targets; neither answers in words.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import nn
+
+from zoo.data.chest_drr.labels import LABELS
+from zoo.data.chest_drr.regions import REGIONS
+from zoo.data.fitting import fitted, fitted_mask, unfitted
+from zoo.data.medseg import Target, Turn
+from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
+from zoo.heads.unet_grounding import load_encoder_weights
+from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.metrics.segmentation import ciou, dice, giou, question_row
+from zoo.registry import Slot, register
+
+NAMES = (*(" ".join(part for part in (side, kind) if part) for kind, side in LABELS), *REGIONS)
+"""Everything that a question of chest_drr can be about."""
+_KINDS = ("explicit", "implicit", "several")
+
+
+def name_of(target: Target) -> str:
+    """A target's entry in :data:`NAMES`."""
+    return " ".join(part for part in (target.side, target.finding) if part)
+
+
+class _Baseline(ZooModule):
+    """Draws a mask for each (image, name); ``bce_weight BCE + dice_weight Dice``."""
+
+    task: ClassVar[str] = "image-segmentation"
+    input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], and the name of a finding or region"
+    output_format: ClassVar[str] = "a mask (height, width)"
+    intended_use: ClassVar[str] = "A line that reasoning segmentation on rendered radiographs is compared with."
+    image_size: int
+
+    def __init__(self, bce_weight: float = 2.0, dice_weight: float = 0.5) -> None:
+        super().__init__()
+        self.weights = {"bce": bce_weight, "dice": dice_weight}
+
+    def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
+        """Mask logits (n, side, side) of names (n) on images."""
+        raise NotImplementedError
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Leave the batch of lists where it is; :meth:`draw` moves what it needs."""
+        return batch
+
+    def _asked(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Name, image and true mask of every target."""
+        names, owners, masks = [], [], []
+        for index, (turns, own) in enumerate(zip(batch["turns"], batch["masks"], strict=True)):
+            targets = [target for turn in turns for target in turn.targets]
+            names += [NAMES.index(name_of(target)) for target in targets]
+            owners += [index] * len(targets)
+            masks += list(own)
+        return torch.tensor(names, dtype=torch.long), torch.tensor(owners, dtype=torch.long), masks
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """The weighted sum of both losses."""
+        return self._loss(batch, "train")
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """The losses on the validation masks."""
+        self._loss(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Nothing to add: Lightning has averaged the losses."""
+
+    def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
+        names, owners, masks = self._asked(batch)
+        drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
+        side = drawn.shape[-1]
+        true = torch.cat([fitted_mask(mask[None], side) for mask in masks]) if masks else drawn.new_zeros(0, side, side)
+        losses = mask_losses(drawn, true.to(drawn.device))
+        total = self.weights["bce"] * losses["bce"] + self.weights["dice"] * losses["dice"]
+        self.log(f"{name}_loss", total, prog_bar=name == "train", batch_size=len(batch["masks"]), sync_dist=True)
+        return total
+
+    def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
+        """A row a question; those without targets are marked by the kind -1."""
+        names, owners, masks = self._asked(batch)
+        drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
+        rows, kinds, start = [], [], 0
+        for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
+            end = start + len(turn.masks)
+            made = (unfitted(drawn[start:end], image.shape[-2:]) > 0).float().cpu()
+            rows.append(question_row(made, torch.stack(masks[start:end]) if end > start else made))
+            kinds.append(_kind(turn))
+            start = end
+        return {"areas": torch.tensor(rows), "kind": torch.tensor(kinds)}
+
+    def metrics(self) -> dict[str, Metric]:
+        """GIoU by kind of question, cIoU and Dice, over questions with targets."""
+
+        def asked(outputs: Outputs, kind: int | None = None) -> torch.Tensor:
+            chosen = outputs["kind"] >= 0 if kind is None else outputs["kind"] == kind
+            return outputs["areas"][chosen]
+
+        def of(kind: int) -> Metric:
+            return lambda o: giou(asked(o, kind))
+
+        return {
+            **{f"giou_{name}": of(index) for index, name in enumerate(_KINDS)},
+            "ciou": lambda o: ciou(asked(o)),
+            "dice": lambda o: dice(asked(o)),
+        }
+
+    @torch.no_grad()
+    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
+        """Pixels drawn for each finding, most first."""
+        names = torch.arange(len(LABELS), device=self.device)
+        drawn = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:]) > 0
+        counts = {NAMES[index]: float(drawn[index].float().mean()) for index in range(len(LABELS))}
+        return {"share of the image": dict(sorted(counts.items(), key=lambda item: -item[1]))}
+
+    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
+        """The masks of all findings over the image."""
+        from zoo.pages import overlay
+
+        names = torch.arange(len(LABELS), device=self.device)
+        with torch.no_grad():
+            drawn = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:]) > 0
+        file.parent.mkdir(parents=True, exist_ok=True)
+        overlay(image, drawn.float()).save(file)
+
+    def example_batch(self) -> dict[str, Any]:
+        """One image with one target."""
+        turn = Turn("", "", targets=(Target("cardiomegaly"),), kind="explicit")
+        side = self.image_size
+        return {"image": [torch.zeros(3, side, side)], "turns": [[turn]], "masks": [torch.ones(1, side, side)]}
+
+
+def _kind(turn: Turn) -> int:
+    return _KINDS.index(turn.kind) if turn.masks and turn.kind in _KINDS else -1
+
+
+@register("method", "named_grounding")
+class NamedGrounding(_Baseline):
+    """A mask head whose token is a learned embedding of the true target's name."""
+
+    def __init__(
+        self,
+        grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
+        width: int = 128,
+        bce_weight: float = 2.0,
+        dice_weight: float = 0.5,
+    ) -> None:
+        """Wire the head.
+
+        Args:
+            grounding: builder of the mask head.
+            width: of a name's embedding.
+            bce_weight: of the binary cross-entropy.
+            dice_weight: of the Dice loss.
+        """
+        super().__init__(bce_weight, dice_weight)
+        self.names = nn.Embedding(len(NAMES), width)
+        self.grounding = grounding(language_width=width)
+        self.image_size = self.grounding.image_size
+
+    def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
+        """See the base class."""
+        squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
+        return self.grounding(self.grounding.look(squares), self.names(names), image_of)
+
+
+@register("method", "finding_unet")
+class FindingUnet(_Baseline):
+    """An smp U-Net with a channel for each of :data:`NAMES`."""
+
+    def __init__(
+        self,
+        encoder: str = "tu-efficientnet_lite0",
+        weights: str | None = None,
+        image_size: int = 256,
+        bce_weight: float = 2.0,
+        dice_weight: float = 0.5,
+    ) -> None:
+        """Build.
+
+        Args:
+            encoder: an smp encoder.
+            weights: of the encoder, as :class:`~zoo.heads.unet_grounding.UnetGrounding` takes them from a file or package.
+            image_size: side of the square that images are fitted into, a multiple of 32.
+            bce_weight: of the binary cross-entropy.
+            dice_weight: of the Dice loss.
+        """
+        import segmentation_models_pytorch as smp
+
+        from zoo.pretrained import weights_wanted
+
+        super().__init__(bce_weight, dice_weight)
+        self.unet = smp.Unet(encoder, encoder_weights=None, in_channels=3, classes=len(NAMES))
+        if weights and weights_wanted():
+            load_encoder_weights(self.unet.encoder, weights)
+        self.image_size = image_size
+
+    def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
+        """See the base class."""
+        squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
+        return self.unet(squares)[image_of, names]

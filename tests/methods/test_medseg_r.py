@@ -109,6 +109,20 @@ def test_trained_weights_hold_all_that_was_learnt(folder):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
+    from zoo.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(recipe_of(folder, "unet", 1))
+    method, data = assembly.method.eval(), assembly.data
+    batch = data.collate([data.split("train")[index] for index in (0, 2)])
+    with torch.no_grad():
+        tokens = method.tokenized(batch)
+        logits = method.context.logits(method.context.hidden(tokens["ids"], tokens["mask"], tokens["seen"]))
+        whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
+        torch.testing.assert_close(method.losses(batch)["text"], whole)
+
+
 def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
     """The same answer once written by the model, token by token, and once given to it whole."""
     from zoo.assembly import assemble

@@ -151,7 +151,7 @@ class MedSegR(ZooModule):
         return self._caches[name].take(hashes, make, self.device)
 
     def tokenized(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Ids, labels, mask (batch, positions), and row and position of each ``[SEG]`` in the answers."""
+        """Ids, labels, mask (batch, positions), and row and position of the answers' tokens and of each ``[SEG]`` in them."""
         seen = self.seen(batch["image"], batch.get("image_hash"))
         pairs = [
             self.context.sequence([(turn.question, turn.answer) for turn in turns], len(tokens))
@@ -161,12 +161,15 @@ class MedSegR(ZooModule):
         labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORED)
         lengths = torch.tensor([len(ids) for ids, _ in pairs])
         row, position = (labels == self.context.seg).nonzero(as_tuple=True)
+        told_row, told_position = (labels != IGNORED).nonzero(as_tuple=True)
         made = {
             "ids": ids,
             "labels": labels,
             "mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
             "row": row,
             "position": position,
+            "told_row": told_row,
+            "told_position": told_position,
         }
         return {"seen": seen, **{name: value.to(self.device) for name, value in made.items()}}
 
@@ -181,8 +184,10 @@ class MedSegR(ZooModule):
         tokens = {**batch, "seen": self.seen(batch["image"])} if "ids" in batch else self.tokenized(batch)
         features = self.features(batch["image"], batch.get("image_hash"))
         hidden, drawn = self(tokens, features)
-        logits = self.context.logits(hidden[:, :-1]).flatten(0, 1).float()
-        text = functional.cross_entropy(logits, tokens["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+        row, position = tokens["told_row"], tokens["told_position"]
+        # Logits over the vocabulary only where a label wants them: most of a sequence is image and question.
+        logits = self.context.logits(hidden[row, position - 1]).float()
+        text = functional.cross_entropy(logits, tokens["labels"][row, position])
         side = drawn.shape[-1]
         masks = [fitted_mask(masks, side) for masks in batch["masks"] if len(masks)]
         true = torch.cat(masks).to(drawn.device) if masks else drawn.new_zeros(0, side, side)
@@ -321,6 +326,8 @@ class MedSegR(ZooModule):
             "mask": torch.ones_like(ids),
             "row": torch.zeros(1, dtype=torch.long),
             "position": torch.full((1,), count + 90),
+            "told_row": torch.zeros(32, dtype=torch.long),
+            "told_position": torch.arange(count + 64, count + 96),
             "image": [image],
             "masks": [torch.ones(1, side, side)],
         }

@@ -18,6 +18,7 @@ from zoo.data.ivl import MARK, SUMMARY, Box, box_text
 
 PROMPT = f"Write a report for this chest radiograph. {MARK}"
 CLOSE_UP_PROMPT = f"What is seen in this close-up? {MARK}"
+LIST_PROMPT = f"Which findings are there? {MARK}"
 _OPENINGS = ("I need to analyze the {region}", "I need to examine the {region}")
 _ORDER = ("First,", "Next,")
 _UNREMARKABLE = ("No abnormality is seen here.", "This area is unremarkable.", "The {region} appears normal.")
@@ -60,9 +61,12 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
 
 
 def pairs_of(
-    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 3
+    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 2
 ) -> Iterator[tuple[dict[str, Any], Box]]:
     """Single squares of a film with what is seen in them, as records without steps: the film, then close-ups.
+
+    The film comes twice, with a report and with a bare list of its findings: a report's words are mostly wording, and a small
+    model learns to see from the list. Of a close-up it is one or the other.
 
     The film is cut by up to a twelfth at the sides, and a close-up's square is moved and scaled a little, so that a model sees
     no picture twice. Half of the close-ups show a finding, where there is one.
@@ -75,11 +79,21 @@ def pairs_of(
     left, top = (int(rng.integers(image_size - side + 1)) for _ in range(2))
     report = write_report(findings, list(SEVERITIES), rng)
     yield {"prompt": PROMPT, "response": report}, (left, top, left + side, top + side)
+    yield {"prompt": LIST_PROMPT, "response": _listed(findings)}, (left, top, left + side, top + side)
     for _ in range(close_ups):
         name = str(rng.choice(telling if rng.random() < 0.5 else present))
-        said = _statement(name, [findings[i] for i in seen[name]], rng)
+        here = [findings[i] for i in seen[name]]
         square = square_around(_jittered(record["regions"][name]["box"], rng), image_size, image_size)
-        yield {"prompt": CLOSE_UP_PROMPT, "response": said}, square
+        if rng.random() < 0.5:
+            yield {"prompt": LIST_PROMPT, "response": _listed(here)}, square
+        else:
+            yield {"prompt": CLOSE_UP_PROMPT, "response": _statement(name, here, rng)}, square
+
+
+def _listed(findings: list[Finding]) -> str:
+    """Findings as a bare list in a fixed order."""
+    order = sorted(findings, key=lambda finding: (list(SEVERITIES).index(finding.kind), finding.side))
+    return ", ".join(" ".join(part for part in (f.side, f.kind) if part) for f in order) + "." if order else "nothing."
 
 
 def _jittered(box: Box, rng: np.random.Generator) -> Box:
@@ -144,7 +158,18 @@ def _statement(region: str, findings: list[Finding], rng: np.random.Generator) -
 def words_of_traces(image_size: int) -> list[str]:
     """Every word, number and mark that a trace on images of this size can hold, for a word-level tokenizer."""
     step = max(image_size // _BOX_STEPS, 1)
-    texts = [PROMPT, CLOSE_UP_PROMPT, SUMMARY, box_text((0, 0, 1, 1)), *_ORDER, *_OPENINGS, *_UNREMARKABLE, *REGIONS]
+    texts = [
+        PROMPT,
+        CLOSE_UP_PROMPT,
+        LIST_PROMPT,
+        "nothing",
+        SUMMARY,
+        box_text((0, 0, 1, 1)),
+        *_ORDER,
+        *_OPENINGS,
+        *_UNREMARKABLE,
+        *REGIONS,
+    ]
     numbers = [str(value) for value in range(0, image_size + step, step)]
     return sorted(
         {word for text in [*texts, *numbers, *words_of_reports()] for word in re.findall(r"\w+|[^\w\s]", text)}

@@ -115,6 +115,24 @@ def test_a_trace_that_is_too_long_ends_after_a_step(decoder, mode):
     assert len(ends) == 3 and max(ends) == len(whole), "after the first step, after the second, after the report"
 
 
+@torch.no_grad()
+def test_places_in_an_image_are_the_same_with_and_without_a_cache(decoder):
+    """Greedy generation with places equals one pass over the whole sequence; a batch equals each alone."""
+    vocabulary, film = decoder.vocabulary, codes(decoder, 1)[0].tolist()
+    block = [vocabulary.begin, *film, vocabulary.end]
+    prompts = [torch.tensor([0, *block, vocabulary.separator]), torch.tensor([0, 30, *block, 31, vocabulary.begin])]
+    index = vocabulary.index_in_image(prompts[1][None])[0].tolist()
+    assert index == [-1, -1, -1, *range(16), -1, -1, -1]
+    for guidance in ("none", "normal"):
+        options = GenerationSettings(max_new_tokens=24, max_images=1, greedy=True, guidance=guidance)
+        together = generate(decoder, prompts, options)
+        assert [t.tolist() for t in together] == [generate(decoder, [p], options)[0].tolist() for p in prompts]
+    made = generate(decoder, prompts[1:], GenerationSettings(max_new_tokens=16, max_images=1, greedy=True))[0]
+    for position in range(len(prompts[1]), len(made)):
+        logits = decoder(made[None, :position])[0, -1][vocabulary.image_ids]
+        assert int(vocabulary.image_ids[logits.argmax()]) == int(made[position])
+
+
 def test_streaming_gives_text_as_it_comes_and_whole_images(decoder):
     vocabulary = decoder.vocabulary
     prompt = torch.tensor([vocabulary.start, *decoder.text.encode("Write"), vocabulary.separator, vocabulary.begin])
@@ -216,5 +234,5 @@ def test_lora_is_on_query_key_and_value_and_leaves_the_base_as_it_was(decoder):
         "k_proj",
         "v_proj",
     }
-    assert all("lora_" in name or name.startswith("decoder.auxiliary") for name in trained)
+    assert all("lora_" in name or name.startswith(("decoder.auxiliary", "decoder.places")) for name in trained)
     assert before() == decoder.fingerprint()

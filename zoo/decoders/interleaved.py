@@ -72,6 +72,12 @@ class ImageVocabulary:
         """Ids of image tokens to codebook indices; -1 for others, ``IGNORED`` labels included."""
         return self.code_of.to(ids.device)[ids.clamp(min=0)].masked_fill(ids < 0, -1)
 
+    def index_in_image(self, ids: torch.Tensor) -> torch.Tensor:
+        """Which code of its image each id (batch, positions) is, from 0; -1 where it is none."""
+        order = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        begun = torch.where(ids == self.begin, order, -1).cummax(dim=1).values
+        return torch.where(self.is_image(ids) & (begun >= 0), order - begun - 1, -1)
+
     def check(self, ids: torch.Tensor, codes_an_image: int) -> None:
         """Check one sequence (positions): every image begins, is whole, and ends.
 
@@ -117,6 +123,7 @@ class InterleavedDecoder(nn.Module):
         vq_config: Any = config.vq_config
         self.language.model.vqmodel = VQImage.from_config(vq_config)
         self.auxiliary = nn.Linear(config.hidden_size, vq_config.embed_dim)
+        self.places: nn.Embedding | None = None  # see SmallInterleaved; Anole and Chameleon have none
 
     @classmethod
     def from_official(cls, folder: str | Path) -> "InterleavedDecoder":
@@ -156,9 +163,19 @@ class InterleavedDecoder(nn.Module):
         codes = self.tokenizer.tokens(images)
         return self.vocabulary.image_ids.to(codes.device)[codes]
 
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor | None = None, **cache: Any) -> Any:
-        """Transformers' output for ids (batch, positions); ``last_hidden_state`` is after the final norm."""
-        return self.language.model(input_ids=ids, attention_mask=mask, **cache)
+    def hidden(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, *, seen: torch.Tensor | None = None, **cache: Any
+    ) -> Any:
+        """Transformers' output for ids (batch, positions); ``last_hidden_state`` is after the final norm.
+
+        With a cache, ``seen`` are all ids so far, of which ``ids`` are the last.
+        """
+        if self.places is None:
+            return self.language.model(input_ids=ids, attention_mask=mask, **cache)
+        index = self.vocabulary.index_in_image(ids if seen is None else seen)[:, -ids.shape[1] :]
+        place = self.places(index.clamp(0, self.codes_an_image - 1)) * (index >= 0)[..., None]
+        embedded = self.language.model.get_input_embeddings()(ids) + place
+        return self.language.model(inputs_embeds=embedded, attention_mask=mask, **cache)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (batch, positions, vocabulary), image tokens not masked."""

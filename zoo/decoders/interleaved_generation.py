@@ -181,12 +181,12 @@ def _advance(
     if missing:
         raise ValueError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
     ids, mask = _prefix(states, vocabulary, rows, others)
-    prompt_length = ids.shape[1]
+    prompt_length, seen = ids.shape[1], ids
     generators = [torch.Generator().manual_seed(settings.seed + index) for index in range(len(states))]
     cache = Cache(layer_class_to_replicate=_GrowingLayer)
     for _ in range(settings.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = decoder.hidden(ids, mask, cache=cache, position_ids=positions, use_cache=True)
+        output = decoder.hidden(ids, mask, seen=seen, cache=cache, position_ids=positions, use_cache=True)
         logits = decoder.language.lm_head(output.last_hidden_state[:, -1]).float().view(len(states), len(rows), -1)
         tokens = [
             None if state.done else _next(state, sample, decoder, settings, generator)
@@ -200,6 +200,7 @@ def _advance(
             return
         following = torch.tensor([vocabulary.pad if token is None else token for token in tokens])
         ids = following.repeat_interleave(len(rows))[:, None]
+        seen = torch.cat([seen, ids], dim=1)
         mask = _seen(mask, states, tokens, vocabulary, rows, prompt_length)
 
 

@@ -54,7 +54,11 @@ def word_tokenizer(names: dict[str, int], words: list[str]) -> PreTrainedTokeniz
 
 @register("decoder", "small_interleaved")
 class SmallInterleaved(InterleavedDecoder):
-    """A small Chameleon-shaped model with random weights and a word-level tokenizer."""
+    """A small Chameleon-shaped model with random weights and a word-level tokenizer.
+
+    Unlike Chameleon it adds a learned embedding of its place in the image to each code (ours): rotary positions leave no trace
+    in the values, so where a code stands must be found out by attention, for which a small model on few films is too small.
+    """
 
     def __init__(
         self,
@@ -94,6 +98,8 @@ class SmallInterleaved(InterleavedDecoder):
                 "tie_word_embeddings": False,
             }
         )
+        self.places = nn.Embedding(self.codes_an_image, width)
+        nn.init.normal_(self.places.weight, std=0.02)
         self.text = word_tokenizer(names, words)
 
 

@@ -49,10 +49,9 @@ class ChestDrrIvl(TraceData):
             size: training traces; a tenth as many (at least 64) each for validation and test.
             image_size: side of the films in pixels; close-ups are cut from them at this resolution.
             style: of the film.
-            pairs: in place of each trace, single pictures with what is seen in them: the film, shifted a little, with a report,
-                and close-ups with statements. What a base model is trained on.
-            variants: traces a training case, of other regions and wording; with ``pairs``, films a training case, each with
-                three close-ups.
+            pairs: in place of each trace, a film cut a little and a close-up, each with a list of its findings. What a base model
+                is trained on.
+            variants: traces a training case, of other regions and wording, or pairs.
             batch_size: traces a step.
             eval_batch_size: reports generated at a time.
             workers: loader processes.

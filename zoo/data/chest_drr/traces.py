@@ -61,15 +61,13 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
 
 
 def pairs_of(
-    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 2
+    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 1
 ) -> Iterator[tuple[dict[str, Any], Box]]:
-    """Single squares of a film with what is seen in them, as records without steps: the film, then close-ups.
+    """Single squares of a film with a bare list of what is seen in them, as records without steps: the film, then close-ups.
 
-    The film comes twice, with a report and with a bare list of its findings: a report's words are mostly wording, and a small
-    model learns to see from the list. Of a close-up it is one or the other.
-
-    The film is cut by up to a twelfth at the sides, and a close-up's square is moved and scaled a little, so that a model sees
-    no picture twice. Half of the close-ups show a finding, where there is one.
+    A report's words are mostly wording; from the list a small model learns to see. The film is cut by up to a twelfth at the
+    sides, and a close-up's square is moved and scaled a little, so that a model sees few pictures twice. Half of the close-ups
+    show a finding, where there is one.
     """
     findings = findings_of(record)
     seen = _seen_in(record, findings)
@@ -77,17 +75,12 @@ def pairs_of(
     telling = [name for name in present if seen[name]] or present
     side = round(image_size * rng.uniform(1 - 1 / 12, 1))
     left, top = (int(rng.integers(image_size - side + 1)) for _ in range(2))
-    report = write_report(findings, list(SEVERITIES), rng)
-    yield {"prompt": PROMPT, "response": report}, (left, top, left + side, top + side)
     yield {"prompt": LIST_PROMPT, "response": _listed(findings)}, (left, top, left + side, top + side)
     for _ in range(close_ups):
         name = str(rng.choice(telling if rng.random() < 0.5 else present))
-        here = [findings[i] for i in seen[name]]
         square = square_around(_jittered(record["regions"][name]["box"], rng), image_size, image_size)
-        if rng.random() < 0.5:
-            yield {"prompt": LIST_PROMPT, "response": _listed(here)}, square
-        else:
-            yield {"prompt": CLOSE_UP_PROMPT, "response": _statement(name, here, rng)}, square
+        here = [findings[i] for i in seen[name]]
+        yield {"prompt": CLOSE_UP_PROMPT, "response": _listed(here)}, square
 
 
 def _listed(findings: list[Finding]) -> str:

@@ -167,6 +167,8 @@ def test_rendered_traces_are_true_to_their_cases(traces):
     assert len(records) == 32 and len({step.region for record in records for step in record.steps}) >= 12
     for record in records:
         assert stated_findings(record.report) == set(record.findings)
+        impression = record.report.removeprefix("Impression:").split(" Findings:")[0]
+        assert stated_findings(impression) == set(record.findings)
         for step in record.steps:
             true = record.regions[step.region]
             assert step.box[0] <= true[0] and step.box[1] <= true[1] and step.box[2] >= true[2]
@@ -184,10 +186,10 @@ def test_pairs_list_what_their_picture_shows():
     films = [record for record in pairs if record.prompt.startswith("Which")]
     assert len(pairs) == 2 * len(films) == 2 * 64 and all(record.steps == [] for record in pairs)
     for index, record in enumerate(pairs):
-        listed = stated_findings(record.report.replace(",", "."))
+        listed = stated_findings(record.report)
         truth = set(traces[index // 2].findings)
         assert listed == truth if record in films else listed <= truth
-        assert set(record.report.replace(".", " .").replace(",", " ,").split()) <= words
+        assert set(record.report.replace(".", " .").replace(";", " ;").split()) <= words
         with Image.open(record.images[0]) as picture:
             assert picture.width == picture.height <= 64
 

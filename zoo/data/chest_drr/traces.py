@@ -19,6 +19,8 @@ from zoo.data.ivl import MARK, SUMMARY, Box, box_text
 PROMPT = f"Write a report for this chest radiograph. {MARK}"
 CLOSE_UP_PROMPT = f"What is seen in this close-up? {MARK}"
 LIST_PROMPT = f"Which findings are there? {MARK}"
+IMPRESSION, FINDINGS = "Impression:", "Findings:"
+"""A report opens with the bare list of its findings, and then words them."""
 _OPENINGS = ("I need to analyze the {region}", "I need to examine the {region}")
 _ORDER = ("First,", "Next,")
 _UNREMARKABLE = ("No abnormality is seen here.", "This area is unremarkable.", "The {region} appears normal.")
@@ -50,7 +52,7 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
     for position, (name, box) in enumerate(zip(chosen, boxes, strict=True)):
         opening = f"{_ORDER[min(position, 1)]} {rng.choice(_OPENINGS).format(region=name)}"
         said.append(f"{opening} {MARK} {box_text(box)} {_statement(name, [findings[i] for i in seen[name]], rng)}")
-    report = write_report(findings, list(SEVERITIES), rng)
+    report = f"{IMPRESSION} {_listed(findings)} {FINDINGS} {write_report(findings, list(SEVERITIES), rng)}"
     return {
         "prompt": PROMPT,
         "response": " ".join([*said, SUMMARY, report]),
@@ -86,7 +88,8 @@ def pairs_of(
 def _listed(findings: list[Finding]) -> str:
     """Findings as a bare list in a fixed order."""
     order = sorted(findings, key=lambda finding: (list(SEVERITIES).index(finding.kind), finding.side))
-    return ", ".join(" ".join(part for part in (f.side, f.kind) if part) for f in order) + "." if order else "nothing."
+    said = "; ".join(" ".join(part for part in (f.side, f.kind) if part) for f in order)
+    return f"{said or 'no abnormality'}."
 
 
 def _jittered(box: Box, rng: np.random.Generator) -> Box:
@@ -155,7 +158,9 @@ def words_of_traces(image_size: int) -> list[str]:
         PROMPT,
         CLOSE_UP_PROMPT,
         LIST_PROMPT,
-        "nothing",
+        IMPRESSION,
+        FINDINGS,
+        "no abnormality;",
         SUMMARY,
         box_text((0, 0, 1, 1)),
         *_ORDER,

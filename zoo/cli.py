@@ -138,7 +138,8 @@ def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of 
             for problem in problems:
                 errors.print(problem, markup=False, highlight=False, soft_wrap=True)
             steps = sum(len(record.steps) for record in records)
-            console.print(f"{file}: {len(records)} records with {steps} steps are fine, {len(problems)} are not")
+            said = f"{file}: {len(records)} records with {steps} steps are fine, {len(problems)} are not"
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
             found += len(problems)
     if found:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.images import ImageError, image_size
+from zoo.data.json_lines import numbered_lines
 
 MARK = "<image>"
 SUMMARY = "Summarizing the previous analysis, I will generate the following report:"
@@ -67,7 +68,7 @@ def read_records(path: Path) -> list[IvlRecord]:
     Raises:
         RecordError: naming the first line that does not keep to the form.
     """
-    return [record for _, record in _numbered(path)]
+    return [_parse(path, number, line) for number, line in _lines(path)]
 
 
 def problems_in(path: Path) -> tuple[list[IvlRecord], list[str]]:
@@ -106,18 +107,10 @@ def check_images(record: IvlRecord, path: Path) -> None:
             )
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, IvlRecord]]:
-    for number, line in _lines(path):
-        yield number, _parse(path, number, line)
-
-
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise RecordError(f"{path}: there is no such file")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), ""), start=1):
-            if line.strip():
-                yield number, line
+    return numbered_lines(path, _MAX_LINE)
 
 
 def _parse(path: Path, number: int, line: str) -> IvlRecord:

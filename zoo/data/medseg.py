@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.images import ImageError, image_size
+from zoo.data.json_lines import numbered_lines
 from zoo.data.masks import RunLength
 
 SEG = "[SEG]"
@@ -82,10 +83,7 @@ def read_conversations(path: Path) -> list[Conversation]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise QuestionError(f"{path}: there is no such file")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), ""), start=1):
-            if line.strip():
-                yield number, line
+    return numbered_lines(path, _MAX_LINE)
 
 
 def _parse(path: Path, number: int, line: str) -> Conversation:

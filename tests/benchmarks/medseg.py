@@ -72,7 +72,7 @@ def generation(model: MedSegR) -> None:
     """An answer whose mask tokens are kept on the way, against generating and then running the whole sequence again."""
     model.eval()
     image = torch.rand(1, 256, 256)
-    context, seen = model.context, model.seen([image])
+    context, seen = model.context, model.seen([image], model.features([image]))
     prompt = context.sequence([("Which region would explain the blunted angle?", None)], len(seen[0]))[0]
     script: list[int] = []
 

@@ -52,9 +52,13 @@ def test_a_question_cannot_act_as_special_tokens(context):
     assert ids.count(context.stop) == plain.count(context.stop) and set(labels) == {-100}
 
 
+def seen_in(context: GlobalContext, *seeds: int) -> list[torch.Tensor]:
+    return [context.project(tokens) for tokens in context.look([image(seed) for seed in seeds])]
+
+
 @torch.no_grad()
 def test_a_batch_gives_what_each_gives_alone(context):
-    seen = context.look([image(0), image(1)])
+    seen = seen_in(context, 0, 1)
     pairs = [context.sequence(TURNS[:1], len(seen[0]))[0], context.sequence(TURNS, len(seen[1]))[0]]
     length = max(map(len, pairs))
     ids = torch.tensor([row + [context.stop] * (length - len(row)) for row in pairs])
@@ -68,7 +72,7 @@ def test_a_batch_gives_what_each_gives_alone(context):
 @torch.no_grad()
 def test_cached_generation_has_the_hidden_states_of_the_whole_sequence(context, monkeypatch):
     """The model is made to write [SEG] twice; each state equals that of a pass over everything."""
-    seen = context.look([image(0), image(1)])
+    seen = seen_in(context, 0, 1)
     prompts = [context.sequence([(question, None)], len(seen[0]))[0] for question, _ in TURNS]
     script = iter([5, context.seg, 7, context.seg, 9, context.stop])
     monkeypatch.setattr(context, "_likeliest", lambda state: torch.full((2,), next(script)))
@@ -81,7 +85,7 @@ def test_cached_generation_has_the_hidden_states_of_the_whole_sequence(context, 
 
 
 def test_an_answer_that_never_ends_is_cut_and_says_so(context, monkeypatch):
-    seen = context.look([image()])
+    seen = seen_in(context, 0)
     prompt = context.sequence([("Where?", None)], len(seen[0]))[0]
     monkeypatch.setattr(context, "_likeliest", lambda state: torch.full((1,), context.seg))
     (answer,) = context.answer([prompt], seen, max_new_tokens=5)

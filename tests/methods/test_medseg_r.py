@@ -25,6 +25,7 @@ data: {{name: medseg_files, train: {folder}/data.jsonl, val: {folder}/data.jsonl
 method:
   name: medseg_r
   lora_rank: 4
+  shared_tokens: {shared}
   max_new_tokens: 40
   context:
     name: global_context
@@ -72,7 +73,8 @@ def folder(tmp_path_factory):
 
 def recipe_of(folder, head: str, epochs: int):
     path = folder / f"{head}.yaml"
-    path.write_text(RECIPE.format(folder=folder, grounding=HEADS[head].format(folder=folder), epochs=epochs))
+    grounding, shared = HEADS[head].format(folder=folder), str(head == "unet").lower()
+    path.write_text(RECIPE.format(folder=folder, grounding=grounding, shared=shared, epochs=epochs))
     return read_recipe(path)
 
 
@@ -117,10 +119,19 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
     method, data = assembly.method.eval(), assembly.data
     batch = data.collate([data.split("train")[index] for index in (0, 2)])
     with torch.no_grad():
-        tokens = method.tokenized(batch)
-        logits = method.context.logits(method.context.hidden(tokens["ids"], tokens["mask"], tokens["seen"]))
+        seen = method.seen(batch["image"], method.features(batch["image"]))
+        tokens = method.tokenized(batch["turns"], seen)
+        logits = method.context.logits(method.context.hidden(tokens["ids"], tokens["mask"], seen))
         whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
         torch.testing.assert_close(method.losses(batch)["text"], whole)
+
+
+def test_shared_tokens_let_answers_train_the_encoder_of_the_mask_head(folder):
+    from zoo.assembly import assemble
+
+    method = assemble(recipe_of(folder, "unet", 1)).method
+    method.losses(method.example_batch())["text"].backward()
+    assert all(parameter.grad.any() for parameter in list(method.grounding.encoder.parameters())[:2])
 
 
 def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
@@ -138,11 +149,12 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
     answered, masks = method.ask([sample["image"]], [[("Segment.", None)]])[0]
     assert answered.text == "On the left [SEG]." and masks.shape == (1, 32, 32)
     with torch.no_grad():
-        batch = method.tokenized({"image": [sample["image"]], "turns": [sample["turns"]]})
-        _, drawn = method(batch, method.features([sample["image"]]))
+        features = method.features([sample["image"]])
+        seen = method.seen([sample["image"]], features)
+        _, drawn = method(method.tokenized([sample["turns"]], seen), seen, features)
     torch.testing.assert_close((unfitted(drawn, (32, 32)) > 0).float(), masks)
     several = replace(sample["turns"][0], question="And?")
-    both = method.tokenized({"image": [sample["image"]], "turns": [(sample["turns"][0], several)]})
+    both = method.tokenized([(sample["turns"][0], several)], seen)
     assert both["row"].tolist() == [0, 0] and both["position"][0] < both["position"][1]
 
 

@@ -18,7 +18,7 @@ from zoo.data.ivl import IvlRecord, read_records
 from zoo.data.ivl_traces import TraceData
 from zoo.registry import Supplied, register
 
-TRACES_VERSION = 1
+TRACES_VERSION = 2
 """Raised whenever the same case gives another trace."""
 
 

@@ -65,9 +65,9 @@ class GlobalContext(nn.Module):
     def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Images (1 or 3, height, width) in [0, 1] to image tokens (tokens, own width) each; frozen, so cacheable."""
 
-    def project(self, seen: torch.Tensor) -> torch.Tensor:
-        """Image tokens (all, own width) to the language model's (all, width); as they are where the model has done so."""
-        return seen
+    def project(self, looked: torch.Tensor) -> torch.Tensor:
+        """Image tokens (tokens, own width) to the language model's (tokens, width); as they are where it has done so itself."""
+        return looked
 
     def vision_fingerprint(self) -> str:
         """Decides the result of :meth:`look`."""
@@ -82,7 +82,7 @@ class GlobalContext(nn.Module):
         return positions.amax(dim=-1, keepdim=True) + 1
 
     def hidden(self, ids: torch.Tensor, mask: torch.Tensor, seen: Sequence[torch.Tensor], **cache: Any) -> torch.Tensor:
-        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen``, in order."""
+        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen`` (projected), in order."""
         embedded = self.embed(ids, seen)
         positions = self.positions(ids, mask)
         return self.language(
@@ -90,10 +90,9 @@ class GlobalContext(nn.Module):
         ).last_hidden_state
 
     def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Embeddings of ids, image tokens in their places."""
+        """Embeddings of ids, projected image tokens (tokens, width) in their places."""
         embedded = self.whole.get_input_embeddings()(ids)
-        tokens = self.project(torch.cat(list(seen)).to(embedded.dtype))
-        return embedded.masked_scatter((ids == self.image)[..., None], tokens.to(embedded.dtype))
+        return embedded.masked_scatter((ids == self.image)[..., None], torch.cat(list(seen)).to(embedded.dtype))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits over the vocabulary."""
@@ -257,9 +256,9 @@ class CausalContext(GlobalContext):
         """See :class:`GlobalContext`."""
         return list(self.vision(torch.stack([fitted(image, self.vision.image_size) for image in images])))
 
-    def project(self, seen: torch.Tensor) -> torch.Tensor:
+    def project(self, looked: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""
-        return self.projector(seen)
+        return self.projector(looked)
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""

@@ -71,7 +71,7 @@ class UnetGrounding(PixelGrounding):
             nn.init.zeros_(film.weight)  # type: ignore[arg-type]
             nn.init.zeros_(film.bias)  # type: ignore[arg-type]
         self.pixel = nn.Linear(prompt_width, channels[-1] + 1)
-        self.image_size, self.cacheable = image_size, freeze_encoder
+        self.image_size, self.feature_width, self.cacheable = image_size, widths[-1], freeze_encoder
         if freeze_encoder:
             self.encoder.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)

@@ -6,6 +6,7 @@ What the modules are made of is reconstructed.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
@@ -64,6 +66,7 @@ class MedSegR(ZooModule):
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
         train_vocabulary: Literal["new", "all"] = "new",
+        shared_tokens: bool = False,
         max_new_tokens: int = 96,
         cache_limit_gb: float = 20.0,
     ) -> None:
@@ -79,6 +82,8 @@ class MedSegR(ZooModule):
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             train_vocabulary: train the embeddings and output rows of new tokens only, or of all tokens (LISA's way).
+            shared_tokens: add the mask head's coarsest features, projected, to the language model's image tokens, so that
+                what is learnt from masks tells it what is there (ours).
             max_new_tokens: most tokens of an answer.
             cache_limit_gb: of frozen image embeddings kept on disk; 0 for none.
         """
@@ -87,6 +92,7 @@ class MedSegR(ZooModule):
         self.grounding = grounding(language_width=context.width)
         self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
+        self.shared = _projector(self.grounding.feature_width, context.width) if shared_tokens else None
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
@@ -121,13 +127,21 @@ class MedSegR(ZooModule):
             for key, value in batch.items()
         }
 
-    def seen(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> list[torch.Tensor]:
-        """What the language model sees of images: tokens (tokens, width) each."""
+    def seen(
+        self, images: Sequence[torch.Tensor], features: Features, hashes: Sequence[str] | None = None
+    ) -> list[torch.Tensor]:
+        """Image tokens (tokens, width) of each image for the language model; ``features`` are the mask head's."""
 
         def make(indices: list[int]) -> list[list[torch.Tensor]]:
             return [[tokens] for tokens in self.context.look([images[index] for index in indices])]
 
-        return [parts[0] for parts in self._cached("seen", make, len(images), hashes)]
+        looked = torch.stack([parts[0] for parts in self._cached("seen", make, len(images), hashes)])
+        tokens = self.context.project(looked)
+        if self.shared is None:
+            return list(tokens)
+        side = math.isqrt(tokens.shape[1])
+        own = functional.adaptive_avg_pool2d(features[-1], side).flatten(2).transpose(1, 2)
+        return list(tokens + self.shared(own))
 
     def features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
         """What the mask head sees of images."""
@@ -150,12 +164,11 @@ class MedSegR(ZooModule):
             return make(list(range(count)))
         return self._caches[name].take(hashes, make, self.device)
 
-    def tokenized(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def tokenized(self, turns: Sequence[Sequence[Turn]], seen: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Ids, labels, mask (batch, positions), and row and position of the answers' tokens and of each ``[SEG]`` in them."""
-        seen = self.seen(batch["image"], batch.get("image_hash"))
         pairs = [
-            self.context.sequence([(turn.question, turn.answer) for turn in turns], len(tokens))
-            for turns, tokens in zip(batch["turns"], seen, strict=True)
+            self.context.sequence([(turn.question, turn.answer) for turn in said], len(tokens))
+            for said, tokens in zip(turns, seen, strict=True)
         ]
         ids = pad_sequence([torch.tensor(ids) for ids, _ in pairs], batch_first=True, padding_value=self.context.stop)
         labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORED)
@@ -171,19 +184,22 @@ class MedSegR(ZooModule):
             "told_row": told_row,
             "told_position": told_position,
         }
-        return {"seen": seen, **{name: value.to(self.device) for name, value in made.items()}}
+        return {name: value.to(self.device) for name, value in made.items()}
 
-    def forward(self, batch: dict[str, Any], features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (batch, positions, width) and mask logits (n, side, side) of a tokenized batch."""
-        hidden = self.context.hidden(batch["ids"], batch["mask"], batch["seen"])
-        tokens = hidden[batch["row"], batch["position"]]
-        return hidden, self.grounding(features, tokens, batch["row"])
+    def forward(
+        self, tokens: dict[str, torch.Tensor], seen: Sequence[torch.Tensor], features: Features
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (batch, positions, width) and mask logits (n, side, side) of what :meth:`tokenized` gives."""
+        hidden = self.context.hidden(tokens["ids"], tokens["mask"], seen)
+        return hidden, self.grounding(features, hidden[tokens["row"], tokens["position"]], tokens["row"])
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The three losses of a batch, unweighted."""
-        tokens = {**batch, "seen": self.seen(batch["image"])} if "ids" in batch else self.tokenized(batch)
-        features = self.features(batch["image"], batch.get("image_hash"))
-        hidden, drawn = self(tokens, features)
+        hashes = batch.get("image_hash")
+        features = self.features(batch["image"], hashes)
+        seen = self.seen(batch["image"], features, hashes)
+        tokens = batch if "ids" in batch else self.tokenized(batch["turns"], seen)
+        hidden, drawn = self(tokens, seen, features)
         row, position = tokens["told_row"], tokens["told_position"]
         # Logits over the vocabulary only where a label wants them: most of a sequence is image and question.
         logits = self.context.logits(hidden[row, position - 1]).float()
@@ -226,7 +242,8 @@ class MedSegR(ZooModule):
             For each the answer, and a mask of 0 and 1 (n, height, width) for each of its ``[SEG]``.
         """
         placed = [image.to(self.device) for image in images]
-        seen = self.seen(placed)
+        features = self.features(placed)
+        seen = self.seen(placed, features)
         prompts = [
             self.context.sequence(said, len(tokens))[0] for said, tokens in zip(conversations, seen, strict=True)
         ]
@@ -234,7 +251,7 @@ class MedSegR(ZooModule):
         owner = torch.tensor([i for i, a in enumerate(answers) for _ in a.tokens], dtype=torch.long, device=self.device)
         if not len(owner):
             return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
-        drawn = self.grounding(self.features(placed), torch.cat([answer.tokens for answer in answers]), owner)
+        drawn = self.grounding(features, torch.cat([answer.tokens for answer in answers]), owner)
         return [
             (answer, (unfitted(drawn[owner == index], image.shape[-2:]) > 0).float().cpu())
             for index, (answer, image) in enumerate(zip(answers, images, strict=True))
@@ -331,6 +348,11 @@ class MedSegR(ZooModule):
             "image": [image],
             "masks": [torch.ones(1, side, side)],
         }
+
+
+def _projector(width: int, out: int) -> nn.Sequential:
+    """LLaVA-1.5's: Linear, GELU, Linear."""
+    return nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
 
 
 def _giou_of(kind: int, outputs: Outputs) -> float:

@@ -20,7 +20,7 @@ PROMPT = f"Write a report for this chest radiograph. {MARK}"
 CLOSE_UP_PROMPT = f"What is seen in this close-up? {MARK}"
 LIST_PROMPT = f"Which findings are there? {MARK}"
 IMPRESSION, FINDINGS = "Impression:", "Findings:"
-"""A report opens with the bare list of its findings, and then words them."""
+"""A report opens with the bare list of its findings, a step's statement with that of its region's; both then word them."""
 _OPENINGS = ("I need to analyze the {region}", "I need to examine the {region}")
 _ORDER = ("First,", "Next,")
 _UNREMARKABLE = ("No abnormality is seen here.", "This area is unremarkable.", "The {region} appears normal.")
@@ -146,9 +146,9 @@ def _rounded(box: Box, image_size: int) -> Box:
 
 
 def _statement(region: str, findings: list[Finding], rng: np.random.Generator) -> str:
-    if not findings:
-        return str(rng.choice(_UNREMARKABLE)).format(region=region)
-    return " ".join(describe(finding, rng) for finding in findings)
+    unremarkable = str(rng.choice(_UNREMARKABLE)).format(region=region)
+    worded = " ".join(describe(finding, rng) for finding in findings) or unremarkable
+    return f"{FINDINGS} {_listed(findings)} {worded}"
 
 
 def words_of_traces(image_size: int) -> list[str]:

@@ -16,15 +16,16 @@ from zoo.registry import KINDS, registry
 ROOT = Path(__file__).parent.parent
 
 
-def table(name: str) -> str:
-    """A comparison's table from ``docs/tables/NAME.json``."""
+def table(wanted: str) -> str:
+    """A comparison's table from ``docs/tables/NAME.json``: "NAME", or "NAME metric metric..." for some of its metrics."""
+    name, *metrics = wanted.split()
     content = json.loads((ROOT / "docs" / "tables" / f"{name}.json").read_text(encoding="utf-8"))
     rows = [
         Row(
             row["recipe"],
             row["setting"],
             row["seeds"],
-            {key: Measured(**value) for key, value in row["metrics"].items()},
+            {key: Measured(**row["metrics"][key]) for key in metrics or row["metrics"] if key in row["metrics"]},
         )
         for row in content
     ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
@@ -116,6 +117,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def _cell(measured: Measured) -> str:
+    if isnan(measured.value):  # nothing to measure it on
+        return ""
     return f"{100 * measured.value:.1f} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
 
 

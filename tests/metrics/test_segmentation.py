@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zoo.data.medseg import Target
 from zoo.metrics.answers import answer_row
-from zoo.metrics.segmentation import ciou, dice, giou, question_row
+from zoo.metrics.segmentation import TARGETS, ciou, dice, giou, giou_by_target, question_row, target_index
 
 
 def block(left: int, width: int, side: int = 10) -> torch.Tensor:
@@ -43,6 +43,18 @@ def test_absent_targets_count_1_if_no_pixel_is_drawn():
     assert question_row(torch.zeros(1, 10, 10), NONE)[0] == 1.0
     assert question_row(block(0, 1)[None], NONE)[:2] == [0.0, 0.0]
     assert math.isnan(giou(torch.zeros(0, 4))) and ciou(torch.tensor([[1.0, 1.0, 0.0, 0.0]])) == 1.0
+
+
+def test_giou_is_split_by_what_questions_are_about():
+    about = [(Target("mass", "left"),), (Target("mass"), Target("mass")), (Target("carina"),), (), (Target(), Target())]
+    targets = [target_index(targets) for targets in [*about, (Target("mass"), Target("nodule"))]]
+    assert targets == [TARGETS.index("mass"), TARGETS.index("mass"), TARGETS.index("region"), -1, -1, -1]
+    areas = torch.tensor([[value, value, 0.0, 0.0] for value in (0.5, 1.0, 0.3, 0.9, 0.9, 0.9)])
+    measured = {
+        name: metric({"areas": areas, "target": torch.tensor(targets)}) for name, metric in giou_by_target().items()
+    }
+    assert measured["giou_mass"] == 0.75 and measured["giou_region"] == pytest.approx(0.3)
+    assert math.isnan(measured["giou_pleural_effusion"])
 
 
 @given(st.integers(0, 8), st.integers(1, 9), st.integers(0, 8), st.integers(1, 9))

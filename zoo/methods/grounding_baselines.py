@@ -19,7 +19,7 @@ from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import load_encoder_weights
 from zoo.methods.base import Metric, Outputs, ZooModule
-from zoo.metrics.segmentation import ciou, dice, giou, question_row
+from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
 from zoo.registry import Slot, register
 
 NAMES = (*(" ".join(part for part in (side, kind) if part) for kind, side in LABELS), *REGIONS)
@@ -90,17 +90,18 @@ class _Baseline(ZooModule):
         """A row a question; those without targets are marked by the kind -1."""
         names, owners, masks = self._asked(batch)
         drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
-        rows, kinds, start = [], [], 0
+        rows, kinds, targets, start = [], [], [], 0
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
             end = start + len(turn.masks)
             made = (unfitted(drawn[start:end], image.shape[-2:]) > 0).float().cpu()
             rows.append(question_row(made, torch.stack(masks[start:end]) if end > start else made))
             kinds.append(_kind(turn))
+            targets.append(target_index(turn.targets))
             start = end
-        return {"areas": torch.tensor(rows), "kind": torch.tensor(kinds)}
+        return {"areas": torch.tensor(rows), "kind": torch.tensor(kinds), "target": torch.tensor(targets)}
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU by kind of question, cIoU and Dice, over questions with targets."""
+        """GIoU by kind of question and by target, cIoU and Dice, over questions with targets."""
 
         def asked(outputs: Outputs, kind: int | None = None) -> torch.Tensor:
             chosen = outputs["kind"] >= 0 if kind is None else outputs["kind"] == kind
@@ -113,6 +114,7 @@ class _Baseline(ZooModule):
             **{f"giou_{name}": of(index) for index, name in enumerate(_KINDS)},
             "ciou": lambda o: ciou(asked(o)),
             "dice": lambda o: dice(asked(o)),
+            **giou_by_target(),
         }
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.metrics.answers import PARTS, answer_row
-from zoo.metrics.segmentation import ciou, dice, giou, question_row
+from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
@@ -276,17 +276,19 @@ class MedSegR(ZooModule):
             "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
             "seg": torch.tensor([[len(true) - len(drawn), len(true)] for (_, true), (_, drawn) in rows]),
             "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
+            "target": torch.tensor([target_index(turn.targets) for (turn, _), _ in rows]),
             "ended": torch.tensor([float(answer.ended) for _, (answer, _) in rows]),
         }
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU (whole and by kind), cIoU, Dice, absent targets recognised, right answers, wrong numbers of ``[SEG]``."""
+        """GIoU (whole, by kind of question, by target), cIoU, Dice, absent targets recognised, right answers, wrong numbers of ``[SEG]``."""
         measured: dict[str, Metric] = {
             "giou": lambda o: giou(o["areas"]),
             **{f"giou_{kind}": partial(_giou_of, index) for index, kind in enumerate(KINDS[:3])},
             "absent_recognised": partial(_giou_of, KINDS.index("absent")),
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
+            **giou_by_target(),
             **{f"{part}_accuracy": partial(_share_right, column) for column, part in enumerate(PARTS)},
             "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
             "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),

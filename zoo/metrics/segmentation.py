@@ -4,8 +4,16 @@ gIoU is the mean of the questions' IoU and cIoU the sum of intersections over th
 2308.00692); a question about something absent counts 1 if no pixel is drawn, else 0.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 
+from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.medseg import Target
+
+TARGETS = (*SEVERITIES, "region")
+"""What a question can be about: a finding of chest_drr, or anything else that has a name."""
 AREAS = ("iou", "dice", "intersection", "union")
 """Columns of :func:`question_row`."""
 
@@ -36,6 +44,24 @@ def _areas(predicted: torch.Tensor, true: torch.Tensor) -> tuple[float, float, f
     intersection = float((predicted * true).sum())
     total = float(predicted.sum() + true.sum())
     return intersection, total - intersection, total
+
+
+def target_index(targets: Sequence[Target]) -> int:
+    """What a question is about, as index in :data:`TARGETS`; -1 for targets of several kinds, without a name, or none."""
+    findings = {target.finding for target in targets}
+    if len(findings) != 1 or findings == {""}:
+        return -1
+    (finding,) = findings
+    return TARGETS.index(finding) if finding in TARGETS else TARGETS.index("region")
+
+
+def giou_by_target() -> dict[str, Callable[[dict[str, torch.Tensor]], float]]:
+    """GIoU of the questions about each of :data:`TARGETS`; the outputs hold ``areas`` and ``target``."""
+
+    def of(outputs: dict[str, torch.Tensor], index: int) -> float:
+        return giou(outputs["areas"][outputs["target"] == index])
+
+    return {f"giou_{name.replace(' ', '_')}": partial(of, index=index) for index, name in enumerate(TARGETS)}
 
 
 def giou(rows: torch.Tensor) -> float:

@@ -1,6 +1,7 @@
 """Interleaved records: the reader, its errors, the rendered traces, the token cache."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from zoo.data.chest_drr_ivl import ChestDrrIvl
 from zoo.data.close_up import close_up, square_around
 from zoo.data.ivl import RecordError, box_text, parse_response, problems_in, read_records
 from zoo.data.ivl_traces import IvlJsonl, TokenTraces
+from zoo.data.module import ResumableSampler
 
 RESPONSE = (
     "First, I need to analyze the right lung <image> The bounding box of this area is [2, 4, 20, 30] . Clear. "
@@ -173,15 +175,23 @@ def test_rendered_traces_are_true_to_their_cases(traces):
             true = record.regions[step.region]
             assert step.box[0] <= true[0] and step.box[1] <= true[1] and step.box[2] >= true[2]
             assert stated_findings(step.statement) <= set(record.findings)
-            assert set(step.statement.replace(".", " .").replace(",", " ,").split()) <= words
+            assert set(re.findall(r"\w+|[^\w\s]", step.statement)) <= words
         with Image.open(record.images[0]) as film, Image.open(record.images[1]) as piece:
             left, top, right, bottom = square_around(record.steps[0].box, 64, 64)
             assert np.array_equal(np.asarray(film)[top:bottom, left:right], np.asarray(piece))
 
 
+def test_a_mixture_trains_on_both_forms_and_is_measured_on_traces():
+    made = {
+        form: ChestDrrIvl(form=form, size=32, image_size=64, build_workers=2) for form in ("traces", "pairs", "mixture")
+    }
+    assert made["mixture"].records("train") == [*made["traces"].records("train"), *made["pairs"].records("train")]
+    assert made["mixture"].records("test") == made["traces"].records("test")
+
+
 def test_pairs_list_what_their_picture_shows():
     sizes = {"size": 32, "image_size": 64, "build_workers": 2}
-    pairs, traces = (ChestDrrIvl(pairs=on, variants=2, **sizes).records("train") for on in (True, False))
+    pairs, traces = (ChestDrrIvl(form=form, variants=2, **sizes).records("train") for form in ("pairs", "traces"))
     words = set(words_of_traces(64))
     films = [record for record in pairs if record.prompt.startswith("Which")]
     assert len(pairs) == 2 * len(films) == 2 * 64 and all(record.steps == [] for record in pairs)
@@ -239,7 +249,26 @@ def test_images_are_encoded_once_for_all_modes(traces):
     assert CountingCodec.encoded == images
     tokens = again.split("train")
     assert isinstance(tokens, TokenTraces) and len(tokens) == 32
+    assert tokens.lengths == [len(tokens[index]["ids"]) for index in range(32)]
     batch = next(iter(again.in_order("val")))
-    assert batch["mask"].sum() == (batch["ids"] != 1).sum()
     assert torch.equal(batch["labels"][:, :4], torch.full((16, 4), -100))
-    assert (batch["labels"][batch["mask"] == 0] == -100).all()
+    assert (batch["ids"] == 1).any() and (batch["labels"][batch["ids"] == 1] == -100).all()
+
+
+class Lengthy(list):
+    """A data set whose samples are their own lengths."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return list(self)
+
+
+def test_samples_of_a_step_are_alike_in_length_in_any_number_of_processes():
+    data = Lengthy(np.random.default_rng(0).integers(10, 500, 256).tolist())
+    one = list(ResumableSampler(data, 1, 0, 3, 16, (2, 0)))
+    assert sorted(one) == list(range(256))
+    spread = [np.ptp([data[index] for index in one[start : start + 16]]) for start in range(0, 256, 16)]
+    assert np.mean(spread) < 100 < np.ptp(data) and one != list(ResumableSampler(data, 1, 0, 3, 16, (1, 0)))
+    two = [list(ResumableSampler(data, 2, rank, 3, 8, (2, 0))) for rank in (0, 1)]
+    assert [index for pair in zip(*two, strict=True) for index in pair] == one
+    assert list(ResumableSampler(data, 1, 0, 3, 16, (2, 5))) == one[80:]

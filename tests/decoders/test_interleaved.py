@@ -56,9 +56,7 @@ def test_right_padded_batches_give_each_sample_the_loss_it_has_alone(decoder, ex
     padded_labels = torch.full_like(labels, IGNORED)
     padded_ids[0], padded_labels[0] = ids[0], labels[0]
     padded_ids[1, :cut], padded_labels[1, :cut] = short_ids, short_labels
-    mask = torch.ones_like(ids)
-    mask[1, cut:] = 0
-    together = decoder.losses(padded_ids, padded_labels, mask)
+    together = decoder.losses(padded_ids, padded_labels)
     alone = [decoder.losses(ids[:1], labels[:1]), decoder.losses(short_ids[None], short_labels[None])]
     tokens = [int((row != IGNORED).sum()) for row in padded_labels]
     images = [int((decoder.vocabulary.is_image(row) & (row != IGNORED)).sum()) for row in padded_labels]

@@ -101,6 +101,11 @@ class TokenTraces(Dataset[Sample]):
         """Number of records."""
         return len(self._ends)
 
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each record, so that those of a step can be alike."""
+        return np.diff(self._ends, prepend=0).tolist()
+
     def __getitem__(self, index: int) -> Sample:
         """One sequence."""
         start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
@@ -201,13 +206,11 @@ class TraceData(ZooData):
             self._splits[name] = TokenTraces(tokenize(self.records(name), codec))
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
-        """Pad sequences on the right, with a ``mask`` of tokens; everything else stays a list."""
+        """Pad sequences on the right; everything else stays a list."""
         batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
         if "ids" in batch:
-            lengths = torch.tensor([len(ids) for ids in batch["ids"]])
             batch["ids"] = pad_sequence(batch["ids"], batch_first=True, padding_value=self._pad)
             batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORED)
-            batch["mask"] = (torch.arange(batch["ids"].shape[1]) < lengths[:, None]).long()
         return batch
 
 

@@ -10,6 +10,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 Sample = dict[str, Any]
+_STEPS_SORTED = 8
+"""Samples of so many steps are sorted by length together, where lengths are known."""
 
 
 def collate(samples: list[Sample]) -> dict[str, Any]:
@@ -22,18 +24,31 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
 
 
 class ResumableSampler(DistributedSampler[Any]):
-    """torch's DistributedSampler that, in the epoch a run resumes in, leaves out what was seen already."""
+    """torch's DistributedSampler that, in the epoch a run resumes in, leaves out what was seen already.
 
-    def __init__(self, dataset: Dataset[Sample], world: int, rank: int, seed: int, start: tuple[int, int]) -> None:
-        """Start in epoch ``start[0]`` after ``start[1]`` samples of this process."""
+    Where the dataset knows the ``lengths`` of its samples, those of a step are of similar length, so that little is padded.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Sample], world: int, rank: int, seed: int, batch_size: int, start: tuple[int, int]
+    ) -> None:
+        """Start in epoch ``start[0]`` after ``start[1]`` batches of this process."""
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
-        self._start_epoch, self._seen = start
+        self._batch_size, (self._start_epoch, self._seen) = batch_size, start
         self.set_epoch(self._start_epoch)
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process."""
-        seen = self._seen if self.epoch == self._start_epoch else 0
-        return islice(super().__iter__(), seen, None)
+        order = self._grouped() if hasattr(self.dataset, "lengths") else super().__iter__()
+        return islice(order, self._seen * self._batch_size if self.epoch == self._start_epoch else 0, None)
+
+    def _grouped(self) -> Iterator[int]:
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        step, generator = self._batch_size * self.num_replicas, torch.Generator().manual_seed(self.seed + self.epoch)
+        order = get_length_grouped_indices(self.dataset.lengths, step, _STEPS_SORTED, generator)  # type: ignore[attr-defined]
+        order += order[: self.total_size - len(order)]
+        return iter(order[self.rank : self.total_size : self.num_replicas])
 
 
 class ZooData(LightningDataModule):
@@ -94,8 +109,7 @@ class ZooData(LightningDataModule):
         """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
         dataset = self.split("train")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        epoch, batch = self._start
-        sampler = ResumableSampler(dataset, world, rank, self.seed, (epoch, batch * self.batch_size))
+        sampler = ResumableSampler(dataset, world, rank, self.seed, self.batch_size, self._start)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

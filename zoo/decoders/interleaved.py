@@ -181,20 +181,18 @@ class InterleavedDecoder(nn.Module):
         """Logits (batch, positions, vocabulary), image tokens not masked."""
         return self.language.lm_head(self.hidden(ids, mask).last_hidden_state)
 
-    def losses(
-        self, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
+    def losses(self, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Cross-entropy over text and image tokens, and the auxiliary codebook loss.
 
         ``auxiliary`` is the mean squared error between the projected last hidden states at the response's image tokens
-        (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none.
+        (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none. Padding needs
+        no mask: it comes after all that is learned, and attention looks back.
 
         Args:
             ids: (batch, positions), right-padded.
             labels: the same with ``IGNORED`` up to and with the separator, and at padding.
-            mask: True (batch, positions) at tokens.
         """
-        hidden = self.hidden(ids, mask).last_hidden_state
+        hidden = self.hidden(ids).last_hidden_state
         logits = self.language.lm_head(hidden[:, :-1])
         entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
         codes = self.vocabulary.codes(labels)

@@ -140,7 +140,7 @@ class InterleavedReasoning(ZooModule):
         """Nothing to add: Lightning has averaged the losses."""
 
     def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
-        losses = self.decoder.losses(batch["ids"], batch["labels"], batch["mask"])
+        losses = self.decoder.losses(batch["ids"], batch["labels"])
         loss = losses["cross_entropy"] + self.auxiliary_weight * losses["auxiliary"]
         logged = {f"{name}_loss": loss, f"{name}_cross_entropy": losses["cross_entropy"]}
         self.log_dict(logged, prog_bar=name == "train", batch_size=len(batch["ids"]), sync_dist=True)
@@ -295,7 +295,7 @@ class InterleavedReasoning(ZooModule):
     def example_batch(self) -> dict[str, Any]:
         """One trace of the greatest length."""
         ids = torch.full((1, self.max_tokens), self.decoder.vocabulary.begin)
-        return {"ids": ids, "labels": ids.clone(), "mask": torch.ones_like(ids)}
+        return {"ids": ids, "labels": ids.clone()}
 
 
 def _mean_of(name: str, outputs: Outputs) -> float:

@@ -35,7 +35,7 @@ class ChestDrrIvl(TraceData):
         size: int = 2000,
         image_size: int = 256,
         style: Literal["standard", "portable"] = "standard",
-        form: Literal["traces", "pairs", "mixture"] = "traces",
+        pairs: bool = False,
         variants: int = 1,
         batch_size: int = 16,
         eval_batch_size: int = 60,
@@ -49,8 +49,8 @@ class ChestDrrIvl(TraceData):
             size: training traces; a tenth as many (at least 64) each for validation and test.
             image_size: side of the films in pixels; close-ups are cut from them at this resolution.
             style: of the film.
-            form: traces; or pairs in place of each, a film cut a little and a close-up with lists of their findings, which a base
-                model is trained on; or a mixture of both for training, so that what pairs have taught is not forgotten.
+            pairs: in place of each trace, a film cut a little and a close-up, each with a list of its findings. What a base model
+                is trained on.
             variants: traces a training case, of other regions and wording, or pairs.
             batch_size: traces a step.
             eval_batch_size: reports generated at a time.
@@ -63,7 +63,7 @@ class ChestDrrIvl(TraceData):
         self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
         held_out = max(size // 10, 64)
         self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.form, self.variants, self.build_workers = form, variants, build_workers
+        self.pairs, self.variants, self.build_workers = pairs, variants, build_workers
 
     def facts(self) -> dict[str, Any]:
         """The words of all traces, for a word-level tokenizer."""
@@ -71,18 +71,12 @@ class ChestDrrIvl(TraceData):
 
     def records(self, split: str) -> list[IvlRecord]:
         """Render and write what the cache lacks, and read it."""
-        if self.form == "mixture":
-            forms = ("traces", "pairs") if split == "train" else ("traces",)
-            return [record for form in forms for record in self._records(split, form)]
-        return self._records(split, self.form)
-
-    def _records(self, split: str, form: str) -> list[IvlRecord]:
-        variants = self.variants if split == "train" else 1
-        folder = series_folder(self.spec) / f"{form}-{TRACES_VERSION}"
+        kind, variants = "pairs" if self.pairs else "traces", self.variants if split == "train" else 1
+        folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}"
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
             series = build_series(self.spec, {split: self.counts[split]}, self.build_workers)[split]
-            write_records(series, split, file, _written_pairs if form == "pairs" else _written_traces, variants)
+            write_records(series, split, file, _written_pairs if self.pairs else _written_traces, variants)
         return read_records(file)
 
 

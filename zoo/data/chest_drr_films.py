@@ -1,15 +1,13 @@
 """chest_drr as single pictures, films and close-ups of their regions: what an image tokenizer is trained on."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.data.chest_drr.build import CaseSeries, build_series
-from zoo.data.chest_drr.cases import CaseSpec
-from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
+from zoo.data.chest_drr.build import CaseSeries
+from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.chest_drr_reports import as_tensor
 from zoo.data.close_up import close_up
 from zoo.data.module import Sample, ZooData
@@ -39,12 +37,8 @@ class FilmsAndCloseUps(Dataset[Sample]):
 
 
 @register("dataset", "chest_drr_films")
-class ChestDrrFilms(ZooData):
+class ChestDrrFilms(RenderedCases, ZooData):
     """Rendered radiographs, half of them whole and half as close-ups of anatomical regions."""
-
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
 
     def __init__(
         self,
@@ -72,13 +66,9 @@ class ChestDrrFilms(ZooData):
             seed: of the order; the cases themselves do not depend on it.
         """
         super().__init__(batch_size, workers, seed)
-        kinds = {kind: list(severities) for kind, severities in SEVERITIES.items()}
-        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
-        held_out = max(size // 10, 64)
-        self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.picture_size, self.close_ups, self.build_workers = picture_size, close_ups, build_workers
+        self.choose(size, image_size, style, build_workers)
+        self.picture_size, self.close_ups = picture_size, close_ups
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """Render what the cache lacks."""
-        series = build_series(self.spec, {name: self.counts[name]}, self.build_workers)[name]
-        return FilmsAndCloseUps(series, self.picture_size, self.close_ups, vary=name == "train")
+        return FilmsAndCloseUps(self.series(name), self.picture_size, self.close_ups, vary=name == "train")

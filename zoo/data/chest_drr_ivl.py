@@ -3,16 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from zoo.data.chest_drr.build import CaseSeries, build_series, series_folder
-from zoo.data.chest_drr.cases import SPLITS, CaseSpec
-from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.chest_drr.build import CaseSeries, series_folder
+from zoo.data.chest_drr.cases import SPLITS
+from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.chest_drr.traces import pairs_of, trace_of, words_of_traces
-from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.close_up import square_around
 from zoo.data.ivl import IvlRecord, read_records
 from zoo.data.ivl_traces import TraceData
@@ -23,12 +22,8 @@ TRACES_VERSION = 2
 
 
 @register("dataset", "chest_drr_ivl")
-class ChestDrrIvl(TraceData):
+class ChestDrrIvl(RenderedCases, TraceData):
     """Rendered radiographs with traces: regions looked at, close-ups as image evidence, boxes, findings, report."""
-
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
 
     def __init__(
         self,
@@ -59,11 +54,8 @@ class ChestDrrIvl(TraceData):
             seed: of the order; the traces themselves do not depend on it.
         """
         super().__init__(batch_size, eval_batch_size, workers, seed)
-        kinds = {kind: list(severities) for kind, severities in SEVERITIES.items()}
-        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
-        held_out = max(size // 10, 64)
-        self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.pairs, self.variants, self.build_workers = pairs, variants, build_workers
+        self.choose(size, image_size, style, build_workers)
+        self.pairs, self.variants = pairs, variants
 
     def facts(self) -> dict[str, Any]:
         """The words of all traces, for a word-level tokenizer."""
@@ -75,8 +67,8 @@ class ChestDrrIvl(TraceData):
         folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}"
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
-            series = build_series(self.spec, {split: self.counts[split]}, self.build_workers)[split]
-            write_records(series, split, file, _written_pairs if self.pairs else _written_traces, variants)
+            write = _written_pairs if self.pairs else _written_traces
+            write_records(self.series(split), split, file, write, variants)
         return read_records(file)
 
 

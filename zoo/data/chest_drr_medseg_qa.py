@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
 
-from zoo.data.chest_drr.build import CaseSeries, build_series, series_folder
-from zoo.data.chest_drr.cases import SPLITS, CaseSpec
-from zoo.data.chest_drr.findings import SEVERITIES
+from zoo.data.chest_drr.build import CaseSeries, series_folder
+from zoo.data.chest_drr.cases import SPLITS
 from zoo.data.chest_drr.questions import TEST, TRAIN, conversation_on
-from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
+from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, read_conversations, written
 from zoo.registry import Supplied, register
@@ -21,12 +20,8 @@ QUESTIONS_VERSION = 1
 
 
 @register("dataset", "chest_drr_medseg_qa")
-class ChestDrrMedSegQa(ConversationData):
+class ChestDrrMedSegQa(RenderedCases, ConversationData):
     """Rendered radiographs with explicit and implicit questions, about one finding, several, or an absent one."""
-
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
 
     def __init__(
         self,
@@ -54,19 +49,15 @@ class ChestDrrMedSegQa(ConversationData):
             seed: of the order; the questions themselves do not depend on it.
         """
         super().__init__(batch_size, eval_batch_size, workers, seed)
-        kinds = {kind: list(severities) for kind, severities in SEVERITIES.items()}
-        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds)
-        held_out = max(size // 10, 64)
-        self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.turns, self.build_workers = turns, build_workers
+        self.choose(size, image_size, style, build_workers)
+        self.turns = turns
 
     def conversations(self, split: str) -> list[Conversation]:
         """Render and write what the cache lacks, and read it."""
         folder = series_folder(self.spec) / f"questions-{QUESTIONS_VERSION}-{self.turns}"
         file = folder / f"{split}-{self.counts[split]}.jsonl"
         if not file.is_file():
-            series = build_series(self.spec, {split: self.counts[split]}, self.build_workers)[split]
-            write_questions(series, split, self.turns, file)
+            write_questions(self.series(split), split, self.turns, file)
         return read_conversations(file)
 
 

@@ -1,16 +1,15 @@
 """chest_drr as image and report pairs, with regions and findings: the view that pretraining and pictures use."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.data.chest_drr.build import CaseSeries, build_series
-from zoo.data.chest_drr.cases import CaseSpec
+from zoo.data.chest_drr.build import CaseSeries
 from zoo.data.chest_drr.findings import SEVERITIES, findings_of
+from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.chest_drr.reports import denying, stating, write_report
-from zoo.data.chest_drr.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.module import Sample, ZooData
 from zoo.registry import Supplied, register
 
@@ -43,12 +42,8 @@ class ReportPairs(Dataset[Sample]):
 
 
 @register("dataset", "chest_drr")
-class ChestDrrReports(ZooData):
+class ChestDrrReports(RenderedCases, ZooData):
     """Rendered radiographs with reports. The findings, their severities and the film style can be chosen."""
-
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
 
     def __init__(
         self,
@@ -84,16 +79,12 @@ class ChestDrrReports(ZooData):
         self.kinds = findings or list(SEVERITIES)
         if unknown := set(self.kinds) - set(SEVERITIES):
             raise ValueError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")
-        kinds = {kind: list(SEVERITIES[kind]) for kind in self.kinds}
-        self.spec = CaseSpec(style=style, image_size=image_size, kinds=kinds, at_most=at_most)
-        held_out = max(size // 10, 64)
-        self.counts = {"train": size, "val": held_out, "test": held_out}
-        self.severity, self.build_workers = severity, build_workers
+        self.choose(size, image_size, style, build_workers, self.kinds, at_most)
+        self.severity = severity
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """Render what the cache lacks."""
-        series = build_series(self.spec, {name: self.counts[name]}, self.build_workers)[name]
-        return ReportPairs(series, self.kinds, self.seed, severity=self.severity, vary=name == "train")
+        return ReportPairs(self.series(name), self.kinds, self.seed, severity=self.severity, vary=name == "train")
 
     def facts(self) -> dict[str, Any]:
         """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""

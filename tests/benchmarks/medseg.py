@@ -92,16 +92,16 @@ def generation(model: MedSegR) -> None:
         ids = list(prompt)
         for token in (*[7] * WORDS, context.seg, 8, context.stop):
             row = torch.tensor([ids])
-            context.logits(context.hidden(row, torch.ones_like(row), seen)[:, -1])
+            context.logits(context.hidden(row, seen)[:, -1])
             ids.append(token)
-        return context.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long), seen)
+        return context.hidden(torch.tensor([ids]), seen)
 
     @torch.no_grad()
     def once_more() -> torch.Tensor:
         """Cached generation, and then one pass over the whole sequence for the state of [SEG]."""
         answer()
         ids = torch.tensor([[*prompt, *[7] * WORDS, context.seg, 8]])
-        return context.hidden(ids, torch.ones_like(ids), seen)
+        return context.hidden(ids, seen)
 
     ways = {"states kept": answer, "cached, one pass more": once_more, "whole sequence each time": twice}
     measured = {name: min(peak_of(way) for _ in range(3)) for name, way in ways.items()}

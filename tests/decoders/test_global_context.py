@@ -62,10 +62,9 @@ def test_a_batch_gives_what_each_gives_alone(context):
     pairs = [context.sequence(TURNS[:1], len(seen[0]))[0], context.sequence(TURNS, len(seen[1]))[0]]
     length = max(map(len, pairs))
     ids = torch.tensor([row + [context.stop] * (length - len(row)) for row in pairs])
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in pairs])
-    together = context.hidden(ids, mask, seen)
+    together = context.hidden(ids, seen)
     for index, row in enumerate(pairs):
-        alone = context.hidden(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long), [seen[index]])
+        alone = context.hidden(torch.tensor([row]), [seen[index]])
         torch.testing.assert_close(together[index, : len(row)], alone[0], atol=2e-5, rtol=1e-4)
 
 
@@ -79,7 +78,7 @@ def test_cached_generation_has_the_hidden_states_of_the_whole_sequence(context, 
     answers = context.answer(prompts, seen)
     for prompt, answer, own in zip(prompts, answers, seen, strict=True):
         whole = torch.tensor([[*prompt, 5, context.seg, 7, context.seg, 9]])
-        hidden = context.hidden(whole, torch.ones_like(whole), [own])
+        hidden = context.hidden(whole, [own])
         torch.testing.assert_close(answer.tokens, hidden[0, whole[0] == context.seg], atol=2e-5, rtol=1e-4)
         assert answer.ended and answer.text.count("[SEG]") == 2
 

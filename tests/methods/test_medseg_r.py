@@ -121,7 +121,7 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
     with torch.no_grad():
         seen = method.seen(batch["image"], method.features(batch["image"]))
         tokens = method.tokenized(batch["turns"], seen)
-        logits = method.context.logits(method.context.hidden(tokens["ids"], tokens["mask"], seen))
+        logits = method.context.logits(method.context.hidden(tokens["ids"], seen))
         whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
         torch.testing.assert_close(method.losses(batch)["text"], whole)
 

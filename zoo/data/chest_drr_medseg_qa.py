@@ -15,7 +15,7 @@ from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 1
+QUESTIONS_VERSION = 2
 """Raised whenever the same case is asked other questions."""
 
 
@@ -29,6 +29,7 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         image_size: int = 256,
         style: Literal["standard", "portable"] = "standard",
         turns: int = 2,
+        variants: int = 1,
         batch_size: int = 4,
         eval_batch_size: int = 16,
         workers: int = 0,
@@ -41,7 +42,8 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
             size: training cases; a tenth as many (at least 64) each for validation and test.
             image_size: side of the films in pixels.
             style: of the film.
-            turns: most questions about a film, each of another kind.
+            turns: most questions of a conversation, each of another kind.
+            variants: conversations about each training film, with other questions.
             batch_size: conversations a step.
             eval_batch_size: conversations answered at a time.
             workers: loader processes.
@@ -50,18 +52,19 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         """
         super().__init__(batch_size, eval_batch_size, workers, seed)
         self.choose(size, image_size, style, build_workers)
-        self.turns = turns
+        self.turns, self.variants = turns, variants
 
     def conversations(self, split: str) -> list[Conversation]:
         """Render and write what the cache lacks, and read it."""
         folder = series_folder(self.spec) / f"questions-{QUESTIONS_VERSION}-{self.turns}"
-        file = folder / f"{split}-{self.counts[split]}.jsonl"
+        variants = self.variants if split == "train" else 1
+        file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
-            write_questions(self.series(split), split, self.turns, file)
+            write_questions(self.series(split), split, self.turns, variants, file)
         return read_conversations(file)
 
 
-def write_questions(series: CaseSeries, split: str, turns: int, file: Path) -> None:
+def write_questions(series: CaseSeries, split: str, turns: int, variants: int, file: Path) -> None:
     """Write a series as a JSONL file, and its films as PNG files in a folder beside it."""
     from rich.progress import track
 
@@ -73,9 +76,10 @@ def write_questions(series: CaseSeries, split: str, turns: int, file: Path) -> N
             for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
                 name = f"{folder.name}/{index:06d}.png"
                 Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(file.parent / name)
-                rng = np.random.default_rng([11, SPLITS.index(split), index])
-                said = conversation_on(series.record(index), TEST if split == "test" else TRAIN, rng, turns)
-                out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
+                for variant in range(variants):
+                    rng = np.random.default_rng([11, SPLITS.index(split), index, variant])
+                    said = conversation_on(series.record(index), TEST if split == "test" else TRAIN, rng, turns)
+                    out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

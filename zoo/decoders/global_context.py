@@ -81,13 +81,13 @@ class GlobalContext(nn.Module):
         """Position ids of the next token, given those so far."""
         return positions.amax(dim=-1, keepdim=True) + 1
 
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor, seen: Sequence[torch.Tensor], **cache: Any) -> torch.Tensor:
-        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen`` (projected), in order."""
-        embedded = self.embed(ids, seen)
-        positions = self.positions(ids, mask)
-        return self.language(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, **cache
-        ).last_hidden_state
+    def hidden(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen`` (projected), in order.
+
+        Ids are padded on the right, if at all: attention looks back, so padding needs no mask.
+        """
+        positions = self.positions(ids, torch.ones_like(ids))
+        return self.language(inputs_embeds=self.embed(ids, seen), position_ids=positions).last_hidden_state
 
     def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings of ids, projected image tokens (tokens, width) in their places."""

@@ -165,20 +165,18 @@ class MedSegR(ZooModule):
         return self._caches[name].take(hashes, make, self.device)
 
     def tokenized(self, turns: Sequence[Sequence[Turn]], seen: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Ids, labels, mask (batch, positions), and row and position of the answers' tokens and of each ``[SEG]`` in them."""
+        """Ids and labels (batch, positions), and row and position of the answers' tokens and of each ``[SEG]`` in them."""
         pairs = [
             self.context.sequence([(turn.question, turn.answer) for turn in said], len(tokens))
             for said, tokens in zip(turns, seen, strict=True)
         ]
         ids = pad_sequence([torch.tensor(ids) for ids, _ in pairs], batch_first=True, padding_value=self.context.stop)
         labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORED)
-        lengths = torch.tensor([len(ids) for ids, _ in pairs])
         row, position = (labels == self.context.seg).nonzero(as_tuple=True)
         told_row, told_position = (labels != IGNORED).nonzero(as_tuple=True)
         made = {
             "ids": ids,
             "labels": labels,
-            "mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
             "row": row,
             "position": position,
             "told_row": told_row,
@@ -190,7 +188,7 @@ class MedSegR(ZooModule):
         self, tokens: dict[str, torch.Tensor], seen: Sequence[torch.Tensor], features: Features
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states (batch, positions, width) and mask logits (n, side, side) of what :meth:`tokenized` gives."""
-        hidden = self.context.hidden(tokens["ids"], tokens["mask"], seen)
+        hidden = self.context.hidden(tokens["ids"], seen)
         return hidden, self.grounding(features, hidden[tokens["row"], tokens["position"]], tokens["row"])
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -342,7 +340,6 @@ class MedSegR(ZooModule):
         return {
             "ids": ids,
             "labels": labels,
-            "mask": torch.ones_like(ids),
             "row": torch.zeros(1, dtype=torch.long),
             "position": torch.full((1,), count + 90),
             "told_row": torch.zeros(32, dtype=torch.long),

@@ -288,8 +288,8 @@ def predict(
         for key, value in prediction.items():
             if isinstance(value, dict):
                 print_table(key, ["name", "value"], [[str(n), f"{v:.3f}"] for n, v in value.items()])
-            elif key == "masks":
-                console.print(f"masks: {len(value)}")
+            elif key in ("masks", "evidence_ids"):
+                console.print(f"{key}: {len(value)}")
             else:
                 console.print(f"{key}: {value}", markup=False)
 

@@ -161,6 +161,32 @@ class ZooModule(LightningModule):
         self._validation.clear()
 
 
+class LossModule(ZooModule):
+    """A method whose validation logs its losses alone; what takes generation to measure is left to ``zoo eval``."""
+
+    @abstractmethod
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """``loss``, which is minimised, and its parts by name."""
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """Log the losses of a batch."""
+        return self._logged(batch, "train")
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Log the losses of a batch."""
+        self._logged(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Nothing to add: Lightning has averaged the losses."""
+
+    def _logged(self, batch: dict[str, Any], name: str) -> torch.Tensor:
+        losses = self.losses(batch)
+        samples = len(next(iter(batch.values())))
+        logged = {f"{name}_{part}": value for part, value in losses.items()}
+        self.log_dict(logged, prog_bar=name == "train", batch_size=samples, sync_dist=True)
+        return losses["loss"]
+
+
 def join_outputs(batches: list[Outputs]) -> Outputs:
     """Concatenate the outputs of batches along the samples."""
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

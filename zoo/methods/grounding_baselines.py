@@ -18,7 +18,7 @@ from zoo.data.fitting import fitted, fitted_mask, unfitted
 from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import load_encoder_weights
-from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
 from zoo.registry import Slot, register
 
@@ -32,7 +32,7 @@ def name_of(target: Target) -> str:
     return " ".join(part for part in (target.side, target.finding) if part)
 
 
-class _Baseline(ZooModule):
+class _Baseline(LossModule):
     """Draws a mask for each (image, name); ``bce_weight BCE + dice_weight Dice``."""
 
     task: ClassVar[str] = "image-segmentation"
@@ -65,26 +65,14 @@ class _Baseline(ZooModule):
             masks += list(own)
         return torch.tensor(names, dtype=torch.long), torch.tensor(owners, dtype=torch.long), masks
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
-        """The weighted sum of both losses."""
-        return self._loss(batch, "train")
-
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """The losses on the validation masks."""
-        self._loss(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Nothing to add: Lightning has averaged the losses."""
-
-    def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The weighted sum of both losses, and each."""
         names, owners, masks = self._asked(batch)
         drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
         side = drawn.shape[-1]
         true = torch.cat([fitted_mask(mask[None], side) for mask in masks]) if masks else drawn.new_zeros(0, side, side)
-        losses = mask_losses(drawn, true.to(drawn.device))
-        total = self.weights["bce"] * losses["bce"] + self.weights["dice"] * losses["dice"]
-        self.log(f"{name}_loss", total, prog_bar=name == "train", batch_size=len(batch["masks"]), sync_dist=True)
-        return total
+        parts = mask_losses(drawn, true.to(drawn.device))
+        return {"loss": self.weights["bce"] * parts["bce"] + self.weights["dice"] * parts["dice"], **parts}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """A row a question; those without targets are marked by the kind -1."""

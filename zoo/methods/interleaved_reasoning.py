@@ -21,7 +21,7 @@ from zoo.data.ivl_traces import TraceData
 from zoo.decoders.evidence import EvidenceName, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
-from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.reports import (
     External,
     bleu_columns,
@@ -42,7 +42,7 @@ _REPORT_TOKENS = 160
 
 
 @register("method", "interleaved_reasoning")
-class InterleavedReasoning(ZooModule):
+class InterleavedReasoning(LossModule):
     """``cross-entropy + auxiliary_weight * auxiliary``, over traces in one evidence mode.
 
     The image tokenizer is frozen. With ``lora_rank`` the language model is frozen too but for peft's LoRA; without, all of it
@@ -128,23 +128,11 @@ class InterleavedReasoning(ZooModule):
         """Logits (batch, positions, vocabulary) of ids (batch, positions)."""
         return self.decoder(ids, mask)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Both losses over a right-padded batch."""
-        return self._loss(batch, "train")
-
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """The losses on the validation traces; generation is left to ``zoo eval``."""
-        self._loss(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Nothing to add: Lightning has averaged the losses."""
-
-    def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
-        losses = self.decoder.losses(batch["ids"], batch["labels"])
-        loss = losses["cross_entropy"] + self.auxiliary_weight * losses["auxiliary"]
-        logged = {f"{name}_loss": loss, f"{name}_cross_entropy": losses["cross_entropy"]}
-        self.log_dict(logged, prog_bar=name == "train", batch_size=len(batch["ids"]), sync_dist=True)
-        return loss
+        parts = self.decoder.losses(batch["ids"], batch["labels"])
+        loss = parts["cross_entropy"] + self.auxiliary_weight * parts["auxiliary"]
+        return {"loss": loss, "cross_entropy": parts["cross_entropy"]}
 
     @torch.no_grad()
     def write(

@@ -27,7 +27,7 @@ from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
-from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.answers import PARTS, answer_row
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
 from zoo.pretrained import fingerprint_of
@@ -39,7 +39,7 @@ KINDS = ("explicit", "implicit", "several", "absent", "")
 
 
 @register("method", "medseg_r")
-class MedSegR(ZooModule):
+class MedSegR(LossModule):
     """``text_weight CE + bce_weight BCE + dice_weight Dice`` over conversations with masks.
 
     Language model and image encoders are frozen but for LoRA; LoRA, the rows of new tokens, the projector and the mask head
@@ -192,7 +192,7 @@ class MedSegR(ZooModule):
         return hidden, self.grounding(features, hidden[tokens["row"], tokens["position"]], tokens["row"])
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The three losses of a batch, unweighted."""
+        """The weighted sum of the three losses, and each."""
         hashes = batch.get("image_hash")
         features = self.features(batch["image"], hashes)
         seen = self.seen(batch["image"], features, hashes)
@@ -205,26 +205,9 @@ class MedSegR(ZooModule):
         side = drawn.shape[-1]
         masks = [fitted_mask(masks, side) for masks in batch["masks"] if len(masks)]
         true = torch.cat(masks).to(drawn.device) if masks else drawn.new_zeros(0, side, side)
-        return {"text": text, **mask_losses(drawn, true)}
-
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
-        """The weighted sum."""
-        return self._loss(batch, "train")
-
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """The losses on the validation conversations; answers are left to ``zoo eval``."""
-        self._loss(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Nothing to add: Lightning has averaged the losses."""
-
-    def _loss(self, batch: dict[str, Any], name: str) -> torch.Tensor:
-        losses = self.losses(batch)
-        total = sum((self.weights[part] * value for part, value in losses.items()), torch.zeros((), device=self.device))
-        logged = {f"{name}_loss": total, **{f"{name}_{part}": value for part, value in losses.items()}}
-        count = len(batch["masks"])
-        self.log_dict(logged, prog_bar=name == "train", batch_size=count, sync_dist=True)
-        return total
+        parts = {"text": text, **mask_losses(drawn, true)}
+        loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
+        return {"loss": loss, **parts}
 
     @torch.no_grad()
     def ask(

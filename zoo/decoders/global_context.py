@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.encoders.language import CHAT, CausalLanguage
-from zoo.encoders.vision import VisionEncoder
+from zoo.encoders.vision import VisionEncoder, projector
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import Slot, register
 
@@ -230,9 +230,7 @@ class CausalContext(GlobalContext):
         super().__init__()
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
         self.width, self.text = model.width, model.tokenizer
-        self.projector = nn.Sequential(
-            nn.Linear(vision.width, self.width), nn.GELU(), nn.Linear(self.width, self.width)
-        )
+        self.projector = projector(vision.width, self.width)
         self._join_seg()
 
     def train(self, mode: bool = True) -> "CausalContext":

@@ -27,6 +27,11 @@ class VisionEncoder(nn.Module):
         return fingerprint_of(self.state_dict().items())
 
 
+def projector(width: int, out: int) -> nn.Sequential:
+    """LLaVA-1.5's way from image tokens of one width to a language model's: Linear, GELU, Linear."""
+    return nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
+
+
 @register("vision_encoder", "clip_vision")
 class ClipVision(VisionEncoder):
     """The patch tokens of a CLIP's image tower after its last but ``before_last`` layer (LLaVA takes the last but one)."""

@@ -19,7 +19,7 @@ from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import load_encoder_weights
 from zoo.methods.base import LossModule, Metric, Outputs
-from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
+from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.registry import Slot, register
 
 NAMES = (*(" ".join(part for part in (side, kind) if part) for kind, side in LABELS), *REGIONS)
@@ -91,15 +91,11 @@ class _Baseline(LossModule):
     def metrics(self) -> dict[str, Metric]:
         """GIoU by kind of question and by target, cIoU and Dice, over questions with targets."""
 
-        def asked(outputs: Outputs, kind: int | None = None) -> torch.Tensor:
-            chosen = outputs["kind"] >= 0 if kind is None else outputs["kind"] == kind
-            return outputs["areas"][chosen]
-
-        def of(kind: int) -> Metric:
-            return lambda o: giou(asked(o, kind))
+        def asked(outputs: Outputs) -> torch.Tensor:
+            return outputs["areas"][outputs["kind"] >= 0]
 
         return {
-            **{f"giou_{name}": of(index) for index, name in enumerate(_KINDS)},
+            **{f"giou_{name}": giou_where("kind", index) for index, name in enumerate(_KINDS)},
             "ciou": lambda o: ciou(asked(o)),
             "dice": lambda o: dice(asked(o)),
             **giou_by_target(),

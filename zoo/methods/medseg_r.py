@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from PIL import Image
-from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
@@ -26,10 +25,11 @@ from zoo.data.fitting import fitted, fitted_mask, unfitted
 from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
+from zoo.encoders.vision import projector
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.answers import PARTS, answer_row
-from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
+from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
@@ -92,7 +92,7 @@ class MedSegR(LossModule):
         self.grounding = grounding(language_width=context.width)
         self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
-        self.shared = _projector(self.grounding.feature_width, context.width) if shared_tokens else None
+        self.shared = projector(self.grounding.feature_width, context.width) if shared_tokens else None
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
@@ -265,8 +265,8 @@ class MedSegR(LossModule):
         """GIoU (whole, by kind of question, by target), cIoU, Dice, absent targets recognised, right answers, wrong numbers of ``[SEG]``."""
         measured: dict[str, Metric] = {
             "giou": lambda o: giou(o["areas"]),
-            **{f"giou_{kind}": partial(_giou_of, index) for index, kind in enumerate(KINDS[:3])},
-            "absent_recognised": partial(_giou_of, KINDS.index("absent")),
+            **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
+            "absent_recognised": giou_where("kind", KINDS.index("absent")),
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
             **giou_by_target(),
@@ -330,15 +330,6 @@ class MedSegR(LossModule):
             "image": [image],
             "masks": [torch.ones(1, side, side)],
         }
-
-
-def _projector(width: int, out: int) -> nn.Sequential:
-    """LLaVA-1.5's: Linear, GELU, Linear."""
-    return nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
-
-
-def _giou_of(kind: int, outputs: Outputs) -> float:
-    return giou(outputs["areas"][outputs["kind"] == kind])
 
 
 def _share_right(column: int, outputs: Outputs) -> float:

@@ -5,7 +5,6 @@ gIoU is the mean of the questions' IoU and cIoU the sum of intersections over th
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 
@@ -55,13 +54,14 @@ def target_index(targets: Sequence[Target]) -> int:
     return TARGETS.index(finding) if finding in TARGETS else TARGETS.index("region")
 
 
+def giou_where(column: str, value: int) -> Callable[[dict[str, torch.Tensor]], float]:
+    """GIoU of the questions whose output ``column`` has a value; the outputs hold ``areas`` and the column."""
+    return lambda outputs: giou(outputs["areas"][outputs[column] == value])
+
+
 def giou_by_target() -> dict[str, Callable[[dict[str, torch.Tensor]], float]]:
     """GIoU of the questions about each of :data:`TARGETS`; the outputs hold ``areas`` and ``target``."""
-
-    def of(outputs: dict[str, torch.Tensor], index: int) -> float:
-        return giou(outputs["areas"][outputs["target"] == index])
-
-    return {f"giou_{name.replace(' ', '_')}": partial(of, index=index) for index, name in enumerate(TARGETS)}
+    return {f"giou_{name.replace(' ', '_')}": giou_where("target", index) for index, name in enumerate(TARGETS)}
 
 
 def giou(rows: torch.Tensor) -> float:

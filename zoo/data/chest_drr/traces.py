@@ -62,10 +62,8 @@ def trace_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) 
     }
 
 
-def pairs_of(
-    record: dict[str, Any], image_size: int, rng: np.random.Generator, close_ups: int = 1
-) -> Iterator[tuple[dict[str, Any], Box]]:
-    """Single squares of a film with a bare list of what is seen in them, as records without steps: the film, then close-ups.
+def pairs_of(record: dict[str, Any], image_size: int, rng: np.random.Generator) -> Iterator[tuple[dict[str, Any], Box]]:
+    """Single squares of a film with a bare list of what is seen in them, as records without steps: the film, then a close-up.
 
     A report's words are mostly wording; from the list a small model learns to see. The film is cut by up to a twelfth at the
     sides, and a close-up's square is moved and scaled a little, so that a model sees few pictures twice. Half of the close-ups
@@ -78,11 +76,9 @@ def pairs_of(
     side = round(image_size * rng.uniform(1 - 1 / 12, 1))
     left, top = (int(rng.integers(image_size - side + 1)) for _ in range(2))
     yield {"prompt": LIST_PROMPT, "response": _listed(findings)}, (left, top, left + side, top + side)
-    for _ in range(close_ups):
-        name = str(rng.choice(telling if rng.random() < 0.5 else present))
-        square = square_around(_jittered(record["regions"][name]["box"], rng), image_size, image_size)
-        here = [findings[i] for i in seen[name]]
-        yield {"prompt": CLOSE_UP_PROMPT, "response": _listed(here)}, square
+    name = str(rng.choice(telling if rng.random() < 0.5 else present))
+    square = square_around(_jittered(record["regions"][name]["box"], rng), image_size, image_size)
+    yield {"prompt": CLOSE_UP_PROMPT, "response": _listed([findings[i] for i in seen[name]])}, square
 
 
 def _listed(findings: list[Finding]) -> str:

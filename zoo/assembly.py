@@ -1,4 +1,4 @@
-"""From a checked recipe to the objects it names, trained weights of its base card included."""
+"""From a checked recipe to the objects it names, trained weights of its base cards included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def build_data(recipe: Recipe) -> ZooData:
 
 
 def assemble(recipe: Recipe) -> Assembly:
-    """Check a recipe and build its dataset and its method, with the weights of the ``init_from`` card.
+    """Check a recipe and build its dataset and its method, with the weights of the ``init_from`` cards.
 
     Raises:
         RecipeError: the recipe does not fit the registries.
@@ -62,9 +62,8 @@ def build_method(recipe: Recipe) -> ZooModule:
     """Build a resolved recipe's method and load the weights it starts from."""
     method: ZooModule = build("method", recipe["method"])
     method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
-    if recipe["init_from"]:
-        for card in card_chain(recipe["init_from"]):
-            load_where_it_fits(method, read_weights(card), card.name)
+    for card in card_chain(recipe["init_from"]):
+        load_where_it_fits(method, read_weights(card), card.name)
     return method
 
 

@@ -30,7 +30,7 @@ SECTIONS = {
     "optimizer": "an optimizer",
     "scheduler": "a learning-rate schedule; none if left out",
     "trainer": "arguments of lightning.Trainer",
-    "init_from": "a card whose trained weights are the start",
+    "init_from": "a card, or a list of cards, whose trained weights are the start",
     "base": "a recipe that this one changes, as METHOD/NAME or a path beside it",
 }
 """Top-level keys of a recipe."""
@@ -214,8 +214,8 @@ def _section_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield from component_problems(kind, recipe[section], section)
         elif section in ("data", "method", "optimizer"):
             yield section, "is missing"
-    if recipe["init_from"] is not None and not isinstance(recipe["init_from"], str):
-        yield "init_from", "is not the name of a card"
+    if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
+        yield "init_from", problem
     yield from _trainer_problems(recipe["trainer"])
 
 

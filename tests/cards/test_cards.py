@@ -75,6 +75,18 @@ def test_a_card_holds_trained_weights_only_and_its_base_by_fingerprint(cards):
     assert [card.name for card in card_chain("tiny-nearl")] == ["tiny-base", "tiny-nearl"]
 
 
+def test_a_card_that_several_start_from_is_loaded_once_and_first(cards):
+    assert [card.name for card in card_chain(["tiny-nearl", "tiny-base"])] == ["tiny-base", "tiny-nearl"]
+    assert card_chain(None) == []
+
+
+def test_cards_in_a_circle_are_refused(cards):
+    recipe = cards / "tiny-base" / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "init_from: [tiny-nearl]\n")
+    with pytest.raises(CardError, match="in a circle: tiny-nearl"):
+        card_chain("tiny-nearl")
+
+
 def test_loading_gives_the_method_in_evaluation_mode_with_its_preprocessing(cards):
     import zoo
 

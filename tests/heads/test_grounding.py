@@ -1,5 +1,6 @@
 """Mask heads: SAM's decoder on a tiny SAM of the real classes, and a U-Net decoder."""
 
+import math
 import sys
 
 import pytest
@@ -73,11 +74,13 @@ def test_sam_with_a_sparse_prompt_is_what_transformers_gives(tmp_path):
 def test_losses_of_a_perfect_and_a_wrong_mask():
     mask = torch.zeros(1, 8, 8)
     mask[:, :4] = 1
-    right, wrong = mask_losses(mask * 40 - 20, mask), mask_losses(20 - mask * 40, mask)
+    right, wrong = mask_losses(mask * 40 - 20, [mask]), mask_losses(20 - mask * 40, [mask])
     assert right["bce"] < 1e-6 and right["dice"] < 1e-6 and wrong["dice"] > 0.95 and wrong["bce"] > 10
-    half = mask_losses(torch.zeros(1, 8, 8), mask)["dice"]
+    half = mask_losses(torch.zeros(1, 8, 8), [mask])["dice"]
     assert half == pytest.approx(1 - (2 * 16 + 1) / (32 + 32 + 1))
-    nothing = mask_losses(torch.zeros(0, 8, 8, requires_grad=True), torch.zeros(0, 8, 8))
+    absent = mask_losses(torch.zeros(2, 8, 8), [torch.cat([mask, torch.zeros(1, 8, 8)])])
+    assert absent["dice"] == half and absent["bce"] == pytest.approx(math.log(2))
+    nothing = mask_losses(torch.zeros(0, 8, 8, requires_grad=True), [torch.zeros(0, 8, 8)])
     assert nothing["bce"] == nothing["dice"] == 0
 
 

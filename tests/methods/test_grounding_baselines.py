@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+import yaml
 
+from zoo.assembly import load_where_it_fits
+from zoo.data.chest_drr.questions import FINDINGS, NAMES, called
+from zoo.data.chest_drr_masks import ChestDrrMasks
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
+from zoo.data.masks import decode_masks
 from zoo.evaluation import evaluate, open_subject
-from zoo.methods.grounding_baselines import NAMES, FindingUnet, name_of
-from zoo.recipe import read_recipe
+from zoo.methods.grounding_baselines import FindingUnet
+from zoo.recipe import build, read_recipe
 from zoo.training import read_log, train
 
 RECIPE = """
@@ -41,7 +46,32 @@ def test_it_learns_and_is_measured_on_questions_with_targets(tmp_path, name):
 def test_every_target_has_a_name():
     data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
     targets = {t for c in data.conversations("train") for turn in c.turns for t in turn.targets}
-    assert targets and all(name_of(target) in NAMES for target in targets)
+    assert targets and all(called(target) in NAMES for target in targets)
+
+
+def test_masks_of_what_is_there_and_what_is_not_and_questions_in_the_test():
+    data, questions = (kind(size=32, image_size=64, build_workers=2) for kind in (ChestDrrMasks, ChestDrrMedSegQa))
+    (turn,) = data.conversations("train")[5].turns
+    names, record = [called(target) for target in turn.targets], questions.series("train").record(5)
+    present = {" ".join(filter(None, (f["side"], f["kind"]))) for f in record["findings"]}
+    assert present and len(names) == len(set(names)) == len(present) + 4 + 4 and set(names) < set(NAMES)
+    assert present < set(names) and len(set(names) & set(FINDINGS)) == len(present) + 4
+    masks = data.open_split("train")[5]["masks"]
+    for name, mask in zip(names, masks, strict=True):
+        own = [f["mask"] for f in record["findings"] if name == " ".join(filter(None, (f["side"], f["kind"])))]
+        own += [record["regions"][name]["mask"]] if name in record["regions"] else []
+        assert torch.equal(mask, decode_masks(own, (64, 64)).amax(dim=0) if own else torch.zeros(64, 64))
+    assert any(not mask.any() for mask in masks) and data.conversations("test") == questions.conversations("test")
+
+
+def test_a_mask_head_starts_from_a_unet():
+    unet = FindingUnet(image_size=64, channels=[16, 16, 8, 8, 8])
+    oracle = build("method", yaml.safe_load(METHODS["oracle"]))
+    left = load_where_it_fits(oracle, unet.trained_state(), "unet")
+    assert left == ["grounding.segmentation_head.0.bias", "grounding.segmentation_head.0.weight"]
+    for part in ("encoder", "decoder"):
+        own, taken = getattr(oracle.grounding, part).state_dict(), getattr(unet.unet, part).state_dict()
+        assert own.keys() == taken.keys() and all(torch.equal(own[name], taken[name]) for name in own)
 
 
 def test_a_mask_is_that_of_its_image_and_name():

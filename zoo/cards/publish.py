@@ -133,9 +133,12 @@ def _base(subject: Subject) -> CardBase | None:
     fingerprint = subject.method.base_fingerprint()
     if fingerprint is None:
         return None
-    if subject.recipe["init_from"]:
-        base = card_chain(subject.recipe["init_from"])[0].record
-        return CardBase(name=base.name, license=base.license, fingerprint=fingerprint)
+    cards = [card for card in card_chain(subject.recipe["init_from"]) if not card.recipe()["init_from"]]
+    bases = {card.name: card.record.license for card in cards}
+    bases |= {str(part.origin): str(part.license) for part in subject.method.modules() if getattr(part, "origin", "")}
+    if bases:
+        licenses = ", ".join(dict.fromkeys(bases.values()))
+        return CardBase(name=", ".join(bases), license=licenses, fingerprint=fingerprint)
     encoder = subject.recipe["method"][subject.method.frozen[0]]
     described = " ".join(str(value) for value in encoder.values() if isinstance(value, str))
     return CardBase(name=described, license="that of its authors", fingerprint=fingerprint)

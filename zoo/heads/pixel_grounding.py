@@ -5,10 +5,13 @@ the mechanism is LISA's, arXiv 2308.00692).
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from zoo.data.fitting import fitted_mask
 
 Features = list[torch.Tensor]
 """An image batch as a head sees it: tensors whose first dimension is the image."""
@@ -55,17 +58,23 @@ class PixelGrounding(nn.Module):
         return self.draw([part[image_of] for part in features], prompts)
 
 
-def mask_losses(logits: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+def mask_losses(logits: torch.Tensor, true: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Binary cross-entropy, and Dice loss ``1 - (2 <p, m> + 1) / (|p| + |m| + 1)``, each the mean over masks.
 
+    An empty mask counts in the cross-entropy only: its Dice keeps a rare finding from ever being drawn.
+
     Args:
-        logits: (n, side, side).
-        masks: the same of 0 and 1. With no masks both losses are 0.
+        logits: (n, side, side) over fitted squares.
+        true: masks of 0 and 1 (m, height, width) of each image, n in all. Without any a loss is 0.
     """
-    if not len(masks):
+    if not len(logits):
         zero = logits.sum() * 0.0
         return {"bce": zero, "dice": zero}
+    fitting = [fitted_mask(masks, logits.shape[-1]) for masks in true if len(masks)]
+    masks = torch.cat(fitting).to(logits.device)
     probabilities = logits.float().sigmoid()
     both = (probabilities * masks).sum(dim=(1, 2))
-    dice = 1 - (2 * both + 1) / (probabilities.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)
-    return {"bce": functional.binary_cross_entropy_with_logits(logits.float(), masks), "dice": dice.mean()}
+    area = masks.sum(dim=(1, 2))
+    dice = 1 - (2 * both + 1) / (probabilities.sum(dim=(1, 2)) + area + 1)
+    bce = functional.binary_cross_entropy_with_logits(logits.float(), masks)
+    return {"bce": bce, "dice": dice[area > 0].mean() if area.any() else dice.sum() * 0.0}

@@ -20,7 +20,9 @@ from zoo.registry import Supplied, register
 
 LITE0 = "efficientnet-lite0-package"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CHANNELS = [128, 64, 48, 32, 32]
+"""Of the decoder, coarsest first."""
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @register("head", "unet_grounding")
@@ -29,9 +31,6 @@ class UnetGrounding(PixelGrounding):
 
     Features: feature maps of an smp encoder, finest first. Mask logits: (n, image_size, image_size).
     """
-
-    mean: torch.Tensor
-    std: torch.Tensor
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class UnetGrounding(PixelGrounding):
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
         super().__init__(language_width, prompt_width)
-        channels = channels or [128, 64, 48, 32, 32]
+        channels = channels or CHANNELS
         by_name = weights if weights_wanted() and weights and not _is_local(weights) else None
         self.encoder: Any = smp.encoders.get_encoder(encoder, in_channels=3, depth=len(channels), weights=by_name)
         if weights and _is_local(weights) and weights_wanted():
@@ -74,8 +73,6 @@ class UnetGrounding(PixelGrounding):
         self.image_size, self.feature_width, self.cacheable = image_size, widths[-1], freeze_encoder
         if freeze_encoder:
             self.encoder.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "UnetGrounding":
         """Switch mode; a frozen encoder stays in evaluation mode."""
@@ -87,7 +84,7 @@ class UnetGrounding(PixelGrounding):
     def look(self, images: torch.Tensor) -> Features:
         """Feature maps of the encoder, finest first."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cacheable):
-            return list(self.encoder((images - self.mean) / self.std))[1:]
+            return list(self.encoder(normalised(images)))[1:]
 
     def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, image_size, image_size)."""
@@ -99,6 +96,13 @@ class UnetGrounding(PixelGrounding):
         pixels = self.decoder(conditioned)
         weight, bias = self.pixel(prompts).split([pixels.shape[1], 1], dim=1)
         return torch.einsum("nc,nchw->nhw", weight, pixels) + bias[..., None]
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Images (batch, 3, height, width) in [0, 1] as ImageNet's encoders take them."""
+    from torchvision.transforms.v2 import functional
+
+    return functional.normalize(images, _MEAN, _STD)
 
 
 def _is_local(weights: str) -> bool:

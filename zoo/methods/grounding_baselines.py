@@ -13,23 +13,16 @@ import torch
 from torch import nn
 
 from zoo.data.chest_drr.labels import LABELS
-from zoo.data.chest_drr.regions import REGIONS
-from zoo.data.fitting import fitted, fitted_mask, unfitted
+from zoo.data.chest_drr.questions import NAMES, called
+from zoo.data.fitting import fitted, unfitted
 from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
-from zoo.heads.unet_grounding import load_encoder_weights
+from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalised
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.registry import Slot, register
 
-NAMES = (*(" ".join(part for part in (side, kind) if part) for kind, side in LABELS), *REGIONS)
-"""Everything that a question of chest_drr can be about."""
 _KINDS = ("explicit", "implicit", "several")
-
-
-def name_of(target: Target) -> str:
-    """A target's entry in :data:`NAMES`."""
-    return " ".join(part for part in (target.side, target.finding) if part)
 
 
 class _Baseline(LossModule):
@@ -55,29 +48,22 @@ class _Baseline(LossModule):
         """Leave the batch of lists where it is; :meth:`draw` moves what it needs."""
         return batch
 
-    def _asked(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Name, image and true mask of every target."""
-        names, owners, masks = [], [], []
-        for index, (turns, own) in enumerate(zip(batch["turns"], batch["masks"], strict=True)):
-            targets = [target for turn in turns for target in turn.targets]
-            names += [NAMES.index(name_of(target)) for target in targets]
-            owners += [index] * len(targets)
-            masks += list(own)
-        return torch.tensor(names, dtype=torch.long), torch.tensor(owners, dtype=torch.long), masks
+    def _asked(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Name and image of every target."""
+        asked = [(index, t) for index, turns in enumerate(batch["turns"]) for turn in turns for t in turn.targets]
+        names = torch.tensor([NAMES.index(called(target)) for _, target in asked], dtype=torch.long)
+        owners = torch.tensor([index for index, _ in asked], dtype=torch.long)
+        return names.to(self.device), owners.to(self.device)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The weighted sum of both losses, and each."""
-        names, owners, masks = self._asked(batch)
-        drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
-        side = drawn.shape[-1]
-        true = torch.cat([fitted_mask(mask[None], side) for mask in masks]) if masks else drawn.new_zeros(0, side, side)
-        parts = mask_losses(drawn, true.to(drawn.device))
+        parts = mask_losses(self.draw(batch["image"], *self._asked(batch)), batch["masks"])
         return {"loss": self.weights["bce"] * parts["bce"] + self.weights["dice"] * parts["dice"], **parts}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """A row a question; those without targets are marked by the kind -1."""
-        names, owners, masks = self._asked(batch)
-        drawn = self.draw(batch["image"], names.to(self.device), owners.to(self.device))
+        drawn = self.draw(batch["image"], *self._asked(batch))
+        masks = [mask for own in batch["masks"] for mask in own]
         rows, kinds, targets, start = [], [], [], 0
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
             end = start + len(turn.masks)
@@ -134,6 +120,8 @@ def _kind(turn: Turn) -> int:
 class NamedGrounding(_Baseline):
     """A mask head whose token is a learned embedding of the true target's name."""
 
+    base_prefixes: ClassVar[dict[str, str]] = {"unet.": "grounding."}
+
     def __init__(
         self,
         grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
@@ -169,6 +157,7 @@ class FindingUnet(_Baseline):
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
         image_size: int = 256,
+        channels: list[int] | None = None,
         bce_weight: float = 2.0,
         dice_weight: float = 0.5,
     ) -> None:
@@ -178,6 +167,7 @@ class FindingUnet(_Baseline):
             encoder: an smp encoder.
             weights: of the encoder, as :class:`~zoo.heads.unet_grounding.UnetGrounding` takes them from a file or package.
             image_size: side of the square that images are fitted into, a multiple of 32.
+            channels: of the decoder, as :class:`~zoo.heads.unet_grounding.UnetGrounding` has them, which can start from it.
             bce_weight: of the binary cross-entropy.
             dice_weight: of the Dice loss.
         """
@@ -186,7 +176,8 @@ class FindingUnet(_Baseline):
         from zoo.pretrained import weights_wanted
 
         super().__init__(bce_weight, dice_weight)
-        self.unet = smp.Unet(encoder, encoder_weights=None, in_channels=3, classes=len(NAMES))
+        channels = channels or CHANNELS
+        self.unet = smp.Unet(encoder, len(channels), None, decoder_channels=channels, classes=len(NAMES))
         if weights and weights_wanted():
             load_encoder_weights(self.unet.encoder, weights)
         self.image_size = image_size
@@ -194,4 +185,4 @@ class FindingUnet(_Baseline):
     def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
         """See the base class."""
         squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
-        return self.unet(squares)[image_of, names]
+        return self.unet(normalised(squares))[image_of, names]

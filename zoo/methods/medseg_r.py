@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.data.conversations import ConversationData
 from zoo.data.embedding_cache import EmbeddingCache
-from zoo.data.fitting import fitted, fitted_mask, unfitted
+from zoo.data.fitting import fitted, unfitted
 from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
@@ -47,7 +47,7 @@ class MedSegR(LossModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("context",)
-    base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip."}
+    base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip.", "unet.": "grounding."}
     task: ClassVar[str] = "image-segmentation"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
     picture_suffix: ClassVar[str] = ".html"
@@ -202,10 +202,7 @@ class MedSegR(LossModule):
         # Logits over the vocabulary only where a label wants them: most of a sequence is image and question.
         logits = self.context.logits(hidden[row, position - 1]).float()
         text = functional.cross_entropy(logits, tokens["labels"][row, position])
-        side = drawn.shape[-1]
-        masks = [fitted_mask(masks, side) for masks in batch["masks"] if len(masks)]
-        true = torch.cat(masks).to(drawn.device) if masks else drawn.new_zeros(0, side, side)
-        parts = {"text": text, **mask_losses(drawn, true)}
+        parts = {"text": text, **mask_losses(drawn, batch["masks"])}
         loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         return {"loss": loss, **parts}
 

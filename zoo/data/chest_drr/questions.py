@@ -11,11 +11,17 @@ import numpy as np
 from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.regions import ZONES
+from zoo.data.chest_drr.labels import LABELS
+from zoo.data.chest_drr.regions import REGIONS, ZONES
 from zoo.data.medseg import SEG, RunLength, Target, Turn
 
 KINDS = ("explicit", "implicit", "several", "absent")
 """Every kind of question."""
+
+FINDINGS = tuple(" ".join(part for part in (side, kind) if part) for kind, side in LABELS)
+"""Every finding on every side that it can be on, as :func:`called` names it."""
+NAMES = (*FINDINGS, *REGIONS)
+"""Everything that a question can be about."""
 
 
 @dataclass(frozen=True)

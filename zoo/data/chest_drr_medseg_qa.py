@@ -15,7 +15,7 @@ from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 2
+QUESTIONS_VERSION = 3
 """Raised whenever the same case is asked other questions."""
 
 

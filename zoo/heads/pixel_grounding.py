@@ -75,6 +75,7 @@ def mask_losses(logits: torch.Tensor, true: Sequence[torch.Tensor]) -> dict[str,
     probabilities = logits.float().sigmoid()
     both = (probabilities * masks).sum(dim=(1, 2))
     area = masks.sum(dim=(1, 2))
+    present = area > 0
     dice = 1 - (2 * both + 1) / (probabilities.sum(dim=(1, 2)) + area + 1)
     bce = functional.binary_cross_entropy_with_logits(logits.float(), masks)
-    return {"bce": bce, "dice": dice[area > 0].mean() if area.any() else dice.sum() * 0.0}
+    return {"bce": bce, "dice": (dice * present).sum() / present.sum().clamp(min=1)}

@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.questions import KINDS, TEST, TRAIN, phrasings
+from zoo.data.chest_drr.phrasings import TEST, TRAIN
+from zoo.data.chest_drr.questions import KINDS, phrasings
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.conversations import CocoReferring, MedSegFiles
 from zoo.data.embedding_cache import EmbeddingCache

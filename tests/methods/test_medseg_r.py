@@ -25,7 +25,7 @@ data: {{name: medseg_files, train: {folder}/data.jsonl, val: {folder}/data.jsonl
 method:
   name: medseg_r
   lora_rank: 4
-  shared_tokens: {shared}
+  shared_levels: {shared}
   max_new_tokens: 40
   context:
     name: global_context
@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 
 def recipe_of(folder, head: str, epochs: int):
     path = folder / f"{head}.yaml"
-    grounding, shared = HEADS[head].format(folder=folder), str(head == "unet").lower()
+    grounding, shared = HEADS[head].format(folder=folder), 2 if head == "unet" else 0
     path.write_text(RECIPE.format(folder=folder, grounding=grounding, shared=shared, epochs=epochs))
     return read_recipe(path)
 

@@ -9,14 +9,17 @@ from PIL import Image
 
 from zoo.data.chest_drr.build import CaseSeries, series_folder
 from zoo.data.chest_drr.cases import SPLITS
-from zoo.data.chest_drr.questions import TEST, TRAIN, conversation_on
+from zoo.data.chest_drr.phrasings import TEST, TRAIN
+from zoo.data.chest_drr.questions import conversation_on
 from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 3
+QUESTIONS_VERSION = 4
 """Raised whenever the same case is asked other questions."""
+_ABSENT_FIRST = 5
+"""One training conversation in so many begins with an absent finding, of which no earlier answer tells."""
 
 
 @register("dataset", "chest_drr_medseg_qa")
@@ -78,7 +81,9 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
                 Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(file.parent / name)
                 for variant in range(variants):
                     rng = np.random.default_rng([11, SPLITS.index(split), index, variant])
-                    said = conversation_on(series.record(index), TEST if split == "test" else TRAIN, rng, turns)
+                    wording = TEST if split == "test" else TRAIN
+                    absent = split == "train" and (index + variant) % _ABSENT_FIRST == 0
+                    said = conversation_on(series.record(index), wording, rng, turns, absent)
                     out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
         partial.replace(file)
     finally:

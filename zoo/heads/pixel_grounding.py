@@ -21,11 +21,11 @@ class PixelGrounding(nn.Module):
     """Masks from image features and language tokens.
 
     ``image_size`` is the side of the square that images are fitted into. ``cacheable`` says that :meth:`look` is frozen, so
-    that its result may be kept on disk. ``feature_width`` is the number of channels of the last of its features.
+    that its result may be kept on disk. ``feature_widths`` are the channels of the feature maps, finest first.
     """
 
     image_size: int
-    feature_width: int
+    feature_widths: list[int]
     cacheable: bool = False
 
     def __init__(self, language_width: int, prompt_width: int) -> None:

@@ -72,7 +72,7 @@ class SamGrounding(PixelGrounding):
         self.sam = sam.requires_grad_(False)
         self.sam.mask_decoder.requires_grad_(True)
         self.image_size = sam.config.vision_config.image_size
-        self.feature_width = sam.config.vision_config.output_channels
+        self.feature_widths = [sam.config.vision_config.output_channels]
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 

@@ -70,7 +70,7 @@ class UnetGrounding(PixelGrounding):
             nn.init.zeros_(film.weight)  # type: ignore[arg-type]
             nn.init.zeros_(film.bias)  # type: ignore[arg-type]
         self.pixel = nn.Linear(prompt_width, channels[-1] + 1)
-        self.image_size, self.feature_width, self.cacheable = image_size, widths[-1], freeze_encoder
+        self.image_size, self.feature_widths, self.cacheable = image_size, list(widths), freeze_encoder
         if freeze_encoder:
             self.encoder.requires_grad_(False)
 

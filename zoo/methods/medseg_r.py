@@ -66,7 +66,7 @@ class MedSegR(LossModule):
         lora_alpha: int = 16,
         lora_dropout: float = 0.05,
         train_vocabulary: Literal["new", "all"] = "new",
-        shared_tokens: bool = False,
+        shared_levels: int = 0,
         max_new_tokens: int = 96,
         cache_limit_gb: float = 20.0,
     ) -> None:
@@ -82,8 +82,8 @@ class MedSegR(LossModule):
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             train_vocabulary: train the embeddings and output rows of new tokens only, or of all tokens (LISA's way).
-            shared_tokens: add the mask head's coarsest features, projected, to the language model's image tokens, so that
-                what is learnt from masks tells it what is there (ours).
+            shared_levels: so many of the mask head's coarsest feature maps, pooled and projected, are added to the language
+                model's image tokens, so that what is learnt from masks tells it what is there (ours).
             max_new_tokens: most tokens of an answer.
             cache_limit_gb: of frozen image embeddings kept on disk; 0 for none.
         """
@@ -92,7 +92,9 @@ class MedSegR(LossModule):
         self.grounding = grounding(language_width=context.width)
         self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
-        self.shared = projector(self.grounding.feature_width, context.width) if shared_tokens else None
+        self.shared_levels = shared_levels
+        shared_width = sum(self.grounding.feature_widths[-shared_levels:]) if shared_levels else 0
+        self.shared = projector(shared_width, context.width) if shared_levels else None
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
@@ -140,8 +142,8 @@ class MedSegR(LossModule):
         if self.shared is None:
             return list(tokens)
         side = math.isqrt(tokens.shape[1])
-        own = functional.adaptive_avg_pool2d(features[-1], side).flatten(2).transpose(1, 2)
-        return list(tokens + self.shared(own))
+        own = [functional.adaptive_avg_pool2d(level, side) for level in features[-self.shared_levels :]]
+        return list(tokens + self.shared(torch.cat(own, dim=1).flatten(2).transpose(1, 2)))
 
     def features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
         """What the mask head sees of images."""

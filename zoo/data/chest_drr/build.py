@@ -22,6 +22,13 @@ RENDERER_VERSION = 1
 """Raised whenever the same seed gives other bytes; it is part of every cache folder's name."""
 
 _PART = 32
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "MALLOC_TOP_PAD_": str(1 << 29),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Lets glibc keep the hundreds of megabytes of one case for the next; giving them back each time took a third of the time."""
 Part = tuple[str, int, Path, Path]
 """Split, first index, file of images, file of records."""
 
@@ -131,7 +138,9 @@ def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
         "parts": [[split, start, str(images), str(records)] for split, start, images, records in share],
     }
     command = [sys.executable, "-m", "zoo.data.chest_drr.build"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**_KEEP_MEMORY, **os.environ}
+    )
     assert process.stdin is not None
     process.stdin.write(json.dumps(job))
     process.stdin.close()

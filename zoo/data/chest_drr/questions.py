@@ -1,10 +1,8 @@
 """Questions on chest_drr cases with exact masks: explicit, implicit, about several targets, and about absent ones.
 
-The wording is ours. Each kind has at least forty phrasings for training and validation and as many others for the test
-split, so that no test question is worded as in another split.
+The wording is in :mod:`zoo.data.chest_drr.phrasings`.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
 from zoo.data.chest_drr.labels import LABELS
+from zoo.data.chest_drr.phrasings import Phrasing
 from zoo.data.chest_drr.regions import REGIONS, ZONES
 from zoo.data.medseg import SEG, RunLength, Target, Turn
 
@@ -22,203 +21,6 @@ FINDINGS = tuple(" ".join(part for part in (side, kind) if part) for kind, side 
 """Every finding on every side that it can be on, as :func:`called` names it."""
 NAMES = (*FINDINGS, *REGIONS)
 """Everything that a question can be about."""
-
-
-@dataclass(frozen=True)
-class Phrasing:
-    """What questions of a split are made of: ``openings`` and ``closings`` around a target, frames around a clue."""
-
-    verbs: tuple[str, ...]
-    closings: tuple[str, ...]
-    frames: tuple[str, ...]
-    everything: tuple[str, ...]
-    clues: dict[str, tuple[str, ...]]
-
-
-TRAIN = Phrasing(
-    verbs=("Segment", "Outline", "Delineate", "Mark", "Highlight", "Contour", "Trace", "Show me", "Find", "Localise"),
-    closings=("{}.", "{} in this radiograph.", "{}, please.", "{} on the film.", "{} if it is there."),
-    frames=(
-        "Which region {}?",
-        "What on this film {}?",
-        "Segment whatever {}.",
-        "Outline the area that {}.",
-        "Where is the part that {}?",
-        "Show what {}.",
-        "Is there anything that {}?",
-        "Mark the structure that {}.",
-        "Please contour what {}.",
-        "Do you see something that {}?",
-        "Which finding {}? Show it.",
-        "Look for a change that {}.",
-    ),
-    everything=("all abnormalities", "every abnormal finding", "everything abnormal", "each pathology", "all findings"),
-    clues={
-        "pleural effusion": (
-            "would explain blunting of the {side} costophrenic angle",
-            "should be drained from the {side} pleural space with a needle",
-            "forms a meniscus at the {side} base",
-            "is fluid lying on the {side} hemidiaphragm",
-            "would layer out if the patient lay on the {side}",
-            "is a collection in the {side} pleural cavity",
-            "makes the {side} base white up to a curved upper border",
-            "could be tapped for a laboratory test on the {side}",
-            "often comes with heart failure and dulls percussion on the {side}",
-            "would be seen as fluid by ultrasound of the {side} chest",
-            "makes the {side} hemidiaphragm vanish under liquid",
-            "would be relieved by a pleural drain on the {side}",
-            "is water around the {side} lung",
-        ),
-        "consolidation": (
-            "fits pneumonia in a patient with fever",
-            "would hold air bronchograms",
-            "is airspace filled with pus or fluid",
-            "would be treated with antibiotics",
-            "makes the lung dense without taking its volume",
-            "is a patchy opacity of the air spaces",
-            "would clear after a course of amoxicillin",
-            "is lung as solid as liver",
-            "goes with crackles and a raised white cell count",
-            "is where bacteria have filled the lung",
-            "shows open bronchi inside a white area",
-            "could be an aspiration",
-            "is an ill-defined cloudy density with fever",
-        ),
-        "nodule": (
-            "is a small round spot that needs a follow-up CT",
-            "would be measured and compared with an earlier film",
-            "is a coin lesion in the lung",
-            "could be an early lung cancer of less than three centimetres",
-            "is a focal round opacity that a smoker should worry about",
-            "is a pulmonary spot below three centimetres",
-            "is a tiny rounded density",
-            "would be looked up in the Fleischner guidelines",
-            "might be a granuloma",
-            "is a pea-sized opacity",
-            "could be a single small metastasis",
-            "is a well-defined bead in the lung field",
-            "would be found again in a screening programme",
-        ),
-        "mass": (
-            "is a large round lesion that needs a biopsy",
-            "is most suspicious for advanced lung cancer",
-            "measures more than three centimetres and is solid",
-            "would be sampled through the chest wall",
-            "is a bulky tumour in the lung",
-            "is a round density of more than three centimetres",
-            "is probably a bronchial carcinoma of great size",
-            "would be staged by PET and bronchoscopy",
-            "is a solid ball in the lung, too big for a nodule",
-            "explains weight loss and blood from the airways",
-            "is a large neoplasm",
-            "would be removed by lobectomy if it has not spread",
-            "is the most worrying large opacity",
-        ),
-        "pneumothorax": (
-            "explains missing lung markings on the {side}",
-            "should be vented with a chest tube for trapped air on the {side}",
-            "is bounded by a thin visceral pleural line on the {side}",
-            "explains sudden pain and hyperresonance on the {side}",
-            "is air between the {side} lung and the chest wall",
-            "is a black rim without vessels on the {side}",
-            "means that the {side} lung has come away from the ribs",
-            "could follow a broken rib or a biopsy on the {side}",
-            "is free gas in the {side} pleural space",
-            "would be treated by aspirating air on the {side}",
-            "is typical of a tall thin young man with sudden breathlessness, on the {side}",
-            "leaves the {side} apex dark and empty",
-            "makes breath sounds vanish on the {side} while it stays resonant",
-        ),
-        "atelectasis": (
-            "is lung that has lost its volume",
-            "would open again with breathing exercises",
-            "could follow from a plugged bronchus",
-            "explains why fissures are drawn together",
-            "is collapsed lung after an operation",
-            "is a band or wedge of lung without air",
-            "makes the hilum and the hemidiaphragm move",
-            "would be helped by physiotherapy and deep breaths",
-            "is a lobe that has fallen in",
-            "explains crowded ribs on one side",
-            "is dense because the lung is not inflated",
-            "comes of shallow breathing in bed",
-            "could be caused by a foreign body in an airway",
-        ),
-        "cardiomegaly": (
-            "explains a cardiothoracic ratio above one half",
-            "should be looked at with echocardiography",
-            "is wider than it ought to be in a patient with swollen legs",
-            "would fit heart failure",
-            "is an organ too large for this chest",
-            "is an enlarged heart",
-            "is a heart shadow that has grown to the left",
-            "would fit a dilated ventricle",
-            "could be explained by long years of high blood pressure",
-            "is a widened cardiac outline",
-            "goes with a displaced apex beat",
-            "makes one think of valve disease",
-            "would be measured against the width of the thorax",
-        ),
-    },
-)
-"""Phrasing of the training and validation questions."""
-
-TEST = Phrasing(
-    verbs=("Annotate", "Indicate", "Map out", "Draw around", "Point out", "Circle", "Label", "Give me a mask of"),
-    closings=("{} here.", "{} for the report.", "{} on this chest image.", "{} as exactly as you can.", "{} now."),
-    frames=(
-        "I wonder which part {}.",
-        "Can you draw the thing that {}?",
-        "Please give a mask of what {}.",
-        "A colleague asks what {}.",
-        "Point to the area which {}.",
-        "Tell me and show me what {}.",
-    ),
-    everything=(
-        "whatever is pathological",
-        "any disease you see",
-        "the complete set of lesions",
-        "all that is not normal",
-    ),
-    clues={
-        "pleural effusion": (
-            "hides the {side} costophrenic sulcus",
-            "calls for thoracentesis on the {side}",
-            "would move with gravity on the {side}",
-        ),
-        "consolidation": (
-            "goes with cough and sputum",
-            "looks like infected lung",
-            "has alveoli full of exudate",
-        ),
-        "nodule": (
-            "is a little round shadow to be watched",
-            "would be followed by size over the years",
-            "is a solitary spot in the lung",
-        ),
-        "mass": (
-            "is a big lump for the tumour board",
-            "should have tissue taken from it",
-            "is a sizeable round tumour",
-        ),
-        "pneumothorax": (
-            "shows that air has escaped around the {side} lung",
-            "would need decompression on the {side}",
-            "lies beyond the edge of the {side} lung",
-        ),
-        "atelectasis": (
-            "is airless lung that has shrunk",
-            "would follow from a mucus plug",
-            "pulls its surroundings towards it",
-        ),
-        "cardiomegaly": (
-            "would make a cardiologist worry about pump failure",
-            "is broader than half of the chest",
-            "shows an overgrown heart",
-        ),
-    },
-)
-"""Phrasing of the test questions; nothing in it stands in :data:`TRAIN`."""
 
 _FOUND = ("{} {seg}.", "It is {} {seg}.", "There is {} {seg}.")
 _NOTHING = ("There is no {}.", "No {} is seen.", "I see no {} here.")
@@ -260,11 +62,11 @@ def _placed(target: Target) -> str:
 
 
 def conversation_on(
-    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2
+    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2, absent_first: bool = False
 ) -> tuple[Turn, ...]:
     """Questions and answers on a case record, ``turns`` of them at the most, each of another kind.
 
-    Every case is asked about something absent or something present; kinds that a case cannot have are left out.
+    Kinds that a case cannot have are left out. The order is drawn, but for ``absent_first``.
     """
     visible = [item for item in record["findings"] if int(coco.area(item["mask"]))]
     targets = [target_of(item, record["regions"]) for item in visible]
@@ -276,8 +78,9 @@ def conversation_on(
         "absent": lambda: _absent(targets, phrasing, rng),
     }
     made = []
-    for kind in rng.permutation(KINDS):
-        turn = makers[str(kind)]()
+    order = [str(kind) for kind in rng.permutation(KINDS)]
+    for kind in sorted(order, key=lambda kind: kind != "absent") if absent_first else order:
+        turn = makers[kind]()
         if turn is not None:
             made.append(turn)
     return tuple(made[:turns])

@@ -64,6 +64,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         for expected in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=expected)
         trainer = Trainer(**trainer_arguments(recipe, out))
+        if trainer.strategy.root_device.type == "cpu":
+            _warn_of_slow_half_precision(trainer.precision)
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
         if trainer.interrupted or not trainer.is_global_zero:
             return out
@@ -79,6 +81,15 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     draw_curves(out)
     return out
+
+
+def _warn_of_slow_half_precision(precision: str) -> None:
+    capability = torch.backends.cpu.get_cpu_capability()
+    if "16" in precision and capability == "AVX2":
+        warnings.warn(
+            f"{precision} is emulated on this processor ({capability}), many times slower; trainer.precision=32-true is not",
+            stacklevel=3,
+        )
 
 
 def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -14,14 +14,13 @@ from zoo.heads.unet_grounding import LITE0, UnetGrounding, load_encoder_weights
 WIDTH = 24
 
 
-@pytest.fixture(scope="module", params=["sam", "unet", "frozen unet"])
+@pytest.fixture(scope="module", params=["sam", "nothing", "encoder", "all"])
 def head(request, tmp_path_factory) -> PixelGrounding:
+    """SAM's decoder, and the U-Net with as much of it frozen as it can be."""
     torch.manual_seed(0)
     if request.param == "sam":
         return SamGrounding(WIDTH, str(sam(tmp_path_factory.mktemp("sam")))).eval()
-    return UnetGrounding(
-        WIDTH, image_size=64, channels=[16, 8, 8, 8, 8], freeze_encoder="frozen" in request.param
-    ).eval()
+    return UnetGrounding(WIDTH, image_size=64, channels=[16, 8, 8, 8, 8], frozen=request.param).eval()
 
 
 def images(count: int = 2) -> torch.Tensor:
@@ -41,6 +40,8 @@ def test_each_mask_depends_on_its_own_image_and_token_only(head):
         own = head.look(images()[owner[index] : owner[index] + 1])
         alone = head(own, prompts[index : index + 1], torch.tensor([0]))
         torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-3)
+    nothing = head(features, tokens(0), torch.zeros(0, dtype=torch.long))
+    assert len(nothing) == 0, "a batch of answers without a target"
     if isinstance(head, SamGrounding):
         assert not torch.equal(together[1], together[2]), "another token, another mask"
 

@@ -126,6 +126,18 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
         torch.testing.assert_close(method.losses(batch)["text"], whole)
 
 
+@pytest.mark.parametrize("head", list(HEADS))
+def test_a_batch_without_a_target_trains_the_answers(folder, head):
+    from zoo.assembly import assemble
+
+    assembly = assemble(recipe_of(folder, head, 1))
+    sample = assembly.data.split("train")[2]
+    assert not len(sample["masks"])
+    losses = assembly.method.losses(assembly.data.collate([sample]))
+    losses["loss"].backward()
+    assert losses["text"] > 0 and losses["bce"] == losses["dice"] == 0
+
+
 def test_shared_tokens_let_answers_train_the_encoder_of_the_mask_head(folder):
     from zoo.assembly import assemble
 

@@ -133,10 +133,15 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curves[1]), atol=1e-4, rtol=0)
 
 
-def test_bf16_autocast_runs_on_a_cpu(tiny_recipe, tmp_path):
+@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_bf16_runs_on_a_cpu_with_a_warning_where_it_is_slow(
+    tiny_recipe, tmp_path, monkeypatch, recwarn, capability, warned
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     folder = run(tiny_recipe, tmp_path / "half", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
     assert all(torch.isfinite(value).all() for value in weights(folder).values())
     assert all(value.dtype == torch.float32 for value in weights(folder).values())
+    assert any("trainer.precision=32-true" in str(item.message) for item in recwarn) == warned
 
 
 def test_a_full_disk_while_saving_keeps_what_was_there(tmp_path, monkeypatch):

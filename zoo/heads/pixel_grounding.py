@@ -55,6 +55,8 @@ class PixelGrounding(nn.Module):
             Mask logits (n, side, side) over the fitted square.
         """
         prompts = self.projection(tokens)
+        if not len(prompts):  # SAM's attention and grouped convolutions take no empty batch
+            return prompts.sum().expand(0, self.image_size, self.image_size)
         return self.draw([part[image_of] for part in features], prompts)
 
 

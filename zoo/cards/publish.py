@@ -1,4 +1,4 @@
-"""Making a card from a run: weights, recipe, record and prose, with numbers measured now."""
+"""Making a card from a run: weights, recipe, record and prose, with its numbers."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from zoo.cards.schema import CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import PROSE, RECIPE, WEIGHTS, CardError, card_chain, sha256_of
-from zoo.evaluation import Subject, evaluate, open_subject
+from zoo.evaluation import Subject, collect, collect_once, measure_all, open_subject
 from zoo.metrics.intervals import Measured
 from zoo.paths import checkpoints_folder
 from zoo.training import save_weights
@@ -38,7 +38,8 @@ def publish(
         run: the run folder.
         name: of the card, and of its folder.
         version: raise it when a published card changes.
-        half: store float16, half the size; the numbers are measured on the weights as stored.
+        half: store float16, half the size; the numbers are then measured on the weights as stored, else taken from the
+            outputs of the run where a comparison has measured it.
         limitations: added to what the data set says of itself.
         tolerance: by which a measured number may differ when it is verified.
         replace: overwrite a card of this name.
@@ -57,11 +58,15 @@ def publish(
         draft.mkdir()
         _write_weights(run, draft, half)
         subject = open_subject(run)
-        stored = load_file(draft / WEIGHTS)
-        subject.method.load_trained_state(
-            {name: v.to(torch.float32) if v.is_floating_point() else v for name, v in stored.items()}
-        )
-        metrics = evaluate(subject)
+        if half:
+            stored = load_file(draft / WEIGHTS)
+            subject.method.load_trained_state(
+                {name: v.to(torch.float32) if v.is_floating_point() else v for name, v in stored.items()}
+            )
+            outputs = collect(subject.method, subject.data)
+        else:
+            outputs = collect_once(subject, run / "outputs-test.safetensors")
+        metrics = measure_all(subject.method.metrics(), [outputs])
         record = _record(subject, run, draft, name, version, limitations, tolerance, metrics)
         write_prose(record, draft)
         if target.exists():

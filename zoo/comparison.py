@@ -123,18 +123,19 @@ def _cell(measured: Measured) -> str:
 
 
 def write_table(rows: Sequence[Row], out: Path) -> None:
-    """Write ``table.md``, ``table.json`` and ``table.png``."""
+    """Write ``table.md``, ``table.json`` and, of the first metric that all rows have, ``table.png``."""
     (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
     content = [asdict(row) for row in rows]
     (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    _plot(rows, out / "table.png")
+    shared = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    if shared:
+        _plot(rows, shared[0], out / "table.png")
 
 
-def _plot(rows: Sequence[Row], file: Path) -> None:
-    """First metric: bars for one setting, lines over K for several."""
+def _plot(rows: Sequence[Row], name: str, file: Path) -> None:
+    """A metric: bars for one setting, lines over K for several."""
     from matplotlib.figure import Figure
 
-    name = next(iter(rows[0].metrics))
     settings = list(dict.fromkeys(row.setting for row in rows))
     recipes = list(dict.fromkeys(row.recipe for row in rows))
     labels = [recipe.split("/")[0] for recipe in recipes]

@@ -6,6 +6,7 @@ Image tokens stand in the sequence one for one, so a position in the ids is the 
 offset by a number that a model happens to have.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from transformers import DynamicCache
 from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.encoders.language import CHAT, CausalLanguage
-from zoo.encoders.vision import VisionEncoder, projector
+from zoo.encoders.vision import VisionEncoder, merged, projector
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import Slot, register
 
@@ -41,10 +42,11 @@ class GlobalContext(nn.Module):
     """A language model over image tokens and text; ``width`` is that of its hidden states.
 
     ``language`` is the transformer without its output layer ``output``; ``embedding`` embeds ids. ``seg`` and ``image`` are
-    the ids of ``[SEG]`` and of an image token.
+    the ids of ``[SEG]`` and of an image token. Squares of ``merge`` x ``merge`` places are one image token.
     """
 
     width: int
+    merge: int = 1
     seg: int
     image: int
     stop: int
@@ -66,7 +68,7 @@ class GlobalContext(nn.Module):
         """Images (1 or 3, height, width) in [0, 1] to image tokens (tokens, own width) each; frozen, so cacheable."""
 
     def project(self, looked: torch.Tensor) -> torch.Tensor:
-        """Image tokens (tokens, own width) to the language model's (tokens, width); as they are where it has done so itself."""
+        """What was seen (..., places, own width) to image tokens (..., tokens, width); as it is where the model has done so."""
         return looked
 
     def vision_fingerprint(self) -> str:
@@ -225,12 +227,25 @@ class CausalContext(GlobalContext):
         self,
         vision: Annotated[VisionEncoder, Slot("vision_encoder")],
         model: Annotated[CausalLanguage, Slot("text_encoder")],
+        merge: int = 1,
     ) -> None:
-        """Join them."""
+        """Join them.
+
+        Args:
+            vision: gives a square grid of tokens.
+            model: reads them.
+            merge: squares of merge x merge image tokens become one, so that sequences are shorter.
+
+        Raises:
+            ValueError: the grid does not divide into such squares.
+        """
         super().__init__()
+        if math.isqrt(vision.tokens) % merge:
+            raise ValueError(f"merge is {merge}, of {math.isqrt(vision.tokens)} x {math.isqrt(vision.tokens)} tokens")
+        self.merge = merge
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
         self.width, self.text = model.width, model.tokenizer
-        self.projector = projector(vision.width, self.width)
+        self.projector = projector(vision.width * merge**2, self.width)
         self._join_seg()
 
     def train(self, mode: bool = True) -> "CausalContext":
@@ -256,7 +271,11 @@ class CausalContext(GlobalContext):
 
     def project(self, looked: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""
-        return self.projector(looked)
+        if self.merge == 1:
+            return self.projector(looked)
+        side = math.isqrt(looked.shape[-2])
+        maps = looked.unflatten(-2, (side, side)).movedim(-1, -3)
+        return self.projector(merged(maps, self.merge))
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""

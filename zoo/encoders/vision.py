@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.pretrained import fingerprint_of, weights_wanted
@@ -25,6 +26,14 @@ class VisionEncoder(nn.Module):
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights."""
         return fingerprint_of(self.state_dict().items())
+
+
+def merged(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Feature maps (..., channels, height, width) to tokens (..., tokens, channels * side * side), squares of places joined.
+
+    The way of InternVL-1.5 (arXiv 2404.16821) and Qwen2-VL (arXiv 2409.12191) to fewer image tokens.
+    """
+    return functional.pixel_unshuffle(maps, side).flatten(-2).transpose(-1, -2)
 
 
 def projector(width: int, out: int) -> nn.Sequential:

@@ -25,7 +25,7 @@ from zoo.data.fitting import fitted, unfitted
 from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
-from zoo.encoders.vision import projector
+from zoo.encoders.vision import merged, projector
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.metrics.answers import PARTS, answer_row
@@ -93,7 +93,7 @@ class MedSegR(LossModule):
         self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
         self.shared_levels = shared_levels
-        shared_width = sum(self.grounding.feature_widths[-shared_levels:]) if shared_levels else 0
+        shared_width = sum(self.grounding.feature_widths[-shared_levels:]) * context.merge**2 if shared_levels else 0
         self.shared = projector(shared_width, context.width) if shared_levels else None
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
@@ -141,9 +141,9 @@ class MedSegR(LossModule):
         tokens = self.context.project(looked)
         if self.shared is None:
             return list(tokens)
-        side = math.isqrt(tokens.shape[1])
+        side = math.isqrt(looked.shape[1])
         own = [functional.adaptive_avg_pool2d(level, side) for level in features[-self.shared_levels :]]
-        return list(tokens + self.shared(torch.cat(own, dim=1).flatten(2).transpose(1, 2)))
+        return list(tokens + self.shared(merged(torch.cat(own, dim=1), self.context.merge)))
 
     def features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
         """What the mask head sees of images."""
@@ -322,7 +322,7 @@ class MedSegR(LossModule):
         """One image, a question and an answer with one mask, tokenized."""
         side = self.grounding.image_size
         image = torch.zeros(3, side, side)
-        count = len(self.context.look([image])[0])
+        count = self.context.project(torch.stack(self.context.look([image]))).shape[1]
         ids = torch.full((1, count + 96), 5)
         ids[:, 8 : 8 + count] = self.context.image
         labels = ids.clone()

@@ -7,7 +7,7 @@ from tests.tiny_models import causal_lm, llava, qwen
 from zoo.decoders.global_context import CausalContext, GlobalContext, VisionLanguageContext
 from zoo.encoders.clip import SmallClip
 from zoo.encoders.language import CausalLM
-from zoo.encoders.vision import ClipVision, TimmVisionEncoder
+from zoo.encoders.vision import ClipVision, TimmVisionEncoder, merged
 
 TURNS = [("Segment the heart.", "The heart [SEG]."), ("And both lungs?", "Right [SEG], left [SEG].")]
 
@@ -119,6 +119,27 @@ def test_qwen_positions_are_those_of_transformers(tmp_path):
     )
     made = context.positions(ids, mask)
     assert torch.equal(made[:, mask.bool()], wanted[:, mask.bool()])
+
+
+def test_a_merged_token_holds_its_square_of_places():
+    places = torch.arange(16.0).reshape(1, 4, 4)
+    tokens = merged(torch.cat([places, places + 100]), 2)
+    assert tokens[1].tolist() == [2.0, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0]
+    assert tokens.shape == (4, 8) and sorted(tokens.flatten().tolist()) == [*range(16), *range(100, 116)]
+
+
+@torch.no_grad()
+def test_merging_leaves_a_quarter_of_the_image_tokens(tmp_path):
+    language = CausalLM(str(causal_lm(tmp_path / "lm")))
+    context = CausalContext(small_vision(), language, merge=2).eval()
+    looked = torch.stack(context.look([image(0), image(1)]))
+    changed = looked.clone()
+    changed[:, [10, 11, 14, 15]] += 1  # the lower right square of 4 x 4 places
+    seen, other = context.project(looked), context.project(changed)
+    assert looked.shape[1] == 16 and seen.shape[1] == 4
+    assert (seen != other).any(dim=-1).tolist() == [[False, False, False, True]] * 2
+    with pytest.raises(ValueError, match="merge is 3, of 4 x 4 tokens"):
+        CausalContext(small_vision(), language, merge=3)
 
 
 def test_timm_gives_patch_tokens():

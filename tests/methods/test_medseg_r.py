@@ -33,6 +33,7 @@ method:
       name: clip_vision
       clip: {{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2, embedding: 32}}
     model: {{name: causal_lm, source: {folder}/lm}}
+    merge: {merge}
   grounding: {grounding}
 optimizer: {{name: adamw, lr: 1.0e-2}}
 scheduler: {{name: constant, warmup_steps: 5}}
@@ -73,8 +74,9 @@ def folder(tmp_path_factory):
 
 def recipe_of(folder, head: str, epochs: int):
     path = folder / f"{head}.yaml"
-    grounding, shared = HEADS[head].format(folder=folder), 2 if head == "unet" else 0
-    path.write_text(RECIPE.format(folder=folder, grounding=grounding, shared=shared, epochs=epochs))
+    grounding = HEADS[head].format(folder=folder)
+    shared, merge = (2, 2) if head == "unet" else (0, 1)
+    path.write_text(RECIPE.format(folder=folder, grounding=grounding, shared=shared, merge=merge, epochs=epochs))
     return read_recipe(path)
 
 

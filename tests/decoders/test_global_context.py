@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.tiny_models import causal_lm, llava, qwen
-from zoo.decoders.global_context import CausalContext, GlobalContext, VisionLanguageContext
+from zoo.decoders.global_context import CausalContext, GlobalContext
+from zoo.decoders.vision_language_context import VisionLanguageContext
 from zoo.encoders.clip import SmallClip
 from zoo.encoders.language import CausalLM
 from zoo.encoders.vision import ClipVision, TimmVisionEncoder, merged

@@ -1,0 +1,145 @@
+"""transformers' vision-language models as a global context: LLaVA-class models and Qwen2.5-VL as they are."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from zoo.data.fitting import fitted
+from zoo.data.medseg import SEG
+from zoo.decoders.global_context import IMAGE, GlobalContext, resize_vocabulary
+from zoo.encoders.language import CHAT
+from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.registry import register
+
+
+@register("decoder", "vision_language_context")
+class VisionLanguageContext(GlobalContext):
+    """transformers' LLaVA-class models and Qwen2.5-VL as they are, frozen; LoRA trains them.
+
+    Images are fitted into a square of the model's size, so that each has the same number of tokens.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        family: Literal["llava", "qwen2_5_vl"] = "llava",
+        image_size: int = 448,
+        revision: str | None = None,
+    ) -> None:
+        """Load (safetensors only).
+
+        Args:
+            source: local folder or hub name, as llava-hf/llava-1.5-7b-hf or Qwen/Qwen2.5-VL-7B-Instruct.
+            family: how images and positions are laid out.
+            image_size: side of the square for Qwen2.5-VL, a multiple of 28; LLaVA has its own.
+            revision: branch, tag or commit on the hub.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        super().__init__()
+        self.family = family
+        if not weights_wanted():
+            self.model, self.text, self._processor = _full_size(family), None, None
+        else:
+            self.model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, use_safetensors=True)
+            self._processor = AutoProcessor.from_pretrained(source, revision=revision)
+            self.text = self._processor.tokenizer
+        self.model.requires_grad_(False)
+        config: Any = self.model.config
+        self.width = int(config.get_text_config().hidden_size)
+        self.image_size = image_size if family == "qwen2_5_vl" else int(config.vision_config.image_size)
+        patch = config.vision_config.patch_size * (getattr(config.vision_config, "spatial_merge_size", 1))
+        self.grid = self.image_size // patch
+        self._find_tokens()
+
+    def _find_tokens(self) -> None:
+        if self.text is None:  # planned: the ids only have to be there
+            self.seg = self.model.get_input_embeddings().num_embeddings
+            resize_vocabulary(self.model, self.seg + 1)
+            self.image, self.stop = int(self.model.config.image_token_id), 2
+            return
+        self.text.chat_template = CHAT if self.family == "llava" else self.text.chat_template or CHAT
+        self.text.add_tokens([SEG])
+        resize_vocabulary(self.model, len(self.text))
+        self.seg, self.image = int(self.text.convert_tokens_to_ids(SEG)), int(self.model.config.image_token_id)
+        self.stop = int(self.text.eos_token_id)
+
+    def _ids(self, text: str, image_tokens: int) -> list[int]:
+        if self.family == "qwen2_5_vl":
+            text = text.replace(IMAGE, "<|vision_start|><|image_pad|><|vision_end|>")
+        return super()._ids(text, image_tokens)
+
+    @property
+    def whole(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model
+
+    @property
+    def language(self) -> Any:
+        """See :class:`GlobalContext`."""
+        return self.model.model.language_model
+
+    @torch.no_grad()
+    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See :class:`GlobalContext`."""
+        squares = [fitted(image, self.image_size) for image in images]
+        if self._processor is None:
+            return self._planned_look(squares)
+        taken = self._processor.image_processor(
+            images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
+        )
+        inputs = {name: value.to(squares[0].device) for name, value in taken.items()}
+        return list(self.model.model.get_image_features(**inputs).pooler_output)
+
+    def _planned_look(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The image tower at its full size, processor and normalisation left out.
+
+        Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass it: its result alone stands in, and a
+        plan's FLOPs leave the frozen tower out.
+        """
+        if self.family == "llava":
+            return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
+        return list(torch.zeros(len(squares), self.grid**2, self.width, device=squares[0].device))
+
+    def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside the image's square."""
+        order = super().positions(ids, mask)
+        if self.family != "qwen2_5_vl":
+            return order
+        is_image = ids == self.image
+        inside = is_image.cumsum(dim=1) - 1
+        count = self.grid**2
+        past = ~is_image & (inside == count - 1)
+        time = torch.where(is_image, order - inside, order - past * (count - self.grid))
+        row = torch.where(is_image, time + inside // self.grid, time)
+        column = torch.where(is_image, time + inside % self.grid, time)
+        return torch.stack([time, row, column])
+
+    def after(self, positions: torch.Tensor) -> torch.Tensor:
+        """See :class:`GlobalContext`; with three kinds of position, all go on from the greatest."""
+        following = super().after(positions)
+        return following.amax(dim=0, keepdim=True).expand_as(following) if following.ndim == 3 else following
+
+    def vision_fingerprint(self) -> str:
+        """See :class:`GlobalContext`."""
+        parts = self.model.model.named_parameters()
+        return fingerprint_of((name, value) for name, value in parts if not name.startswith("language_model."))
+
+
+def _full_size(family: str) -> Any:
+    """The 7B shapes with random weights."""
+    from transformers import (
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+    )
+
+    if family == "llava":
+        return LlavaForConditionalGeneration(LlavaConfig())
+    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "num_key_value_heads": 4}, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)

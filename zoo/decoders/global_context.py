@@ -240,8 +240,9 @@ class CausalContext(GlobalContext):
             ValueError: the grid does not divide into such squares.
         """
         super().__init__()
-        if math.isqrt(vision.tokens) % merge:
-            raise ValueError(f"merge is {merge}, of {math.isqrt(vision.tokens)} x {math.isqrt(vision.tokens)} tokens")
+        side = math.isqrt(vision.tokens)
+        if side % merge:
+            raise ValueError(f"merge is {merge}, of {side} x {side} tokens")
         self.merge = merge
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
         self.width, self.text = model.width, model.tokenizer
@@ -271,8 +272,6 @@ class CausalContext(GlobalContext):
 
     def project(self, looked: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""
-        if self.merge == 1:
-            return self.projector(looked)
         side = math.isqrt(looked.shape[-2])
         maps = looked.unflatten(-2, (side, side)).movedim(-1, -3)
         return self.projector(merged(maps, self.merge))

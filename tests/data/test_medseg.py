@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
 from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import KINDS, phrasings
+from zoo.data.chest_drr.questions import KINDS, phrasings, without_side
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.conversations import CocoReferring, MedSegFiles
 from zoo.data.embedding_cache import EmbeddingCache
@@ -158,6 +158,18 @@ def test_test_questions_are_phrased_as_in_no_other_split():
     for kind in KINDS:
         for phrasing in (TRAIN, TEST):
             assert len({text for finding in SEVERITIES for text in phrasings(kind, phrasing, finding)}) >= 40
+
+
+def test_a_clue_without_a_side_is_still_a_sentence():
+    clues = [clue for phrasing in (TRAIN, TEST) for told in phrasing.clues.values() for clue in told]
+    sided = [clue for clue in clues if "{side}" in clue]
+    assert 40 < len(sided) < len(clues)
+    for clue in clues:
+        said = without_side(clue)
+        assert "{" not in said and "  " not in said and not said.endswith((" on the", " the", ",", " "))
+        assert said == clue or clue in sided
+    assert without_side("forms a meniscus at the {side} base") == "forms a meniscus at the base"
+    assert without_side("is a young man's, on the {side}") == "is a young man's"
 
 
 def test_rendered_questions_are_true_to_their_cases():

@@ -16,10 +16,8 @@ from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 4
+QUESTIONS_VERSION = 5
 """Raised whenever the same case is asked other questions."""
-_ABSENT_FIRST = 5
-"""One training conversation in so many begins with an absent finding, of which no earlier answer tells."""
 
 
 @register("dataset", "chest_drr_medseg_qa")
@@ -82,8 +80,7 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
                 for variant in range(variants):
                     rng = np.random.default_rng([11, SPLITS.index(split), index, variant])
                     wording = TEST if split == "test" else TRAIN
-                    absent = split == "train" and (index + variant) % _ABSENT_FIRST == 0
-                    said = conversation_on(series.record(index), wording, rng, turns, absent)
+                    said = conversation_on(series.record(index), wording, rng, turns)
                     out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
         partial.replace(file)
     finally:

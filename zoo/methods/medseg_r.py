@@ -158,7 +158,7 @@ class MedSegR(LossModule):
 
         kept = hashes if self.grounding.cacheable else None
         return [
-            torch.stack(parts).to(self.dtype)
+            torch.stack([part.to(self.dtype) for part in parts])
             for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)
         ]
 

@@ -9,16 +9,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phrasing:
-    """What questions of a split are made of: ``openings`` and ``closings`` around a target, frames around a clue."""
+    """What questions of a split are made of: ``verbs`` and ``closings`` around a target, ``frames`` around a clue.
+
+    A share ``sideless`` of the clues does not tell the side.
+    """
 
     verbs: tuple[str, ...]
     closings: tuple[str, ...]
     frames: tuple[str, ...]
     everything: tuple[str, ...]
     clues: dict[str, tuple[str, ...]]
+    sideless: float = 0.0
 
 
 TRAIN = Phrasing(
+    sideless=1 / 3,
     verbs=("Segment", "Outline", "Delineate", "Mark", "Highlight", "Contour", "Trace", "Show me", "Find", "Localise"),
     closings=("{}.", "{} in this radiograph.", "{}, please.", "{} on the film.", "{} if it is there."),
     frames=(
@@ -39,10 +44,10 @@ TRAIN = Phrasing(
     clues={
         "pleural effusion": (
             "would explain blunting of the {side} costophrenic angle",
-            "should be drained from the {side} pleural space with a needle",
+            "should be drained on the {side}",
             "forms a meniscus at the {side} base",
-            "is fluid lying on the {side} hemidiaphragm",
-            "would layer out if the patient lay on the {side}",
+            "is fluid above the {side} hemidiaphragm",
+            "would layer out in a {side} lateral decubitus view",
             "is a collection in the {side} pleural cavity",
             "makes the {side} base white up to a curved upper border",
             "could be tapped for a laboratory test on the {side}",
@@ -57,7 +62,7 @@ TRAIN = Phrasing(
             "might be a haemothorax on the {side} after a fall",
             "could be an empyema of the {side} pleura",
             "wraps the {side} lung base in fluid",
-            "would call for a diuretic if the {side} side is wet",
+            "would call for a diuretic if the {side} chest is wet",
             "fills in the sharp corner between ribs and diaphragm on the {side}",
             "may be a malignant exudate of the {side} pleura",
             "makes the {side} base stony dull",
@@ -161,7 +166,7 @@ TRAIN = Phrasing(
             "makes breath sounds vanish on the {side} while it stays resonant",
             "is a pocket of air outside the {side} lung",
             "has let the {side} lung deflate away from the chest wall",
-            "makes the {side} side darker at the edge",
+            "makes the {side} chest darker at the edge",
             "would suck the lung out again with a chest tube on the {side}",
             "may be a burst bleb on the {side}",
             "is why a thin white line runs along the {side} ribs",

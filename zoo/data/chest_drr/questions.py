@@ -3,6 +3,7 @@
 The wording is in :mod:`zoo.data.chest_drr.phrasings`.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ def phrasings(kind: str, phrasing: Phrasing, finding: str = "pleural effusion") 
     return [f"{verb} the {closing}" for verb in phrasing.verbs for closing in phrasing.closings]
 
 
+def without_side(question: str) -> str:
+    """A question with {side} in its clue, as one that leaves the side open."""
+    return re.sub(r",? (?:on the )?\{side\}", "", question)
+
+
 def target_of(finding: dict[str, Any], regions: dict[str, Any]) -> Target:
     """What a case's finding is called: kind, side, and the lung zone that holds most of it."""
     if not finding["side"]:
@@ -62,11 +68,11 @@ def _placed(target: Target) -> str:
 
 
 def conversation_on(
-    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2, absent_first: bool = False
+    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2
 ) -> tuple[Turn, ...]:
-    """Questions and answers on a case record, ``turns`` of them at the most, each of another kind.
+    """Questions and answers on a case record, ``turns`` of them at the most, each of another kind, in an order drawn.
 
-    Kinds that a case cannot have are left out. The order is drawn, but for ``absent_first``.
+    Kinds that a case cannot have are left out.
     """
     visible = [item for item in record["findings"] if int(coco.area(item["mask"]))]
     targets = [target_of(item, record["regions"]) for item in visible]
@@ -78,9 +84,8 @@ def conversation_on(
         "absent": lambda: _absent(targets, phrasing, rng),
     }
     made = []
-    order = [str(kind) for kind in rng.permutation(KINDS)]
-    for kind in sorted(order, key=lambda kind: kind != "absent") if absent_first else order:
-        turn = makers[kind]()
+    for kind in rng.permutation(KINDS):
+        turn = makers[str(kind)]()
         if turn is not None:
             made.append(turn)
     return tuple(made[:turns])
@@ -110,8 +115,16 @@ def _implicit(
         return None
     index = int(rng.choice(clear))
     target = targets[index]
-    question = str(rng.choice(phrasings("implicit", phrasing, target.finding))).format(side=target.side)
+    question = _hinted(target.finding, target.side, phrasing, rng)
     return Turn(question, _answered(_placed(target), rng), (masks[index],), (target,), "implicit")
+
+
+def _hinted(finding: str, side: str, phrasing: Phrasing, rng: np.random.Generator) -> str:
+    """A question that gives a clue to a finding, without its side in a share ``phrasing.sideless`` of them."""
+    question = str(rng.choice(phrasings("implicit", phrasing, finding)))
+    if phrasing.sideless and rng.random() < phrasing.sideless:
+        return without_side(question)
+    return question.format(side=side)
 
 
 def _several(
@@ -133,7 +146,7 @@ def _absent(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator)
     if rng.random() < 0.5:
         question = str(rng.choice(phrasings("absent", phrasing))).format(called(Target(finding, side)))
     else:
-        question = str(rng.choice(phrasings("implicit", phrasing, finding))).format(side=side)
+        question = _hinted(finding, side, phrasing, rng)
     return Turn(question, str(rng.choice(_NOTHING)).format(finding), kind="absent")
 
 

@@ -152,14 +152,15 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": versions,
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(PACKAGE),
         "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
         "system": platform.system(),
     }
 
 
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"]
+def git_revision(folder: Path) -> str | None:
+    """The commit that a folder stands at, with "-dirty" if tracked files differ from it; None outside of git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):

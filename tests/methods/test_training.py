@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from zoo.evaluation import evaluate, open_subject
 from zoo.recipe import read_recipe
-from zoo.training import RunError, _warn_of_slow_half_precision, read_log, save_weights, train
+from zoo.training import RunError, _warn_of_slow_half_precision, git_revision, read_log, save_weights, train
 
 
 def run(recipe: Path, out: Path, *settings: str, resume: bool = False) -> Path:
@@ -27,6 +28,24 @@ def weights(run_folder: Path) -> dict[str, torch.Tensor]:
 
 def losses(run_folder: Path) -> list[float]:
     return read_log(run_folder)["train_loss"].dropna().tolist()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+def test_a_record_says_that_its_code_was_not_committed(tmp_path):
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], capture_output=True, text=True, check=True).stdout
+
+    git("init")
+    (tmp_path / "code.py").write_text("before")
+    git("add", "code.py")
+    git("commit", "-m", "code")
+    git("tag", "v1")
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    assert git_revision(tmp_path) == commit
+    (tmp_path / "code.py").write_text("after")
+    assert git_revision(tmp_path) == f"{commit}-dirty"
+    assert git_revision(tmp_path / "missing") is None
 
 
 def test_a_run_learns_writes_its_record_and_is_reproduced_from_it(tiny_recipe, tmp_path):

@@ -152,7 +152,7 @@ def _base(subject: Subject) -> CardBase | None:
 def _trained_with(run: Path) -> str:
     made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    revision = (made["git_revision"] or "unknown")[:12]
+    revision = made["git_revision"] or "unknown"
     return (
         f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {made['device']}; "
         f"torch {made['packages']['torch']}, lightning {made['packages']['lightning']}; revision {revision}"

@@ -122,6 +122,7 @@ def _implicit(
 def _hinted(finding: str, side: str, phrasing: Phrasing, rng: np.random.Generator) -> str:
     """A question that gives a clue to a finding, without its side in a share ``phrasing.sideless`` of them."""
     question = str(rng.choice(phrasings("implicit", phrasing, finding)))
+    # Nothing is drawn where all clues tell the side: one draw more would change every later question of the test split.
     if phrasing.sideless and rng.random() < phrasing.sideless:
         return without_side(question)
     return question.format(side=side)

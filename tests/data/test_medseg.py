@@ -1,6 +1,8 @@
 """Records of questions and masks: readers, what they refuse, and the rendered questions."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
 from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import KINDS, phrasings, without_side
+from zoo.data.chest_drr.questions import KINDS, OTHER_SIDE, conversation_on, other_side_on, phrasings, without_side
+from zoo.data.chest_drr.regions import REGIONS
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.conversations import CocoReferring, MedSegFiles
 from zoo.data.embedding_cache import EmbeddingCache
@@ -172,16 +175,74 @@ def test_a_clue_without_a_side_is_still_a_sentence():
     assert without_side("is a young man's, on the {side}") == "is a young man's"
 
 
+def case(*findings: tuple[str, str]) -> dict:
+    """A case record in which every region and finding is the same square."""
+    item = {"mask": encode_mask(square()), "box": [4, 4, 8, 8]}
+    return {
+        "findings": [{"kind": kind, "side": side, **item} for kind, side in findings],
+        "regions": dict.fromkeys(REGIONS, item),
+    }
+
+
+def drawn(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(seed=st.integers(0, 10**6), wording=st.sampled_from([TRAIN, TEST]))
+def test_the_other_side_is_asked_for_only_where_it_has_none(seed, wording):
+    record = case(("pleural effusion", "left"), ("pleural effusion", "right"), ("mass", "left"), ("cardiomegaly", ""))
+    (turn,) = other_side_on(record, wording, drawn(seed))
+    assert turn.kind == OTHER_SIDE and not turn.masks and not turn.targets
+    assert "right mass" in turn.question, "the only finding that is on one side alone, and that no clue gives a side to"
+    assert turn.answer.rstrip(".").endswith(("right mass", "right mass is seen", "right mass here"))
+    assert other_side_on(case(("cardiomegaly", "")), wording, drawn(seed)) == ()
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_clue_to_the_other_side_tells_it(seed):
+    (turn,) = other_side_on(case(("pneumothorax", "right")), TRAIN, drawn(seed))
+    assert "left" in turn.question and "right" not in turn.question and "left pneumothorax" in turn.answer
+
+
+def test_shares_of_questions_about_the_other_side_and_without_one():
+    record = case(("pleural effusion", "left"), ("mass", "right"))
+
+    def asked(wording):
+        return [turn for seed in range(200) for turn in conversation_on(record, wording, drawn(seed))]
+
+    def share(kind, wording):
+        counts = [turn.kind for turn in asked(wording)]
+        return counts.count(kind) / (counts.count("absent") + counts.count(OTHER_SIDE))
+
+    assert share(OTHER_SIDE, TEST) == 0 and share(OTHER_SIDE, replace(TEST, other_side=1.0)) == 1
+    assert 0.35 < share(OTHER_SIDE, TRAIN) < 0.65
+    named = [turn for turn in asked(replace(TRAIN, sideless=1.0)) if turn.kind in ("explicit", "implicit", "absent")]
+    regions = [turn for turn in named if turn.targets and turn.targets[0].finding in REGIONS]
+    assert all("left" not in turn.question and "right" not in turn.question for turn in named if turn not in regions)
+
+
+def test_the_questions_of_a_test_film_stay_as_published_cards_were_measured_on():
+    record = case(("pleural effusion", "left"), ("mass", "right"), ("cardiomegaly", ""))
+    turns = [turn for seed in range(50) for turn in conversation_on(record, TEST, drawn(seed))]
+    assert (
+        hashlib.sha256(repr(turns).encode()).hexdigest()
+        == "8a54afeac98da016fc8eea19ccf97e70db92ceb5c1a60613df8a92ee2fb5129b"
+    )
+
+
 def test_rendered_questions_are_true_to_their_cases():
     data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
     conversations = data.conversations("train")
     kinds = {turn.kind for conversation in conversations for turn in conversation.turns}
-    assert kinds == set(KINDS)
+    assert kinds == {*KINDS, OTHER_SIDE}
     for turn in (turn for conversation in conversations for turn in conversation.turns):
         assert len(turn.masks) == len(turn.targets) == turn.answer.count(SEG)
         assert all(target.finding in turn.answer.lower() for target in turn.targets)
         assert "{" not in turn.question + turn.answer
         assert all(coco.area(mask) for mask in turn.masks)
+    turns = [turn for conversation in data.conversations("test") for turn in conversation.turns]
+    assert {turn.kind for turn in turns} == {*KINDS, OTHER_SIDE}
+    assert all(len(c.turns) == 1 for c in data.conversations("test") if c.turns[0].kind == OTHER_SIDE)
     sample = data.split("val")[0]
     assert sample["masks"].shape[1:] == sample["image"].shape[1:] == (64, 64)
 

@@ -1,8 +1,9 @@
 """chest_drr as questions that are answered in words and masks, written as files in the form of our MedSeg-QA records."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -10,19 +11,22 @@ from PIL import Image
 from zoo.data.chest_drr.build import CaseSeries, series_folder
 from zoo.data.chest_drr.cases import SPLITS
 from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import conversation_on
+from zoo.data.chest_drr.questions import conversation_on, other_side_on
 from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.conversations import ConversationData
-from zoo.data.medseg import Conversation, read_conversations, written
+from zoo.data.medseg import Conversation, Turn, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 5
+QUESTIONS_VERSION = 6
 """Raised whenever the same case is asked other questions."""
 
 
 @register("dataset", "chest_drr_medseg_qa")
 class ChestDrrMedSegQa(RenderedCases, ConversationData):
-    """Rendered radiographs with explicit and implicit questions, about one finding, several, or an absent one."""
+    """Rendered radiographs with explicit and implicit questions, about one finding, several, or an absent one.
+
+    A test film with a finding on one side only has a second conversation, which asks for it on the other.
+    """
 
     def __init__(
         self,
@@ -77,11 +81,21 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
             for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
                 name = f"{folder.name}/{index:06d}.png"
                 Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(file.parent / name)
-                for variant in range(variants):
-                    rng = np.random.default_rng([11, SPLITS.index(split), index, variant])
-                    wording = TEST if split == "test" else TRAIN
-                    said = conversation_on(series.record(index), wording, rng, turns)
+                for said in _conversations_on(series.record(index), split, index, turns, variants):
                     out.write(json.dumps(written(Conversation(file.parent / name, said), name)) + "\n")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _conversations_on(
+    record: dict[str, Any], split: str, index: int, turns: int, variants: int
+) -> Iterator[tuple[Turn, ...]]:
+    seed = [11, SPLITS.index(split), index]
+    wording = TEST if split == "test" else TRAIN
+    for variant in range(variants):
+        yield conversation_on(record, wording, np.random.default_rng([*seed, variant]), turns)
+    if split == "test":
+        other = other_side_on(record, wording, np.random.default_rng([*seed, variants]))
+        if other:
+            yield other

@@ -34,7 +34,7 @@ from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
 QUESTION = "Segment all abnormalities."
-KINDS = ("explicit", "implicit", "several", "absent", "")
+KINDS = ("explicit", "implicit", "several", "absent", "other_side", "")
 """Kinds of question; the last is that of data sets that do not say."""
 
 
@@ -268,11 +268,12 @@ class MedSegR(LossModule):
         }
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU (whole, by kind of question, by target), cIoU, Dice, absent targets recognised, right answers, wrong numbers of ``[SEG]``."""
+        """GIoU (whole, by kind of question, by target), cIoU, Dice, absent targets and sides recognised, right answers, wrong numbers of ``[SEG]``."""
         measured: dict[str, Metric] = {
             "giou": lambda o: giou(o["areas"]),
             **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
             "absent_recognised": giou_where("kind", KINDS.index("absent")),
+            "other_side_recognised": giou_where("kind", KINDS.index("other_side")),
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
             **giou_by_target(),

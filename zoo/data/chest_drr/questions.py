@@ -1,9 +1,10 @@
-"""Questions on chest_drr cases with exact masks: explicit, implicit, about several targets, and about absent ones.
+"""Questions on chest_drr cases with exact masks: explicit, implicit, about several targets, absent ones, and bare sides.
 
 The wording is in :mod:`zoo.data.chest_drr.phrasings`.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from zoo.data.chest_drr.regions import REGIONS, ZONES
 from zoo.data.medseg import SEG, RunLength, Target, Turn
 
 KINDS = ("explicit", "implicit", "several", "absent")
-"""Every kind of question."""
+"""Every kind of question of :func:`conversation_on`."""
+OTHER_SIDE = "other_side"
+"""The kind of question that asks for a finding on the side that has none, where the other side has it."""
 
 FINDINGS = tuple(" ".join(part for part in (side, kind) if part) for kind, side in LABELS)
 """Every finding on every side that it can be on, as :func:`called` names it."""
@@ -74,10 +77,8 @@ def conversation_on(
 
     Kinds that a case cannot have are left out.
     """
-    visible = [item for item in record["findings"] if int(coco.area(item["mask"]))]
-    targets = [target_of(item, record["regions"]) for item in visible]
-    masks = [item["mask"] for item in visible]
-    makers = {
+    targets, masks = _visible(record)
+    makers: dict[str, Callable[[], Turn | None]] = {
         "explicit": lambda: _explicit(record, targets, masks, phrasing, rng),
         "implicit": lambda: _implicit(targets, masks, phrasing, rng),
         "several": lambda: _several(targets, masks, phrasing, rng),
@@ -91,6 +92,17 @@ def conversation_on(
     return tuple(made[:turns])
 
 
+def other_side_on(record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator) -> tuple[Turn, ...]:
+    """A conversation of one question, about a finding on the side that has none; empty if no finding is on one side only."""
+    turn = _other_side(_visible(record)[0], phrasing, rng)
+    return () if turn is None else (turn,)
+
+
+def _visible(record: dict[str, Any]) -> tuple[list[Target], list[RunLength]]:
+    seen = [item for item in record["findings"] if int(coco.area(item["mask"]))]
+    return [target_of(item, record["regions"]) for item in seen], [item["mask"] for item in seen]
+
+
 def _explicit(
     record: dict[str, Any], targets: list[Target], masks: list[RunLength], phrasing: Phrasing, rng: np.random.Generator
 ) -> Turn | None:
@@ -99,11 +111,13 @@ def _explicit(
     if targets and rng.random() < 0.75:
         index = int(rng.integers(len(targets)))
         target, mask, answer = targets[index], masks[index], _placed(targets[index])
+        alone = [other.finding for other in targets].count(target.finding) == 1
+        name = _named(target, phrasing, rng) if alone else called(target)
     else:
         present = [name for name, item in record["regions"].items() if item["box"]]
         name = str(rng.choice(present))
         target, mask, answer = Target(name), record["regions"][name]["mask"], f"the {name}"
-    return Turn(question.format(called(target)), _answered(answer, rng), (mask,), (target,), "explicit")
+    return Turn(question.format(name), _answered(answer, rng), (mask,), (target,), "explicit")
 
 
 def _implicit(
@@ -120,12 +134,18 @@ def _implicit(
 
 
 def _hinted(finding: str, side: str, phrasing: Phrasing, rng: np.random.Generator) -> str:
-    """A question that gives a clue to a finding, without its side in a share ``phrasing.sideless`` of them."""
+    """A question that gives a clue to a finding."""
     question = str(rng.choice(phrasings("implicit", phrasing, finding)))
-    # Nothing is drawn where all clues tell the side: one draw more would change every later question of the test split.
-    if phrasing.sideless and rng.random() < phrasing.sideless:
-        return without_side(question)
-    return question.format(side=side)
+    return without_side(question) if _leaves_side_open(phrasing, rng) else question.format(side=side)
+
+
+def _named(target: Target, phrasing: Phrasing, rng: np.random.Generator) -> str:
+    return target.finding if _leaves_side_open(phrasing, rng) else called(target)
+
+
+def _leaves_side_open(phrasing: Phrasing, rng: np.random.Generator) -> bool:
+    # Nothing is drawn where all questions tell the side: one draw more would change every later question of the test split.
+    return bool(phrasing.sideless) and rng.random() < phrasing.sideless
 
 
 def _several(
@@ -141,14 +161,39 @@ def _several(
 
 
 def _absent(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator) -> Turn | None:
+    """About a finding that is on neither side, or, in a share ``phrasing.other_side`` where there is one, on the other."""
+    # As above: nothing is drawn for a share of 0.
+    if phrasing.other_side and rng.random() < phrasing.other_side:
+        turn = _other_side(targets, phrasing, rng)
+        if turn is not None:
+            return turn
     kinds = {target.finding for target in targets}
     finding = str(rng.choice([kind for kind in SEVERITIES if kind not in kinds]))
     side = "" if finding == "cardiomegaly" else str(rng.choice(["left", "right"]))
     if rng.random() < 0.5:
-        question = str(rng.choice(phrasings("absent", phrasing))).format(called(Target(finding, side)))
+        question = str(rng.choice(phrasings("absent", phrasing))).format(_named(Target(finding, side), phrasing, rng))
     else:
         question = _hinted(finding, side, phrasing, rng)
-    return Turn(question, str(rng.choice(_NOTHING)).format(finding), kind="absent")
+    return Turn(question, _denied(finding, rng), kind="absent")
+
+
+def _other_side(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator) -> Turn | None:
+    """By name, or half of the time by a clue that tells the side, for the findings that have such clues."""
+    present = {(target.finding, target.side) for target in targets}
+    opposite = {"left": "right", "right": "left"}
+    bare = sorted({(finding, opposite[side]) for finding, side in present if side} - present)
+    if not bare:
+        return None
+    finding, side = bare[int(rng.integers(len(bare)))]
+    name = called(Target(finding, side))
+    clues = [text.format(side=side) for text in phrasings("implicit", phrasing, finding) if "{side}" in text]
+    names = [text.format(name) for text in phrasings("absent", phrasing)]
+    question = str(rng.choice(clues if clues and rng.random() < 0.5 else names))
+    return Turn(question, _denied(name, rng), kind=OTHER_SIDE)
+
+
+def _denied(what: str, rng: np.random.Generator) -> str:
+    return str(rng.choice(_NOTHING)).format(what)
 
 
 def _answered(what: str, rng: np.random.Generator) -> str:

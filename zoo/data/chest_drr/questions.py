@@ -1,4 +1,4 @@
-"""Questions on chest_drr cases with exact masks: explicit, implicit, about several targets, absent ones, and bare sides.
+"""Questions on chest_drr cases with exact masks: explicit, implicit, about several targets, and about absent ones.
 
 The wording is in :mod:`zoo.data.chest_drr.phrasings`.
 """

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pycocotools import mask as coco
 
-from zoo.data.chest_drr.questions import FINDINGS, called
+from zoo.data.chest_drr.questions import FINDINGS, OTHER_SIDE, called
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.masks import RunLength, encode_mask
 from zoo.data.medseg import Conversation, Target, Turn
@@ -42,10 +42,13 @@ class ChestDrrMasks(ChestDrrMedSegQa):
         super().__init__(size, image_size, style, 2, 1, batch_size, eval_batch_size, workers, build_workers, seed)
 
     def conversations(self, split: str) -> list[Conversation]:
-        """For training and validation one turn a film, without words, about findings and regions; for the test questions."""
+        """For training and validation one turn a film, without words, about findings and regions; for the test questions.
+
+        Those about a side that has none are left out: they have no targets.
+        """
         asked = super().conversations(split)
         if split == "test":
-            return asked
+            return [one for one in asked if one.turns[0].kind != OTHER_SIDE]
         series = self.series(split)
         return [
             Conversation(one.image, (masks_of(series.record(index), np.random.default_rng([12, index])),))

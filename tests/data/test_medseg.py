@@ -184,23 +184,19 @@ def case(*findings: tuple[str, str]) -> dict:
     }
 
 
-def drawn(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 @given(seed=st.integers(0, 10**6), wording=st.sampled_from([TRAIN, TEST]))
 def test_the_other_side_is_asked_for_only_where_it_has_none(seed, wording):
     record = case(("pleural effusion", "left"), ("pleural effusion", "right"), ("mass", "left"), ("cardiomegaly", ""))
-    (turn,) = other_side_on(record, wording, drawn(seed))
+    (turn,) = other_side_on(record, wording, np.random.default_rng(seed))
     assert turn.kind == OTHER_SIDE and not turn.masks and not turn.targets
     assert "right mass" in turn.question, "the only finding that is on one side alone, and that no clue gives a side to"
     assert turn.answer.rstrip(".").endswith(("right mass", "right mass is seen", "right mass here"))
-    assert other_side_on(case(("cardiomegaly", "")), wording, drawn(seed)) == ()
+    assert other_side_on(case(("cardiomegaly", "")), wording, np.random.default_rng(seed)) == ()
 
 
 @given(seed=st.integers(0, 10**6))
 def test_a_clue_to_the_other_side_tells_it(seed):
-    (turn,) = other_side_on(case(("pneumothorax", "right")), TRAIN, drawn(seed))
+    (turn,) = other_side_on(case(("pneumothorax", "right")), TRAIN, np.random.default_rng(seed))
     assert "left" in turn.question and "right" not in turn.question and "left pneumothorax" in turn.answer
 
 
@@ -208,7 +204,7 @@ def test_shares_of_questions_about_the_other_side_and_without_one():
     record = case(("pleural effusion", "left"), ("mass", "right"))
 
     def asked(wording):
-        return [turn for seed in range(200) for turn in conversation_on(record, wording, drawn(seed))]
+        return [turn for seed in range(200) for turn in conversation_on(record, wording, np.random.default_rng(seed))]
 
     def share(kind, wording):
         counts = [turn.kind for turn in asked(wording)]
@@ -223,7 +219,7 @@ def test_shares_of_questions_about_the_other_side_and_without_one():
 
 def test_the_questions_of_a_test_film_stay_as_published_cards_were_measured_on():
     record = case(("pleural effusion", "left"), ("mass", "right"), ("cardiomegaly", ""))
-    turns = [turn for seed in range(50) for turn in conversation_on(record, TEST, drawn(seed))]
+    turns = [turn for seed in range(50) for turn in conversation_on(record, TEST, np.random.default_rng(seed))]
     assert (
         hashlib.sha256(repr(turns).encode()).hexdigest()
         == "8a54afeac98da016fc8eea19ccf97e70db92ceb5c1a60613df8a92ee2fb5129b"
@@ -240,9 +236,10 @@ def test_rendered_questions_are_true_to_their_cases():
         assert all(target.finding in turn.answer.lower() for target in turn.targets)
         assert "{" not in turn.question + turn.answer
         assert all(coco.area(mask) for mask in turn.masks)
-    turns = [turn for conversation in data.conversations("test") for turn in conversation.turns]
+    tested = data.conversations("test")
+    turns = [turn for conversation in tested for turn in conversation.turns]
     assert {turn.kind for turn in turns} == {*KINDS, OTHER_SIDE}
-    assert all(len(c.turns) == 1 for c in data.conversations("test") if c.turns[0].kind == OTHER_SIDE)
+    assert all(len(c.turns) == 1 for c in tested if c.turns[0].kind == OTHER_SIDE)
     sample = data.split("val")[0]
     assert sample["masks"].shape[1:] == sample["image"].shape[1:] == (64, 64)
 

@@ -4,7 +4,6 @@ The wording is in :mod:`zoo.data.chest_drr.phrasings`.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,7 @@ def conversation_on(
     Kinds that a case cannot have are left out.
     """
     targets, masks = _visible(record)
-    makers: dict[str, Callable[[], Turn | None]] = {
+    makers = {
         "explicit": lambda: _explicit(record, targets, masks, phrasing, rng),
         "implicit": lambda: _implicit(targets, masks, phrasing, rng),
         "several": lambda: _several(targets, masks, phrasing, rng),
@@ -111,8 +110,7 @@ def _explicit(
     if targets and rng.random() < 0.75:
         index = int(rng.integers(len(targets)))
         target, mask, answer = targets[index], masks[index], _placed(targets[index])
-        alone = [other.finding for other in targets].count(target.finding) == 1
-        name = _named(target, phrasing, rng) if alone else called(target)
+        name = _named(target, phrasing, rng) if _only_of_its_kind(target, targets) else called(target)
     else:
         present = [name for name, item in record["regions"].items() if item["box"]]
         name = str(rng.choice(present))
@@ -123,8 +121,7 @@ def _explicit(
 def _implicit(
     targets: list[Target], masks: list[RunLength], phrasing: Phrasing, rng: np.random.Generator
 ) -> Turn | None:
-    kinds = [target.finding for target in targets]
-    clear = [index for index, target in enumerate(targets) if kinds.count(target.finding) == 1]
+    clear = [index for index, target in enumerate(targets) if _only_of_its_kind(target, targets)]
     if not clear:
         return None
     index = int(rng.choice(clear))
@@ -136,16 +133,20 @@ def _implicit(
 def _hinted(finding: str, side: str, phrasing: Phrasing, rng: np.random.Generator) -> str:
     """A question that gives a clue to a finding."""
     question = str(rng.choice(phrasings("implicit", phrasing, finding)))
-    return without_side(question) if _leaves_side_open(phrasing, rng) else question.format(side=side)
+    return without_side(question) if _happens(phrasing.sideless, rng) else question.format(side=side)
 
 
 def _named(target: Target, phrasing: Phrasing, rng: np.random.Generator) -> str:
-    return target.finding if _leaves_side_open(phrasing, rng) else called(target)
+    return target.finding if _happens(phrasing.sideless, rng) else called(target)
 
 
-def _leaves_side_open(phrasing: Phrasing, rng: np.random.Generator) -> bool:
-    # Nothing is drawn where all questions tell the side: one draw more would change every later question of the test split.
-    return bool(phrasing.sideless) and rng.random() < phrasing.sideless
+def _happens(share: float, rng: np.random.Generator) -> bool:
+    # Nothing is drawn for a share of 0: one draw more would change every later question of the test split.
+    return bool(share) and rng.random() < share
+
+
+def _only_of_its_kind(target: Target, targets: list[Target]) -> bool:
+    return [other.finding for other in targets].count(target.finding) == 1
 
 
 def _several(
@@ -162,11 +163,8 @@ def _several(
 
 def _absent(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator) -> Turn | None:
     """About a finding that is on neither side, or, in a share ``phrasing.other_side`` where there is one, on the other."""
-    # As above: nothing is drawn for a share of 0.
-    if phrasing.other_side and rng.random() < phrasing.other_side:
-        turn = _other_side(targets, phrasing, rng)
-        if turn is not None:
-            return turn
+    if _happens(phrasing.other_side, rng) and (turn := _other_side(targets, phrasing, rng)):
+        return turn
     kinds = {target.finding for target in targets}
     finding = str(rng.choice([kind for kind in SEVERITIES if kind not in kinds]))
     side = "" if finding == "cardiomegaly" else str(rng.choice(["left", "right"]))
@@ -180,15 +178,17 @@ def _absent(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator)
 def _other_side(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator) -> Turn | None:
     """By name, or half of the time by a clue that tells the side, for the findings that have such clues."""
     present = {(target.finding, target.side) for target in targets}
-    opposite = {"left": "right", "right": "left"}
-    bare = sorted({(finding, opposite[side]) for finding, side in present if side} - present)
+    kinds = {finding for finding, _ in present}
+    bare = sorted(label for label in LABELS if label[0] in kinds and label not in present)
     if not bare:
         return None
     finding, side = bare[int(rng.integers(len(bare)))]
     name = called(Target(finding, side))
-    clues = [text.format(side=side) for text in phrasings("implicit", phrasing, finding) if "{side}" in text]
-    names = [text.format(name) for text in phrasings("absent", phrasing)]
-    question = str(rng.choice(clues if clues and rng.random() < 0.5 else names))
+    sided = [text for text in phrasings("implicit", phrasing, finding) if "{side}" in text]
+    if sided and rng.random() < 0.5:
+        question = str(rng.choice(sided)).format(side=side)
+    else:
+        question = str(rng.choice(phrasings("absent", phrasing))).format(name)
     return Turn(question, _denied(name, rng), kind=OTHER_SIDE)
 
 

@@ -15,7 +15,16 @@ from pycocotools import mask as coco
 
 from zoo.data.chest_drr.findings import SEVERITIES
 from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import KINDS, OTHER_SIDE, conversation_on, other_side_on, phrasings, without_side
+from zoo.data.chest_drr.questions import (
+    EVERYTHING,
+    KINDS,
+    OTHER_SIDE,
+    conversation_on,
+    everything_on,
+    other_side_on,
+    phrasings,
+    without_side,
+)
 from zoo.data.chest_drr.regions import REGIONS
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.conversations import CocoReferring, MedSegFiles
@@ -200,6 +209,17 @@ def test_a_clue_to_the_other_side_tells_it(seed):
     assert "left" in turn.question and "right" not in turn.question and "left pneumothorax" in turn.answer
 
 
+@given(seed=st.integers(0, 10**6), wording=st.sampled_from([TRAIN, TEST]))
+def test_all_findings_are_asked_for_where_there_is_one_or_none(seed, wording):
+    (one,), (none,) = (
+        everything_on(case(*own), wording, np.random.default_rng(seed)) for own in ([("mass", "left")], [])
+    )
+    assert one.kind == none.kind == EVERYTHING and one.question == none.question
+    assert "left mass" in one.answer and one.answer.count(SEG) == len(one.masks) == len(one.targets) == 1
+    assert "no abnormality" in none.answer.lower() and not none.masks and not none.targets
+    assert everything_on(case(("mass", "left"), ("cardiomegaly", "")), wording, np.random.default_rng(seed)) == ()
+
+
 def test_shares_of_questions_about_the_other_side_and_without_one():
     record = case(("pleural effusion", "left"), ("mass", "right"))
 
@@ -230,7 +250,7 @@ def test_rendered_questions_are_true_to_their_cases():
     data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
     conversations = data.conversations("train")
     kinds = {turn.kind for conversation in conversations for turn in conversation.turns}
-    assert kinds == {*KINDS, OTHER_SIDE}
+    assert kinds == {*KINDS, OTHER_SIDE, EVERYTHING}
     for turn in (turn for conversation in conversations for turn in conversation.turns):
         assert len(turn.masks) == len(turn.targets) == turn.answer.count(SEG)
         assert all(target.finding in turn.answer.lower() for target in turn.targets)
@@ -238,8 +258,8 @@ def test_rendered_questions_are_true_to_their_cases():
         assert all(coco.area(mask) for mask in turn.masks)
     tested = data.conversations("test")
     turns = [turn for conversation in tested for turn in conversation.turns]
-    assert {turn.kind for turn in turns} == {*KINDS, OTHER_SIDE}
-    assert all(len(c.turns) == 1 for c in tested if c.turns[0].kind == OTHER_SIDE)
+    assert {turn.kind for turn in turns} == {*KINDS, OTHER_SIDE, EVERYTHING}
+    assert all(len(c.turns) == 1 for c in tested if c.turns[0].kind in (OTHER_SIDE, EVERYTHING))
     sample = data.split("val")[0]
     assert sample["masks"].shape[1:] == sample["image"].shape[1:] == (64, 64)
 

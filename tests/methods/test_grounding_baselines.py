@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from zoo.assembly import load_where_it_fits
-from zoo.data.chest_drr.questions import FINDINGS, NAMES, called
+from zoo.data.chest_drr.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
 from zoo.data.chest_drr_masks import ChestDrrMasks
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.masks import decode_masks
@@ -65,7 +65,7 @@ def test_masks_of_what_is_there_and_what_is_not_and_questions_in_the_test():
     asked, tested = questions.conversations("test"), data.conversations("test")
     left_out = [one for one in asked if one not in tested]
     assert len(tested) == len(questions.series("test")) and [one for one in asked if one in tested] == tested
-    assert left_out and all(not turn.masks for one in left_out for turn in one.turns)
+    assert {turn.kind for one in left_out for turn in one.turns} == {OTHER_SIDE, EVERYTHING}
 
 
 def test_a_mask_head_starts_from_a_unet():

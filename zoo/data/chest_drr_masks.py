@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pycocotools import mask as coco
 
-from zoo.data.chest_drr.questions import FINDINGS, OTHER_SIDE, called
+from zoo.data.chest_drr.questions import EVERYTHING, FINDINGS, OTHER_SIDE, called
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.masks import RunLength, encode_mask
 from zoo.data.medseg import Conversation, Target, Turn
@@ -44,11 +44,11 @@ class ChestDrrMasks(ChestDrrMedSegQa):
     def conversations(self, split: str) -> list[Conversation]:
         """For training and validation one turn a film, without words, about findings and regions; for the test questions.
 
-        Those about a side that has none are left out: they have no targets.
+        Those about a side that has none, and about all findings of a film with fewer than two, are left out.
         """
         asked = super().conversations(split)
         if split == "test":
-            return [one for one in asked if one.turns[0].kind != OTHER_SIDE]
+            return [one for one in asked if one.turns[0].kind not in (OTHER_SIDE, EVERYTHING)]
         series = self.series(split)
         return [
             Conversation(one.image, (masks_of(series.record(index), np.random.default_rng([12, index])),))

@@ -11,13 +11,13 @@ from PIL import Image
 from zoo.data.chest_drr.build import CaseSeries, series_folder
 from zoo.data.chest_drr.cases import SPLITS
 from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import conversation_on, other_side_on
+from zoo.data.chest_drr.questions import conversation_on, everything_on, other_side_on
 from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.conversations import ConversationData
 from zoo.data.medseg import Conversation, Turn, read_conversations, written
 from zoo.registry import Supplied, register
 
-QUESTIONS_VERSION = 6
+QUESTIONS_VERSION = 7
 """Raised whenever the same case is asked other questions."""
 
 
@@ -25,7 +25,8 @@ QUESTIONS_VERSION = 6
 class ChestDrrMedSegQa(RenderedCases, ConversationData):
     """Rendered radiographs with explicit and implicit questions, about one finding, several, or an absent one.
 
-    A test film with a finding on one side only has a second conversation, which asks for it on the other.
+    A test film with a finding on one side only has a second conversation, which asks for it on the other; one with fewer than
+    two findings has one more, which asks for all.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ def _conversations_on(
     for variant in range(variants):
         yield conversation_on(record, wording, np.random.default_rng([*seed, variant]), turns)
     if split == "test":
-        other = other_side_on(record, wording, np.random.default_rng([*seed, variants]))
-        if other:
-            yield other
+        for more, ask in enumerate((other_side_on, everything_on), start=variants):
+            said = ask(record, wording, np.random.default_rng([*seed, more]))
+            if said:
+                yield said

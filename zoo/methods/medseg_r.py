@@ -34,7 +34,7 @@ from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
 QUESTION = "Segment all abnormalities."
-KINDS = ("explicit", "implicit", "several", "absent", "other_side", "")
+KINDS = ("explicit", "implicit", "several", "absent", "other_side", "everything", "")
 """Kinds of question; the last is that of data sets that do not say."""
 
 
@@ -274,6 +274,7 @@ class MedSegR(LossModule):
             **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
             "absent_recognised": giou_where("kind", KINDS.index("absent")),
             "other_side_recognised": giou_where("kind", KINDS.index("other_side")),
+            "giou_everything": giou_where("kind", KINDS.index("everything")),
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
             **giou_by_target(),

@@ -14,7 +14,8 @@ class Phrasing:
     """What questions of a split are made of: ``verbs`` and ``closings`` around a target, ``frames`` around a clue.
 
     A share ``sideless`` of the clues and names does not tell the side; a share ``other_side`` of the questions about absent
-    findings asks, where there is one, for a finding of one side on the other.
+    findings asks, where there is one, for a finding of one side on the other. ``open_questions`` are a third of those about
+    all findings, which with ``any_number`` are asked of films with one or none too.
     """
 
     verbs: tuple[str, ...]
@@ -24,11 +25,24 @@ class Phrasing:
     clues: dict[str, tuple[str, ...]]
     sideless: float = 0.0
     other_side: float = 0.0
+    open_questions: tuple[str, ...] = ()
+    any_number: bool = False
 
 
 TRAIN = Phrasing(
     sideless=1 / 3,
     other_side=1 / 2,
+    any_number=True,
+    open_questions=(
+        "Is there anything abnormal?",
+        "What is abnormal on this film?",
+        "Is this radiograph normal?",
+        "What do you see?",
+        "Which findings does this film show?",
+        "Read this film.",
+        "Does this patient have a finding on the radiograph?",
+        "Is anything wrong here?",
+    ),
     verbs=("Segment", "Outline", "Delineate", "Mark", "Highlight", "Contour", "Trace", "Show me", "Find", "Localise"),
     closings=("{}.", "{} in this radiograph.", "{}, please.", "{} on the film.", "{} if it is there."),
     frames=(

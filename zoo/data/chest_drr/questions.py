@@ -20,6 +20,9 @@ KINDS = ("explicit", "implicit", "several", "absent")
 OTHER_SIDE = "other_side"
 """The kind of question that asks for a finding on the side that has none, where the other side has it."""
 
+EVERYTHING = "everything"
+"""The kind of question that asks for all findings of a film that has one or none."""
+
 FINDINGS = tuple(" ".join(part for part in (side, kind) if part) for kind, side in LABELS)
 """Every finding on every side that it can be on, as :func:`called` names it."""
 NAMES = (*FINDINGS, *REGIONS)
@@ -97,6 +100,12 @@ def other_side_on(record: dict[str, Any], phrasing: Phrasing, rng: np.random.Gen
     return () if turn is None else (turn,)
 
 
+def everything_on(record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator) -> tuple[Turn, ...]:
+    """A conversation of one question, about all findings of a film with one or none; empty if there are more."""
+    targets, masks = _visible(record)
+    return (_everything(targets, masks, phrasing, rng),) if len(targets) < 2 else ()
+
+
 def _visible(record: dict[str, Any]) -> tuple[list[Target], list[RunLength]]:
     seen = [item for item in record["findings"] if int(coco.area(item["mask"]))]
     return [target_of(item, record["regions"]) for item in seen], [item["mask"] for item in seen]
@@ -152,13 +161,25 @@ def _only_of_its_kind(target: Target, targets: list[Target]) -> bool:
 def _several(
     targets: list[Target], masks: list[RunLength], phrasing: Phrasing, rng: np.random.Generator
 ) -> Turn | None:
+    """About all findings; where there are fewer than two, only if ``phrasing.any_number``."""
     if len(targets) < 2:
-        return None
+        return _everything(targets, masks, phrasing, rng) if phrasing.any_number else None
     order = sorted(range(len(targets)), key=lambda i: (list(SEVERITIES).index(targets[i].finding), targets[i].side))
     said = [f"{_placed(targets[i])} {SEG}" for i in order]
     answer = f"There are {len(order)}: {', '.join(said[:-1])} and {said[-1]}."
-    question = str(rng.choice(phrasings("several", phrasing)))
+    question = _asks_for_all(phrasing, rng)
     return Turn(question, answer, tuple(masks[i] for i in order), tuple(targets[i] for i in order), "several")
+
+
+def _everything(targets: list[Target], masks: list[RunLength], phrasing: Phrasing, rng: np.random.Generator) -> Turn:
+    answer = _answered(_placed(targets[0]), rng) if targets else _denied("abnormality", rng)
+    return Turn(_asks_for_all(phrasing, rng), answer, tuple(masks), tuple(targets), EVERYTHING)
+
+
+def _asks_for_all(phrasing: Phrasing, rng: np.random.Generator) -> str:
+    if _happens(1 / 3 if phrasing.open_questions else 0, rng):
+        return str(rng.choice(phrasing.open_questions))
+    return str(rng.choice(phrasings("several", phrasing)))
 
 
 def _absent(targets: list[Target], phrasing: Phrasing, rng: np.random.Generator) -> Turn | None:

@@ -65,9 +65,8 @@ def overlay(image: torch.Tensor, masks: torch.Tensor) -> Image.Image:
     from torchvision.utils import draw_segmentation_masks
 
     pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
-    if len(masks):
-        colours: Any = [COLOURS[index % len(COLOURS)] for index in range(len(masks))]
-        pixels = draw_segmentation_masks(pixels, masks.bool(), alpha=0.45, colors=colours)
+    for index, mask in enumerate(masks.bool().cpu()):  # one at a time: drawn together, overlaps turn black
+        pixels = draw_segmentation_masks(pixels, mask, alpha=0.45, colors=COLOURS[index % len(COLOURS)])
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 

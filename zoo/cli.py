@@ -307,7 +307,7 @@ def _chat(card: str, images: list[Path], out: Path | None, frame: int | None) ->
             return None
 
     for turn in converse(card, images[0], listen, out=out, frame=frame):
-        said = turn.get("error") or f"zoo: {turn['answer']} ({len(turn['masks'])} masks)"
+        said = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
         (errors if "error" in turn else console).print(said, markup=False)
     if out is not None:
         console.print(f"wrote {out / images[0].stem}.html")

@@ -151,6 +151,7 @@ def predict_files(
     from zoo.cards.load import load
     from zoo.data.dicom_seg import write_dicom_seg
     from zoo.data.images import read_image
+    from zoo.data.medseg import said_of_masks
 
     read = {str(path): read_image(path, frame=frame, axis=axis) for path in images}
     method = load(card)
@@ -166,7 +167,9 @@ def predict_files(
             predictions[path]["picture"] = str(picture)
         if dicom_seg and out is not None:
             file = out / f"{Path(path).stem}-seg.dcm"
-            write_dicom_seg(Path(path), predictions[path].get("masks", []), predictions[path].get("answer", ""), file)
+            masks = predictions[path].get("masks", [])
+            labels = said_of_masks(predictions[path].get("answer", ""), len(masks))
+            write_dicom_seg(Path(path), masks, labels, file)
             predictions[path]["dicom_seg"] = str(file)
     return predictions
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from zoo.data.masks import decode_masks
+from zoo.data.medseg import said_of_masks
 from zoo.decoders.evidence import EVIDENCE, EvidenceName
 
 _SIDE = 384
@@ -55,8 +56,9 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
     shown = []
     for turn in turns:
         masks = decode_masks(turn["masks"], (image.shape[-2], image.shape[-1]))
-        colours = [COLOURS[index % len(COLOURS)] for index in range(len(masks))]
-        shown.append({**turn, "overlay": _data_url(overlay(image, masks)), "colours": colours})
+        said = said_of_masks(turn["answer"], len(masks))
+        legend = [(COLOURS[index % len(COLOURS)], words) for index, words in enumerate(said)]
+        shown.append({**turn, "overlay": _data_url(overlay(image, masks)), "legend": legend})
     _write("answer_page.html.jinja", file, title="Questions and answers", turns=shown)
 
 

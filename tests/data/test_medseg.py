@@ -31,7 +31,7 @@ from zoo.data.conversations import CocoReferring, MedSegFiles
 from zoo.data.embedding_cache import EmbeddingCache
 from zoo.data.fitting import fitted, fitted_mask, scaled_size, unfitted
 from zoo.data.masks import decode_masks, encode_mask
-from zoo.data.medseg import MAX_QUESTION, SEG, QuestionError, checked_question, read_conversations
+from zoo.data.medseg import MAX_QUESTION, SEG, QuestionError, checked_question, read_conversations, said_of_masks
 from zoo.data.medseg_formats import read_reason_seg
 
 
@@ -218,6 +218,13 @@ def test_all_findings_are_asked_for_where_there_is_one_or_none(seed, wording):
     assert "left mass" in one.answer and one.answer.count(SEG) == len(one.masks) == len(one.targets) == 1
     assert "no abnormality" in none.answer.lower() and not none.masks and not none.targets
     assert everything_on(case(("mass", "left"), ("cardiomegaly", "")), wording, np.random.default_rng(seed)) == ()
+
+
+def test_each_mask_has_its_own_words():
+    listed = "There are 2: the left mass in the mid lung zone [SEG] and the cardiomegaly [SEG]."
+    assert said_of_masks(listed, 2) == ["the left mass in the mid lung zone", "the cardiomegaly"]
+    assert said_of_masks("Fluid is seen. It is here [SEG], there[SEG]", 3) == ["It is here", "there", ""]
+    assert said_of_masks("[SEG]", 1) == [""] and said_of_masks("Nothing.", 0) == []
 
 
 def test_shares_of_questions_about_the_other_side_and_without_one():

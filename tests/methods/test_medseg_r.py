@@ -272,8 +272,9 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     mask = np.asarray(Image.open(tmp_path / "o" / "ct-mask-1.png")) > 0
     stored = segmentation.get_pixels_by_source_instance([source.SOPInstanceUID])[0, :, :, 0] > 0
     assert np.array_equal(stored, mask) and segmentation.ReferencedSeriesSequence
+    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["1: There is fluid"]
     page = (tmp_path / "o" / "ct.html").read_text()
-    assert "Where?" in page and "There is fluid" in page and "mask 1" in page
+    assert "Where?" in page and "mask 1: There is fluid<" in page
     done = call(
         app,
         ["predict", "tiny-medseg", str(image), "--chat", "--out", str(tmp_path / "c")],

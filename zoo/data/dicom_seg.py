@@ -10,13 +10,13 @@ from zoo.data.images import ImageError
 from zoo.data.masks import RunLength, decode_masks
 
 
-def write_dicom_seg(source: Path, masks: Sequence[RunLength], label: str, file: Path) -> None:
+def write_dicom_seg(source: Path, masks: Sequence[RunLength], labels: Sequence[str], file: Path) -> None:
     """Write masks as binary segments, one each, into ``file``.
 
     Args:
         source: the single-frame DICOM image.
         masks: as many segments, of the image's size.
-        label: said of the segments (64 characters of it are kept).
+        labels: what is said of each mask; with its number before it, 64 characters are kept.
         file: to write.
 
     Raises:
@@ -40,7 +40,7 @@ def write_dicom_seg(source: Path, masks: Sequence[RunLength], label: str, file: 
         source_images=[image],
         pixel_array=pixels.transpose(1, 2, 0)[None],
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(number, label) for number in range(1, len(masks) + 1)],
+        segment_descriptions=[_segment(number, label) for number, label in enumerate(labels, start=1)],
         series_instance_uid=highdicom.UID(),
         series_number=9000,
         sop_instance_uid=highdicom.UID(),

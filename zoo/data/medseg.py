@@ -7,6 +7,7 @@ mask. An answer without ``[SEG]`` says that there is nothing to segment. LISA's 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,13 @@ class Conversation:
     image: Path
     turns: tuple[Turn, ...]
     line: int = 0
+
+
+def said_of_masks(answer: str, count: int) -> list[str]:
+    """What an answer says of each of ``count`` masks: the words before its ``[SEG]``, in their sentence or list."""
+    parts = (re.split(r"[.:]\s", part.strip(" .,;:"))[-1] for part in answer.split(SEG)[:-1])
+    said = [part.removeprefix("and ") for part in parts]
+    return (said + [""] * count)[:count]
 
 
 def checked_question(text: str) -> str:

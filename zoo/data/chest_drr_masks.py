@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pycocotools import mask as coco
 
-from zoo.data.chest_drr.questions import EVERYTHING, FINDINGS, OTHER_SIDE, called
+from zoo.data.chest_drr.questions import FINDINGS, KINDS, called
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.masks import RunLength, encode_mask
 from zoo.data.medseg import Conversation, Target, Turn
@@ -48,7 +48,7 @@ class ChestDrrMasks(ChestDrrMedSegQa):
         """
         asked = super().conversations(split)
         if split == "test":
-            return [one for one in asked if one.turns[0].kind not in (OTHER_SIDE, EVERYTHING)]
+            return [one for one in asked if one.turns[0].kind in KINDS]
         series = self.series(split)
         return [
             Conversation(one.image, (masks_of(series.record(index), np.random.default_rng([12, index])),))

@@ -16,7 +16,7 @@ from zoo.data.chest_drr.regions import REGIONS, ZONES
 from zoo.data.medseg import SEG, RunLength, Target, Turn
 
 KINDS = ("explicit", "implicit", "several", "absent")
-"""Every kind of question of :func:`conversation_on`."""
+"""The kinds that :func:`conversation_on` draws from; in training an absent one may be of ``OTHER_SIDE``, several of ``EVERYTHING``."""
 OTHER_SIDE = "other_side"
 """The kind of question that asks for a finding on the side that has none, where the other side has it."""
 
@@ -177,7 +177,7 @@ def _everything(targets: list[Target], masks: list[RunLength], phrasing: Phrasin
 
 
 def _asks_for_all(phrasing: Phrasing, rng: np.random.Generator) -> str:
-    if _happens(1 / 3 if phrasing.open_questions else 0, rng):
+    if phrasing.open_questions and _happens(1 / 3, rng):
         return str(rng.choice(phrasing.open_questions))
     return str(rng.choice(phrasings("several", phrasing)))
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from zoo.cli import app
+from zoo.cli.app import app
 
 run = CliRunner()
 
@@ -28,7 +28,7 @@ def test_list_names_everything_and_takes_json():
 
 
 def test_listing_imports_no_torch():
-    code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
+    code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli.app import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
 
@@ -144,7 +144,7 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
 
 
 def test_verify_fails_where_a_number_does_not_hold(monkeypatch):
-    import zoo.cards.verify as verification
+    import zoo.engine.verification as verification
     from zoo.cards.schema import CardMetric
 
     metric = CardMetric(name="accuracy", value=0.9, tolerance=0.01, split="test", n=10, seeds=[0], interval=(0.8, 1.0))

@@ -11,12 +11,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from zoo.cards.hub import pull, push
-from zoo.cards.load import load
-from zoo.cards.publish import publish
 from zoo.cards.store import CardError, card_chain, read_card, read_front_matter
-from zoo.cards.verify import verify
-from zoo.recipe import read_recipe
-from zoo.training import train
+from zoo.config.recipe import read_recipe
+from zoo.engine.loading import load
+from zoo.engine.publishing import publish
+from zoo.engine.training import train
+from zoo.engine.verification import verify
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_loading_gives_the_method_in_evaluation_mode_with_its_preprocessing(card
     method = zoo.load("tiny-nearl")
     assert not method.training and method.class_names == ["blank film", "dots", "stripes"]
     prediction = method.predict_image(torch.rand(1, 50, 70))
-    assert prediction["class"] in method.class_names and abs(sum(prediction["probabilities"].values()) - 1) < 1e-5
+    assert prediction.label in method.class_names and abs(sum(prediction.probabilities.values()) - 1) < 1e-5
     assert zoo.load("tiny-nearl", for_training=True).training
 
 
@@ -225,7 +225,7 @@ def test_push_and_pull_go_through_huggingface_hub(cards, monkeypatch, tmp_path):
 
 def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, striped_folder):
     from tests.conftest import TINY_RECIPE
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     other = tmp_path / "other"
     for split in ("train", "val", "test"):

@@ -1,5 +1,6 @@
 """CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
 from zoo.registry import register
 
@@ -45,11 +47,19 @@ class ClipEncoder(nn.Module):
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 1 or 3, height, width) in [0, 1] to what the image tower takes, resized (bicubic) if need be."""
-        if tuple(images.shape[-2:]) != tuple(self.image_size):
-            size = list(self.image_size)
-            interpolation = image_functional.InterpolationMode.BICUBIC
-            images = image_functional.resize(images, size, interpolation=interpolation, antialias=True).clamp(0, 1)
-        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        normalised = (self._resized(images).expand(-1, 3, -1, -1) - self.mean) / self.std
+        return normalised.to(base_dtype(self.model.parameters()))
+
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        if tuple(images.shape[-2:]) == tuple(self.image_size):
+            return images
+        interpolation = image_functional.InterpolationMode.BICUBIC
+        resized = image_functional.resize(images, list(self.image_size), interpolation=interpolation, antialias=True)
+        return resized.clamp(0, 1)
+
+    def stack(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Images (1 or 3, height, width) in [0, 1] of any sizes as one batch in the model's size, not yet normalised."""
+        return torch.cat([self._resized(image[None]).expand(-1, 3, -1, -1) for image in images])
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""

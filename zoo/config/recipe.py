@@ -1,4 +1,4 @@
-"""Recipes: a YAML file of registered names, checked whole before anything is built.
+"""Recipes: a YAML file of registered names, read and merged here, checked in :mod:`zoo.config.validation`.
 
 A recipe has the keys of :data:`SECTIONS`. A section with a ``name`` is a component: the name picks from the registry of
 its slot, the other keys are arguments of its constructor, and an argument marked with a :class:`~zoo.registry.Slot` is a
@@ -6,22 +6,19 @@ component again. There is no import path, no expression and no environment look-
 nothing but registered code.
 """
 
-import collections.abc
-import inspect
 import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from zoo.paths import recipes_folder
-from zoo.registry import Supplied, UnknownComponentError, nearest, registry, slot_of
+from zoo.registry import nearest
 
 SECTIONS = {
     "seed": "seed of everything random (default 0)",
@@ -190,156 +187,3 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Check every name and argument against the registries and signatures, without building anything.
-
-    Raises:
-        RecipeError: with all problems found.
-    """
-    problems = [Problem(recipe.origin(key), key, message) for key, message in _section_problems(recipe)]
-    if problems:
-        raise RecipeError(problems)
-
-
-def _section_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for key in recipe.content:
-        if key not in SECTIONS:
-            yield str(key), f"is no section{nearest(str(key), list(SECTIONS))}"
-    if not isinstance(recipe["seed"], int) or not 0 <= recipe["seed"] < 2**32:
-        yield "seed", f"is {recipe['seed']!r}; a seed is a whole number from 0 to 2**32 - 1"
-    for section, kind in COMPONENT_SECTIONS.items():
-        if recipe[section] is not None:
-            yield from component_problems(kind, recipe[section], section)
-        elif section in ("data", "method", "optimizer"):
-            yield section, "is missing"
-    if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
-        yield "init_from", problem
-    yield from _trainer_problems(recipe["trainer"])
-
-
-def _trainer_problems(arguments: Any) -> Iterator[tuple[str, str]]:
-    if arguments is None:
-        return
-    if not isinstance(arguments, dict):
-        yield "trainer", "is not a mapping of lightning.Trainer's arguments"
-        return
-    from lightning import Trainer
-
-    yield from _argument_problems(Trainer, arguments, "trainer")
-
-
-def component_problems(kind: str, node: Any, key: str, expected: type | None = None) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) for everything wrong with one component of a recipe, its class included."""
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        yield key, f"is not a component; write {{name: ..., ...}} with a name of: {', '.join(registry(kind))}"
-        return
-    try:
-        component = registry(kind).resolve(node["name"])
-    except UnknownComponentError as error:
-        yield f"{key}.name", str(error)
-        return
-    if expected and inspect.isclass(component) and not issubclass(component, expected):
-        yield f"{key}.name", f"is {node['name']}, which is no {expected.__name__}"
-        return
-    yield from _argument_problems(component, {k: v for k, v in node.items() if k != "name"}, key)
-
-
-def _argument_problems(component: Any, arguments: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
-    parameters, hints = signature_of(component)
-    for name, value in arguments.items():
-        place = f"{key}.{name}"
-        if name not in parameters:
-            yield place, f"is no argument of {component.__name__}{nearest(str(name), list(parameters))}"
-        elif (kind := slot_of(hints.get(name))) and value is not None:
-            yield from component_problems(kind, value, place, _expected_class(hints[name]))
-        elif message := type_problem(hints.get(name, Any), value):
-            yield place, message
-    for name, parameter in parameters.items():
-        required = parameter.default is inspect.Parameter.empty and not is_supplied(hints.get(name))
-        if required and name not in arguments:
-            yield f"{key}.{name}", f"is missing; {component.__name__} needs it"
-
-
-def signature_of(component: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Named parameters of a constructor or function, and their type hints."""
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(component).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    function = component.__init__ if inspect.isclass(component) else component
-    return parameters, typing.get_type_hints(function, include_extras=True)
-
-
-def is_supplied(annotation: Any) -> bool:
-    """Whether the zoo supplies an argument with this annotation."""
-    return typing.get_origin(annotation) is Annotated and any(
-        isinstance(mark, Supplied) or mark is Supplied for mark in typing.get_args(annotation)[1:]
-    )
-
-
-def type_problem(annotation: Any, value: Any) -> str | None:
-    """What is wrong with a value for an annotation, as a sentence's end; None where it fits."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticUserError
-
-    settings = ConfigDict(arbitrary_types_allowed=True)
-    try:
-        adapter = TypeAdapter(annotation, config=settings)
-    except PydanticUserError:  # a dataclass or model brings its own configuration
-        adapter = TypeAdapter(annotation)
-    try:
-        accepted = adapter.validate_python(value, strict=not isinstance(value, str | list))
-    except ValidationError as error:
-        reasons = sorted({item["msg"][0].lower() + item["msg"][1:] for item in error.errors()})
-        return f"is {value!r}: {'; or '.join(reasons)}"
-    if isinstance(value, str) and not isinstance(accepted, str | Path):
-        return f"is the text {value!r}; write it without quotes"
-    return None
-
-
-def build(kind: str, node: Mapping[str, Any], **supplied: Any) -> Any:
-    """Build a checked component and the components in its slots.
-
-    ``supplied`` values go to the parameters of those names that the node leaves out; others are ignored.
-    """
-    return builder(kind, node, **supplied)()
-
-
-def builder(kind: str, node: Mapping[str, Any], **supplied: Any) -> partial[Any]:
-    """A component with its recipe's arguments bound.
-
-    A slot annotated ``Callable[..., X]`` receives the builder of its component, to which it passes what only it knows.
-    """
-    component = registry(kind).resolve(node["name"])
-    parameters, hints = signature_of(component)
-    arguments = {name: value for name, value in supplied.items() if name in parameters}
-    for name, value in node.items():
-        if name == "name":
-            continue
-        slot = slot_of(hints.get(name))
-        if slot and isinstance(value, Mapping):
-            made = builder(slot, value)
-            arguments[name] = made if _wants_builder(hints[name]) else made()
-        else:
-            arguments[name] = value
-    return partial(component, **arguments)
-
-
-def _wants_builder(annotation: Any) -> bool:
-    origin = typing.get_origin(annotation)
-    return origin is collections.abc.Callable or any(
-        _wants_builder(part) for part in typing.get_args(annotation) if typing.get_origin(part)
-    )
-
-
-def _expected_class(annotation: Any) -> type | None:
-    """The class that a slot's component must be, or build: X of ``Annotated[X, Slot]`` or ``Callable[..., X]``."""
-    if inspect.isclass(annotation):
-        return annotation
-    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-    if typing.get_origin(annotation) is collections.abc.Callable:
-        return _expected_class(parts[-1])
-    return _expected_class(parts[0]) if parts else None

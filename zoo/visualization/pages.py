@@ -76,7 +76,10 @@ def _write(template: str, file: Path, **facts: Any) -> None:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(environment.get_template(template).render(**facts), encoding="utf-8")

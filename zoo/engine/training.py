@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.assembly import Assembly, assemble
+from zoo.config.recipe import Recipe, read_recipe
+from zoo.engine.assembly import Assembly, assemble
+from zoo.engine.trainers import is_first_process, training_arguments
+from zoo.methods.base import ZooModule
 from zoo.paths import PACKAGE
-from zoo.recipe import Recipe, read_recipe
+from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
     import pandas
+    from lightning import Trainer
 
 _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
     "safetensors peft numpy"
 ).split()
-_CHECKPOINT_EVERY = 50
 _EXPECTED_WARNINGS = (
     ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
     "Found .* module.s. in eval mode",  # the frozen base
@@ -46,41 +49,42 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
     """
     from lightning import Trainer, seed_everything
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     seed_everything(recipe["seed"], workers=True, verbose=False)
-    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # under ddp the others are started by it, when the folder is claimed already
+    is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
     if is_first:
         _claim(out, resume)
     assembly = assemble(recipe)
+    method, data = assembly.method, assembly.data
     if is_first:
         _write_record(assembly, out, resume)
-    method, data = assembly.method, assembly.data
-    assert data is not None
-    data.prepare_data()
-    method.prepare_fit(data)
+        method.base_fingerprint()  # of the stored weights, before they are sharded
+    for expected in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=expected)
     start = time.monotonic()
-    if any(parameter.requires_grad for parameter in method.parameters()):
-        for expected in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=expected)
-        trainer = Trainer(**trainer_arguments(recipe, out))
-        if trainer.strategy.root_device.type == "cpu":
-            _warn_of_slow_half_precision(trainer.precision)
-        trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
-        if trainer.interrupted or not trainer.is_global_zero:
-            return out
-        steps = trainer.global_step
-    else:
-        steps = 0
-    save_weights(method.trained_state(), out / "model.safetensors")
-    summary = {
-        "steps": steps,
-        "seconds": round(time.monotonic() - start, 1),
-        "base_fingerprint": method.base_fingerprint(),
-    }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    draw_curves(out)
+    trainer = Trainer(**training_arguments(recipe, out, method))
+    if trainer.strategy.root_device.type == "cpu":
+        _warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
+    trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
+    if trainer.interrupted:
+        return out
+    weights = gather_trained_state(trainer, method)
+    if trainer.is_global_zero:
+        save_weights(weights, out / "model.safetensors")
+        summary = {
+            "steps": trainer.global_step,
+            "seconds": round(time.monotonic() - start, 1),
+            "base_fingerprint": method.base_fingerprint(),
+        }
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        plot_curves(read_log(out), out / "curves.png")
+    trainer.strategy.barrier("saved")
     return out
+
+
+def gather_trained_state(trainer: "Trainer", method: ZooModule) -> dict[str, torch.Tensor]:
+    """The trained weights whole, under any strategy; a collective that all processes enter."""
+    return method.trained_state()
 
 
 def _warn_of_slow_half_precision(precision: str) -> None:
@@ -90,30 +94,6 @@ def _warn_of_slow_half_precision(precision: str) -> None:
             f"{precision} is emulated on this processor ({capability}), many times slower; trainer.precision=32-true is not",
             stacklevel=3,
         )
-
-
-def trainer_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Lightning's arguments: the recipe's on top of what every run needs."""
-    from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-    from lightning.pytorch.loggers import CSVLogger
-
-    given = dict(recipe["trainer"] or {})
-    bar = given.get("enable_progress_bar", True)
-    keep: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
-    checkpoints = [
-        ModelCheckpoint(every_n_train_steps=_CHECKPOINT_EVERY, **keep),
-        ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **keep),
-    ]
-    return {
-        "default_root_dir": out,
-        "logger": CSVLogger(out, name="logs", flush_logs_every_n_steps=10),  # a resumed run logs into a new version
-        "callbacks": [*checkpoints, *([RichProgressBar()] if bar else [])],
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-        **given,
-    }
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -192,20 +172,3 @@ def read_log(run: Path) -> "pandas.DataFrame":
     logs = sorted((run / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     table = pandas.concat([pandas.read_csv(log) for log in logs] or [pandas.DataFrame({"step": []})])
     return table.groupby("step", as_index=False).last()
-
-
-def draw_curves(run: Path) -> None:
-    """Draw the logged loss and validation metrics as ``curves.png``; nothing where nothing was logged."""
-    from matplotlib.figure import Figure
-
-    table = read_log(run)
-    if table.empty:
-        return
-    names = [name for name in table.columns if name.startswith(("train_", "val_"))][:6]
-    figure = Figure(figsize=(3.6 * max(len(names), 1), 3), layout="constrained")
-    for position, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), position)
-        points = table[["step", name]].dropna()
-        axes.plot(points["step"], points[name], marker="." if len(points) < 30 else "")
-        axes.set(title=name.replace("_", " "), xlabel="step")
-    figure.savefig(run / "curves.png", dpi=110)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from zoo.assembly import build_method
 from zoo.cards.store import Card, CardError, read_card, read_weights
+from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.engine.assembly import build_method
 from zoo.methods.base import ZooModule
-from zoo.recipe import Recipe, check_recipe
 
 
 def load(name: str | Path, *, for_training: bool = False) -> ZooModule:
@@ -20,15 +20,14 @@ def load(name: str | Path, *, for_training: bool = False) -> ZooModule:
         RecipeError: its recipe names components that this zoo does not have.
     """
     card = read_card(name)
-    method = load_with_recipe(card, card.recipe())
+    method = load_resolved(card, resolve_recipe(card.recipe()))
     return method.train() if for_training else method.eval()
 
 
-def load_with_recipe(card: Card, recipe: Recipe) -> ZooModule:
-    """Load a card's weights into the method of a recipe, the card's own or one with other classes."""
-    check_recipe(recipe)
+def load_resolved(card: Card, resolved: ResolvedRecipe) -> ZooModule:
+    """Load a card's weights into the method of a resolved recipe, the card's own or one with other classes."""
     weights = read_weights(card)
-    method = build_method(recipe)
+    method = build_method(resolved)
     check_base(card, method)
     try:
         method.load_trained_state(weights)

@@ -1,17 +1,16 @@
-"""From a checked recipe to the objects it names, trained weights of its base cards included."""
+"""From a resolved recipe to the objects it names, trained weights of its base cards included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from zoo.cards.store import card_chain, read_weights
+from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.config.recipe import Recipe
 from zoo.data.module import ZooData
 from zoo.methods.base import ZooModule
 from zoo.pretrained import plain_name
-from zoo.recipe import Recipe, build, check_recipe, is_supplied, signature_of
-from zoo.registry import registry, slot_of
 
 
 @dataclass
@@ -20,50 +19,41 @@ class Assembly:
 
     recipe: Recipe
     method: ZooModule
-    data: ZooData | None = None
+    data: ZooData
 
 
-def build_data(recipe: Recipe) -> ZooData:
+def build_data(resolved: ResolvedRecipe) -> ZooData:
     """Build the recipe's dataset; nothing is rendered or read yet."""
-    return build("dataset", recipe["data"], seed=recipe["seed"])
+    data: ZooData = resolved.data.build(seed=resolved.recipe["seed"])
+    return data
 
 
-def assemble(recipe: Recipe) -> Assembly:
+def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
     """Check a recipe and build its dataset and its method, with the weights of the ``init_from`` cards.
+
+    Args:
+        recipe: to build.
+        other_data: the recipe is a run's, and its data may have been changed since: what it says of them is replaced.
 
     Raises:
         RecipeError: the recipe does not fit the registries.
         CardError: the card is not there, is damaged, or has weights for another model.
     """
-    check_recipe(recipe)
-    data = build_data(recipe)
-    resolved = with_facts(recipe, data.facts())
-    return Assembly(resolved, build_method(resolved), data)
+    resolved = resolve_recipe(recipe)
+    data = build_data(resolved)
+    resolved = resolved.with_metadata(data.metadata(), again=other_data)
+    return Assembly(resolved.recipe, build_method(resolved), data)
 
 
-def with_facts(recipe: Recipe, facts: Mapping[str, Any]) -> Recipe:
-    """Write what the data supplies (class names, say) into the method's section, so that it can be built without data."""
-    return recipe.with_content(method=_with_facts("method", recipe["method"], facts))
-
-
-def _with_facts(kind: str, node: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's section, and those of the components in its slots, with the supplied arguments that they leave out."""
-    parameters, hints = signature_of(registry(kind).resolve(node["name"]))
-    supplied = {name: value for name, value in facts.items() if name in parameters and is_supplied(hints.get(name))}
-    inner = {
-        name: _with_facts(slot, value, facts)
-        for name, value in node.items()
-        if isinstance(value, Mapping) and (slot := slot_of(hints.get(name)))
-    }
-    return {**supplied, **node, **inner}
-
-
-def build_method(recipe: Recipe) -> ZooModule:
-    """Build a resolved recipe's method and load the weights it starts from."""
-    method: ZooModule = build("method", recipe["method"])
+def build_method(resolved: ResolvedRecipe) -> ZooModule:
+    """Build a resolved recipe's method, load the weights it starts from, and hold its base in the recipe's precision."""
+    recipe = resolved.recipe
+    method: ZooModule = resolved.method.build()
     method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
     for card in card_chain(recipe["init_from"]):
         load_where_it_fits(method, read_weights(card), card.name)
+    precision = str((recipe["trainer"] or {}).get("precision", ""))
+    method.hold_base(precision if precision in ("bf16-true", "16-true") else method.base_precision)
     return method
 
 

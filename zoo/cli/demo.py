@@ -7,8 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from zoo.cards.store import list_cards
-from zoo.comparison import compare, markdown_table
-from zoo.inspection import draw_dataset, make_dataset, predict_files
+from zoo.engine.comparison import compare
+from zoo.engine.datasets import draw_dataset, make_dataset
+from zoo.engine.prediction import predict_files
+from zoo.visualization.tables import markdown_table
 
 PEERS = ("zero_shot", "tip_adapter", "linear_probe", "clip_adapter", "tip_adapter_f", "coop", "maple", "lora")
 RECIPES = (*(f"{peer}/chest_drr_16shot" for peer in PEERS), "nearl_clip/chest_drr_16shot")
@@ -36,7 +38,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
     if CARD in list_cards():
         console.rule("3 of 3: a prediction")
         file = write_radiograph(out / "radiograph.png")
-        prediction = predict_files(CARD, [file], out / "predictions")[str(file)]
+        prediction = predict_files(CARD, [file], out / "predictions", overwrite=True)[str(file)]
         console.print(f"{file}: {prediction['class']}; with where the model looks: {prediction['picture']}")
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 
-def draw_probabilities(
+def plot_probabilities(
     image: torch.Tensor, probabilities: Mapping[str, float], file: Path, attention: torch.Tensor | None = None
 ) -> None:
-    """Draw an image, an attention map over it where there is one, and bars of named probabilities.
+    """Plot an image, an attention map over it where there is one, and bars of named probabilities.
 
     Args:
         image: (channels, height, width) in [0, 1].

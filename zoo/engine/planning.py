@@ -9,10 +9,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.assembly import build_data, with_facts
+from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.config.recipe import Recipe
+from zoo.engine.assembly import build_data
 from zoo.methods.base import ZooModule
 from zoo.pretrained import without_weights
-from zoo.recipe import Recipe, build, check_recipe
 
 _STAND_IN_CLASSES = 10
 _STATE_BYTES = {"adamw": 8, "sgd": 4}
@@ -53,14 +54,13 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         RecipeError: it does not fit the registries.
     """
-    check_recipe(recipe)
     notes: list[str] = []
-    recipe = _with_classes(recipe, notes)
+    resolved = _with_classes(resolve_recipe(recipe), notes)
     trainer = recipe["trainer"] or {}
     precision = str(trainer.get("precision", "32-true"))
     batch_size = int(recipe["data"].get("batch_size", 1))
     with torch.device("meta"), without_weights():
-        method: ZooModule = build("method", recipe["method"])
+        method: ZooModule = resolved.method.build()
     components = _count(method)
     with FakeTensorMode(allow_non_fake_inputs=True):
         flops, activations = _one_step(_on_fake_cpu(method).train(), batch_size, precision)
@@ -69,16 +69,16 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(components, flops, batch_size, precision, strategy, devices, memory, notes)
 
 
-def _with_classes(recipe: Recipe, notes: list[str]) -> Recipe:
-    """Facts of the data where they are at hand, else stand-in class names."""
+def _with_classes(resolved: ResolvedRecipe, notes: list[str]) -> ResolvedRecipe:
+    """With the metadata of the data where they are at hand, else with stand-in class names."""
     try:
-        return with_facts(recipe, build_data(recipe).facts())
+        return resolved.with_metadata(build_data(resolved).metadata())
     except (OSError, ValueError) as error:
         notes.append(
             f"{_STAND_IN_CLASSES} stand-in classes, since the data are not here ({str(error).splitlines()[0]})"
         )
         names = [f"class number {index}" for index in range(_STAND_IN_CLASSES)]
-        return with_facts(recipe, {"class_names": names})
+        return resolved.with_metadata({"class_names": names})
 
 
 def _count(method: ZooModule) -> dict[str, tuple[int, int]]:
@@ -116,8 +116,6 @@ def _one_step(method: ZooModule, batch_size: int, precision: str) -> tuple[int, 
     own = len(next(iter(example.values())))
     repeats = max(batch_size // own, 1)
     batch = {key: _repeated(value, repeats) for key, value in example.items()}
-    method.log = lambda *_, **__: None  # type: ignore[method-assign,assignment]
-    method._trainer = _NoTrainer()  # type: ignore[assignment]
     kept: dict[int, int] = {}
     frozen = {parameter.untyped_storage()._cdata for parameter in method.parameters()}
 
@@ -130,20 +128,10 @@ def _one_step(method: ZooModule, batch_size: int, precision: str) -> tuple[int, 
     half = torch.autocast("cpu", dtype=torch.bfloat16) if "16" in precision else nullcontext()
     with FlopCounterMode(display=False) as counter, half:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = method.training_step(batch, 0)
-        assert isinstance(loss, torch.Tensor)
+            loss = method.losses(batch)["loss"]
         if loss.requires_grad:
             loss.backward()
     return counter.get_total_flops(), sum(kept.values())
-
-
-class _NoTrainer:
-    """What a training step asks of its trainer, where there is none."""
-
-    world_size, global_rank = 1, 0
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a planned step has no trainer, and asked it for '{name}'")
 
 
 def _repeated(value: Any, repeats: int) -> Any:

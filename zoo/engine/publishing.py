@@ -3,21 +3,29 @@
 import json
 import shutil
 import tempfile
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from safetensors.torch import load_file
 
+from zoo.cards.prose import write_prose
 from zoo.cards.schema import CardBase, CardData, CardFile, CardMetric, CardRecord
-from zoo.cards.store import PROSE, RECIPE, WEIGHTS, CardError, card_chain, sha256_of
-from zoo.evaluation import Subject, collect, collect_once, measure_all, open_subject
+from zoo.cards.store import (
+    RECIPE,
+    WEIGHTS,
+    Card,
+    CardError,
+    card_chain,
+    check_files,
+    read_safetensors,
+    sha256_of,
+    swap,
+)
+from zoo.engine.evaluation import Subject, collect, collect_once, measure_all, open_subject
+from zoo.engine.training import save_weights
 from zoo.metrics.intervals import Measured
 from zoo.paths import checkpoints_folder
-from zoo.training import save_weights
 
-_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 OUT_OF_SCOPE = "Any clinical use: diagnosis, triage, or decisions about patients."
 
 
@@ -28,11 +36,13 @@ def publish(
     version: str = "1.0.0",
     half: bool = False,
     limitations: str = "",
+    license: str = "apache-2.0",
     tolerance: float = 0.01,
     replace: bool = False,
     folder: Path | None = None,
+    device: str = "auto",
 ) -> Path:
-    """Make the card ``name`` from a finished run.
+    """Make the card ``name`` from a finished run; a card of this name stays until the new one is whole.
 
     Args:
         run: the run folder.
@@ -41,9 +51,11 @@ def publish(
         half: store float16, half the size; the numbers are then measured on the weights as stored, else taken from the
             outputs of the run where a comparison has measured it.
         limitations: added to what the data set says of itself.
+        license: of the weights, as a Hugging Face licence name.
         tolerance: by which a measured number may differ when it is verified.
         replace: overwrite a card of this name.
         folder: where cards are kept; the zoo's own if None.
+        device: to measure on.
 
     Raises:
         CardError: the run has not ended, or the card is there already and ``replace`` is off.
@@ -53,31 +65,30 @@ def publish(
         raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")
     if not (run / "model.safetensors").is_file():
         raise CardError(f"{run} is no finished run: it has no model.safetensors")
-    with tempfile.TemporaryDirectory() as scratch:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as scratch:
         draft = Path(scratch) / name
         draft.mkdir()
         _write_weights(run, draft, half)
-        subject = open_subject(run)
+        subject = open_subject(run, device=device)
         if half:
-            stored = load_file(draft / WEIGHTS)
+            stored = read_safetensors(draft / WEIGHTS)
             subject.method.load_trained_state(
                 {name: v.to(torch.float32) if v.is_floating_point() else v for name, v in stored.items()}
             )
-            outputs = collect(subject.method, subject.data)
+            outputs = collect(subject)
         else:
             outputs = collect_once(subject, run / "outputs-test.safetensors")
         metrics = measure_all(subject.method.metrics(), [outputs])
-        record = _record(subject, run, draft, name, version, limitations, tolerance, metrics)
+        record = _record(subject, run, draft, name, version, limitations, license, tolerance, metrics)
         write_prose(record, draft)
-        if target.exists():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(draft, target)
+        check_files(Card(draft, record))
+        swap(draft, target)
     return target
 
 
 def _write_weights(run: Path, draft: Path, half: bool) -> None:
-    weights = load_file(run / "model.safetensors")
+    weights = read_safetensors(run / "model.safetensors")
     if half:
         weights = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
     save_weights(weights, draft / WEIGHTS)
@@ -93,6 +104,7 @@ def _record(
     name: str,
     version: str,
     limitations: str,
+    license: str,
     tolerance: float,
     metrics: dict[str, Measured],
 ) -> CardRecord:
@@ -103,7 +115,7 @@ def _record(
         version=version,
         method=recipe["method"]["name"],
         task=method.task,
-        license="apache-2.0",
+        license=license,
         base=_base(subject),
         data=CardData(name=recipe["data"]["name"], license=data.license, source=data.source),
         parameters_total=sum(value.numel() for value in method.state_dict().values()),
@@ -114,7 +126,11 @@ def _record(
             CardFile(name=path.name, size=path.stat().st_size, sha256=sha256_of(path))
             for path in sorted(draft.iterdir())
         ],
-        metrics=[_metric(metric, measured, tolerance, recipe["seed"]) for metric, measured in metrics.items()],
+        metrics=[
+            _metric(metric, measured, tolerance, recipe["seed"])
+            for metric, measured in metrics.items()
+            if isfinite(measured.value)  # the test split has nothing to measure the others on
+        ],
         intended_use=method.intended_use,
         out_of_scope_use=OUT_OF_SCOPE,
         limitations=" ".join(part for part in (data.limitations, limitations) if part) or "None stated.",
@@ -157,40 +173,3 @@ def _trained_with(run: Path) -> str:
         f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {made['device']}; "
         f"torch {made['packages']['torch']}, lightning {made['packages']['lightning']}; revision {revision}"
     )
-
-
-def write_prose(record: CardRecord, folder: Path) -> None:
-    """Write the card's README: front matter with the record and Hugging Face's model index, then prose from the record."""
-    import jinja2
-
-    front = {
-        "license": record.license,
-        "library_name": "medvl-zoo",
-        "pipeline_tag": record.task,
-        "tags": ["medical", "vision-language", record.method],
-        "model-index": model_index(record),
-        "zoo": record.model_dump(mode="json"),
-    }
-    environment_ = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    prose = environment_.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(card=record)
-    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
-    (folder / PROSE).write_text(f"---\n{header}---\n{prose}\n", encoding="utf-8")
-
-
-def model_index(record: CardRecord) -> list[dict[str, Any]]:
-    """The record's metrics in Hugging Face's model-index form."""
-    from huggingface_hub import EvalResult
-    from huggingface_hub.repocard_data import eval_results_to_model_index
-
-    results = [
-        EvalResult(
-            task_type=record.task,
-            dataset_type=record.data.name,
-            dataset_name=record.data.name,
-            dataset_split=metric.split,
-            metric_type=metric.name,
-            metric_value=metric.value,
-        )
-        for metric in record.metrics
-    ]
-    return eval_results_to_model_index(record.name, results)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from zoo.cards.publish import model_index
+from zoo.cards.prose import model_index
 from zoo.cards.schema import CardMetric
 from zoo.cards.store import PROSE, CardError, check_files, read_card, read_front_matter
-from zoo.evaluation import collect, open_subject
+from zoo.engine.evaluation import collect, open_subject
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Checked:
         return abs(self.measured - self.metric.value) <= self.metric.tolerance
 
 
-def verify(name: str, *, progress: bool = True) -> list[Checked]:
+def verify(name: str, *, device: str = "auto", progress: bool = True) -> list[Checked]:
     """Check a card's files and base, and measure its numbers again.
 
     Raises:
@@ -33,7 +33,7 @@ def verify(name: str, *, progress: bool = True) -> list[Checked]:
     check_files(card)
     if read_front_matter(card.folder / PROSE).get("model-index") != model_index(card.record):
         raise CardError(f"the model-index of card '{card.name}' has other numbers than its record; publish it again")
-    subject = open_subject(card.folder)
+    subject = open_subject(card.folder, device=device)
     metrics = subject.method.metrics()
     unknown = [metric.name for metric in card.record.metrics if metric.name not in metrics]
     if unknown:
@@ -42,7 +42,7 @@ def verify(name: str, *, progress: bool = True) -> list[Checked]:
         )
     checked = []
     for split in dict.fromkeys(metric.split for metric in card.record.metrics):
-        outputs = collect(subject.method, subject.data, split, progress=progress)
+        outputs = collect(subject, split, progress=progress)
         count = len(next(iter(outputs.values())))
         for metric in card.record.metrics:
             if metric.split == split and metric.n != count:

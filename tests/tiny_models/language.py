@@ -77,7 +77,9 @@ def llava(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     )
     LlavaForConditionalGeneration(config).to(dtype).save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LlavaProcessor(images, tokenizer, patch_size=8, vision_feature_select_strategy="default").save_pretrained(folder)
+    LlavaProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    ).save_pretrained(folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Tiny models in the file formats of the real ones, written to local folders: a causal language model, LLaVA, Qwen2.5-VL, SAM."""
+"""A tiny causal language model, LLaVA and Qwen2.5-VL in the form that transformers saves them in."""
 
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
-    SamConfig,
-    SamModel,
 )
 
 from zoo.encoders.language import CHAT
@@ -46,16 +44,18 @@ def byte_tokenizer(*more: str) -> PreTrainedTokenizerFast:
     return made
 
 
-def causal_lm(folder: Path, *, tied: bool = True) -> Path:
+def causal_lm(folder: Path, *, tied: bool = True, dtype: torch.dtype = torch.float32) -> Path:
+    """Llama, as SmolLM2 is one; ``tied`` embeddings are the output layer too."""
     torch.manual_seed(0)
     tokenizer = byte_tokenizer()
     config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=tied, **SIZES)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def llava(folder: Path) -> Path:
+def llava(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """LLaVA-1.5 (llava-hf/llava-1.5-7b-hf is stored in float16): 32 pixels, 16 image tokens."""
     torch.manual_seed(0)
     tokenizer = byte_tokenizer("<image>")
     image_id = tokenizer.convert_tokens_to_ids("<image>")
@@ -75,41 +75,16 @@ def llava(folder: Path) -> Path:
         image_token_index=image_id,
         vision_feature_layer=-1,
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaForConditionalGeneration(config).to(dtype).save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LlavaProcessor(images, tokenizer, patch_size=8, vision_feature_select_strategy="default").save_pretrained(folder)
-    return folder
-
-
-def sam(folder: Path) -> Path:
-    torch.manual_seed(0)
-    vision = {
-        "hidden_size": 32,
-        "mlp_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": 8,
-        "output_channels": 32,
-        "window_size": 4,
-        "global_attn_indexes": [1],
-        "num_pos_feats": 16,
-    }
-    prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 8, "mask_input_channels": 8}
-    decoder = {
-        "hidden_size": 32,
-        "mlp_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "iou_head_hidden_dim": 32,
-    }
-    SamModel(
-        SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    LlavaProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
     ).save_pretrained(folder)
     return folder
 
 
-def qwen(folder: Path) -> Path:
+def qwen(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Qwen2.5-VL (Qwen/Qwen2.5-VL-7B-Instruct is stored in bfloat16): patches of 14 pixels, four of them a token."""
     torch.manual_seed(0)
     tokenizer = byte_tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     start, end, image, video = tokenizer.convert_tokens_to_ids(
@@ -133,7 +108,7 @@ def qwen(folder: Path) -> Path:
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    Qwen2_5_VLForConditionalGeneration(config).to(dtype).save_pretrained(folder)
     images = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=448 * 448)
     Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT).save_pretrained(folder)
     return folder

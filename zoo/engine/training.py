@@ -26,12 +26,6 @@ _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
     "safetensors peft numpy"
 ).split()
-_EXPECTED_WARNINGS = (
-    ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
-    "Found .* module.s. in eval mode",  # the frozen base
-    ".*treespec, LeafSpec",
-    ".*does not have many workers",
-)
 
 
 class RunError(RuntimeError):
@@ -59,8 +53,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if is_first:
         _write_record(assembly, out, resume)
         method.base_fingerprint()  # of the stored weights, before they are sharded
-    for expected in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=expected)
     start = time.monotonic()
     trainer = Trainer(**training_arguments(recipe, out, method))
     if trainer.strategy.root_device.type == "cpu":

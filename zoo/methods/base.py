@@ -257,12 +257,12 @@ class ZooModule(LightningModule):
         return False
 
     def _is_trained(self) -> Callable[[str], bool]:
-        frozen_parameters = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        parameters = {name for name, _ in self.named_parameters()}
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
 
         def trained(name: str) -> bool:
-            if name in parameters:
-                return name not in frozen_parameters
+            if name in parameters:  # a shared parameter counts under its first name
+                return name in trainable
             return name.split(".")[0] not in self.frozen
 
         return trained

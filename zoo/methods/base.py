@@ -121,7 +121,7 @@ class ZooModule(LightningModule):
             self.base_fingerprint()
             cast_base(self, dtype)
         if device is not None:
-            super().to(device=device, non_blocking=non_blocking)
+            super().to(device, non_blocking=non_blocking)
         return self
 
     def half(self) -> "ZooModule":

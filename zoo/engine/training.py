@@ -13,14 +13,13 @@ import torch
 
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
+from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import is_first_process, training_arguments
-from zoo.methods.base import ZooModule
 from zoo.paths import PACKAGE
 from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
     import pandas
-    from lightning import Trainer
 
 _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
@@ -46,10 +45,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
     Raises:
         RecipeError: the recipe does not fit the registries.
+        StrategyError: its strategy cannot run here.
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
     """
     from lightning import Trainer, seed_everything
 
+    check_strategy(str((recipe["trainer"] or {}).get("strategy", "auto")))
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
     if is_first:
@@ -68,7 +69,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
     if trainer.interrupted:
         return out
-    weights = gather_trained_state(trainer, method)
+    weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
         save_weights(weights, out / "model.safetensors")
         summary = {
@@ -82,11 +83,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     return out
 
 
-def gather_trained_state(trainer: "Trainer", method: ZooModule) -> dict[str, torch.Tensor]:
-    """The trained weights whole, under any strategy; a collective that all processes enter."""
-    return method.trained_state()
-
-
 def _warn_of_slow_half_precision(precision: str) -> None:
     capability = torch.backends.cpu.get_cpu_capability()
     if "16" in precision and capability == "AVX2":
@@ -97,13 +93,13 @@ def _warn_of_slow_half_precision(precision: str) -> None:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint that a killed run left.
+    """The checkpoint that a killed run left: a file, or under DeepSpeed a folder.
 
     Raises:
         RunError: it left none.
     """
     path = run / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{run} has no checkpoint to resume from; start it again without --resume in another folder")
     return path
 

@@ -114,6 +114,10 @@ class MedSegR(LossModule):
             self.open_caches()
         super().setup(stage)
 
+    def sharded_modules(self) -> list[torch.nn.Module]:
+        """The language model; processes call image encoders for what their caches lack, and the mask head where a target is."""
+        return [self.context.language]
+
     def open_caches(self) -> None:
         """Keep the embeddings of frozen image encoders on disk from now on, by the encoders' stored weights and precision."""
         frozen = self.grounding.named_parameters()

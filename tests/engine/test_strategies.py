@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.two_processes import losses_of, together
+from tests.engine.two_processes import losses_of, metrics_of, together
 from tests.tiny_models import anole, coop_split, ivl_traces, llava, medseg_files, openclip_vitb16, sam
 
 TRAINER = "{max_epochs: 2, enable_progress_bar: false, accelerator: cpu, gradient_clip_val: 0.5}"
@@ -21,7 +21,7 @@ method:
   adapter: {{name: oca, rank: 4}}
 """
 MEDSEG = """
-data: {{name: medseg_files, train: {0}/data.jsonl, val: {0}/data.jsonl, test: {0}/data.jsonl, batch_size: 1}}
+data: {{name: medseg_files, train: {0}/data.jsonl, val: {0}/data.jsonl, test: {0}/test.jsonl, batch_size: 1}}
 method:
   name: medseg_r
   lora_rank: 4
@@ -40,6 +40,8 @@ method:
   decoder: {{name: anole, source: {0}/anole}}
 """
 TWO = ["trainer.devices=2"]
+MEASURED = {"nearl": 9, "medseg": 10}
+"""Questions of the test split, an uneven number of samples for two processes."""
 STRATEGIES = ("ddp", "fsdp2")
 
 
@@ -50,7 +52,13 @@ def write_nearl(root: Path) -> str:
 
 
 def write_medseg(root: Path) -> str:
+    """Eight conversations to train on; seven to measure, every third with a second question."""
     medseg_files(root, count=8)
+    records = [json.loads(line) for line in (root / "data.jsonl").read_text().splitlines()][:7]
+    for record in records[::3]:
+        for part in ("masks", "kinds", "conversations"):
+            record[part] *= 2
+    (root / "test.jsonl").write_text("\n".join(map(json.dumps, records)))
     llava(root / "llava", dtype=torch.bfloat16)
     sam(root / "sam")
     return MEDSEG
@@ -91,17 +99,20 @@ def runs(recipes, tmp_path_factory):
             jobs.append(
                 {"job": "train", "recipe": str(recipe), "out": str(root / name / strategy), "settings": settings}
             )
+    for name in MEASURED:
+        settings = [*TWO, "trainer.strategy=ddp", "data.eval_batch_size=2"][: 3 if name == "medseg" else 2]
+        jobs.append({"job": "eval", "run": str(root / name / "one"), "settings": settings})
     results = iter(zip(*together(jobs, root), strict=True))
     for name in recipes:
         for strategy in STRATEGIES:
             losses[name, strategy] = [sum(pair) / 2 for pair in zip(*next(results), strict=True)]
-    return losses, root
+    return losses, root, dict(zip(MEASURED, results, strict=True))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", list(METHODS))
 def test_two_processes_train_what_one_trains(runs, name, strategy):
-    losses, root = runs
+    losses, root, _ = runs
     assert len(losses[name, "one"]) > 5
     assert losses[name, strategy] == pytest.approx(losses[name, "one"], abs=1e-4)
     one, two = (load_file(root / name / run / "model.safetensors") for run in ("one", strategy))
@@ -110,3 +121,14 @@ def test_two_processes_train_what_one_trains(runs, name, strategy):
         torch.testing.assert_close(two[key], value, atol=1e-3, rtol=0)
     summaries = [json.loads((root / name / run / "summary.json").read_text()) for run in ("one", strategy)]
     assert summaries[0]["base_fingerprint"] == summaries[1]["base_fingerprint"]
+
+
+@pytest.mark.parametrize(("name", "count"), MEASURED.items())
+def test_two_processes_measure_each_sample_once(runs, name, count):
+    _, root, measured = runs
+    one = metrics_of(str(root / name / "one"), [])
+    assert all(n == count for *_, n in one.values())
+    for two in measured[name]:
+        assert two.keys() == one.keys()
+        for metric, values in one.items():
+            assert two[metric] == pytest.approx(values, abs=1e-5, nan_ok=True), metric

@@ -72,7 +72,10 @@ class ZooModule(LightningModule):
 
     @abstractmethod
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """What the metrics need of a batch: tensors whose first dimension is the sample."""
+        """What the metrics need of a batch: tensors whose first dimension is the sample.
+
+        Where a sample has several rows, the ``index`` of each row is among them (:func:`zoo.methods.distributed.index_of_rows`).
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
@@ -257,7 +260,7 @@ class ZooModule(LightningModule):
         with self.autocast():
             outputs = self.evaluation_step(batch)
         if INDEX in batch:
-            outputs[INDEX] = torch.as_tensor(batch[INDEX])
+            outputs.setdefault(INDEX, torch.as_tensor(batch[INDEX]))
         self._collected.append({name: value.detach().cpu() for name, value in outputs.items()})
 
     def _log_metrics(self, name: str, prog_bar: bool = False) -> Outputs:

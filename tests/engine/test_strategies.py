@@ -102,6 +102,7 @@ def runs(recipes, tmp_path_factory):
     for name in MEASURED:
         settings = [*TWO, "trainer.strategy=ddp", "data.eval_batch_size=2"][: 3 if name == "medseg" else 2]
         jobs.append({"job": "eval", "run": str(root / name / "one"), "settings": settings})
+    jobs[-len(MEASURED) - 1]["at_step"] = {"copy": 5}
     results = iter(zip(*together(jobs, root), strict=True))
     for name in recipes:
         for strategy in STRATEGIES:
@@ -132,3 +133,29 @@ def test_two_processes_measure_each_sample_once(runs, name, count):
         assert two.keys() == one.keys()
         for metric, values in one.items():
             assert two[metric] == pytest.approx(values, abs=1e-5, nan_ok=True), metric
+
+
+def test_a_killed_fsdp2_run_resumes_to_what_it_would_have_been(recipes, tmp_path):
+    """Dropout draws from each process's own random state; the checkpoint is from the middle of an epoch of four steps."""
+    recipe, settings = str(recipes["interleaved"]), [*TWO, "trainer.strategy=fsdp2", "method.lora_dropout=0.5"]
+    job = {"job": "train", "recipe": recipe, "settings": settings, "checkpoint_every": 3}
+    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
+    together([{**job, "out": whole}, {**job, "out": killed, "at_step": {"kill": 4}}], tmp_path, killed=True)
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    for resumed, *_ in together([{**job, "out": killed, "resume": True}], tmp_path):
+        assert len(resumed) == 5
+    expected, weights = (load_file(f"{run}/model.safetensors") for run in (whole, killed))
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_one_process_goes_on_with_what_two_began(runs, recipes):
+    losses, root, _ = runs
+    run = root / "interleaved" / "fsdp2-copy"
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt")
+    assert checkpoint["global_step"] == 4 and not any(
+        name.endswith("q_proj.weight") for name in checkpoint["state_dict"]
+    )
+    alone = losses_of(str(recipes["interleaved"]), str(run), ["trainer.accumulate_grad_batches=2"], resume=True)
+    pairs = [sum(pair) / 2 for pair in zip(alone[::2], alone[1::2], strict=True)]
+    assert pairs == pytest.approx(losses["interleaved", "one"][4:], abs=1e-4)

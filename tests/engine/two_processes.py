@@ -6,6 +6,8 @@ A job is ``{"job": NAME, ...}`` with the arguments of the function of that name.
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +23,36 @@ from zoo.methods.base import ZooModule
 
 
 def losses_of(
-    recipe: str, out: str, settings: list[str], resume: bool = False, checkpoint_every: int = 50
+    recipe: str,
+    out: str,
+    settings: list[str],
+    *,
+    resume: bool = False,
+    checkpoint_every: int = 50,
+    at_step: dict[str, int] | None = None,
 ) -> list[float]:
-    """Train; this process's losses, step by step."""
+    """Train; this process's losses, step by step.
+
+    Args:
+        recipe: file.
+        out: run folder.
+        settings: changes to the recipe.
+        resume: go on with the run.
+        checkpoint_every: steps.
+        at_step: ``{"kill": n}`` kills this process after n losses, ``{"copy": n}`` copies the run as it is then.
+    """
     losses: list[float] = []
-    logged = ZooModule._logged_losses
+    logged, rank = ZooModule._logged_losses, int(os.environ.get("RANK", 0))
 
     def kept(self: ZooModule, batch: dict[str, Any], name: str) -> torch.Tensor:
+        torch.rand(rank)  # processes go through their random numbers at a pace of their own
         loss = logged(self, batch, name)
         if name == "train":
             losses.append(float(loss.detach()))
+            if at_step == {"kill": len(losses)}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if at_step == {"copy": len(losses)} and rank == 0:
+                shutil.copytree(out, f"{out}-copy")
         return loss
 
     ZooModule._logged_losses, zoo.engine.trainers.CHECKPOINT_EVERY = kept, checkpoint_every
@@ -50,8 +72,8 @@ def metrics_of(run: str, settings: list[str]) -> dict[str, list[float]]:
 JOBS = {"train": losses_of, "eval": metrics_of}
 
 
-def together(jobs: list[dict[str, Any]], folder: Path, timeout: float = 240) -> list[list[Any]]:
-    """Do jobs in two processes; what each returned, by process and job."""
+def together(jobs: list[dict[str, Any]], folder: Path, *, killed: bool = False) -> list[list[Any]]:
+    """Do jobs in two processes; what each returned, by process and job, or nothing if they are to be killed."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     command = [
@@ -65,10 +87,11 @@ def together(jobs: list[dict[str, Any]], folder: Path, timeout: float = 240) -> 
         file,
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert done.returncode == 0, [line for line in done.stderr.splitlines() if "INFO" not in line][-80:]
-    return [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(2)]
+    said = [line for line in done.stderr.splitlines() if "INFO" not in line][-80:]
+    assert (done.returncode == 0) != killed, said
+    return [] if killed else [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(2)]
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
     "safetensors peft numpy"
 ).split()
+_PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
 _EXPECTED_WARNINGS = (
     ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
     "Found .* module.s. in eval mode",  # the frozen base
@@ -154,11 +155,17 @@ def _claim(out: Path, resume: bool) -> None:
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if resume:
-        if read_recipe(path).content != assembly.recipe.content:
+        if _without_placement(read_recipe(path)) != _without_placement(assembly.recipe):
             raise RunError(f"the recipe is not the one that {out} was started with; resume with {path}")
         return
     path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def _without_placement(recipe: Recipe) -> dict[str, Any]:
+    """A recipe but for where it runs, which a resumed run may change."""
+    trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _PLACEMENT}
+    return {**recipe.content, "trainer": trainer}
 
 
 def read_log(run: Path) -> "pandas.DataFrame":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.config.recipe import Recipe
+from zoo.engine.strategies import resolve_strategy
 from zoo.methods.base import ZooModule
 from zoo.precision import dtype_of
 
@@ -99,6 +100,7 @@ def training_arguments(recipe: Recipe, out: Path, method: ZooModule) -> dict[str
         "enable_model_summary": False,
         **given,
     }
+    arguments["strategy"] = resolve_strategy(str(given.get("strategy", "auto")))
     return _with_precision(arguments)
 
 

@@ -13,19 +13,19 @@ import torch
 
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
+from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import is_first_process, training_arguments
-from zoo.methods.base import ZooModule
 from zoo.paths import PACKAGE
 from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
     import pandas
-    from lightning import Trainer
 
 _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
     "safetensors peft numpy"
 ).split()
+_PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
 
 
 class RunError(RuntimeError):
@@ -40,10 +40,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
     Raises:
         RecipeError: the recipe does not fit the registries.
+        StrategyError: its strategy cannot run here.
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
     """
     from lightning import Trainer, seed_everything
 
+    check_strategy(str((recipe["trainer"] or {}).get("strategy", "auto")))
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
     if is_first:
@@ -60,7 +62,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
     if trainer.interrupted:
         return out
-    weights = gather_trained_state(trainer, method)
+    weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
         save_weights(weights, out / "model.safetensors")
         summary = {
@@ -74,11 +76,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     return out
 
 
-def gather_trained_state(trainer: "Trainer", method: ZooModule) -> dict[str, torch.Tensor]:
-    """The trained weights whole, under any strategy; a collective that all processes enter."""
-    return method.trained_state()
-
-
 def _warn_of_slow_half_precision(precision: str) -> None:
     capability = torch.backends.cpu.get_cpu_capability()
     if "16" in precision and capability == "AVX2":
@@ -89,13 +86,13 @@ def _warn_of_slow_half_precision(precision: str) -> None:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint that a killed run left.
+    """The checkpoint that a killed run left: a file, or under DeepSpeed a folder.
 
     Raises:
         RunError: it left none.
     """
     path = run / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{run} has no checkpoint to resume from; start it again without --resume in another folder")
     return path
 
@@ -150,11 +147,17 @@ def _claim(out: Path, resume: bool) -> None:
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if resume:
-        if read_recipe(path).content != assembly.recipe.content:
+        if _without_placement(read_recipe(path)) != _without_placement(assembly.recipe):
             raise RunError(f"the recipe is not the one that {out} was started with; resume with {path}")
         return
     path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def _without_placement(recipe: Recipe) -> dict[str, Any]:
+    """A recipe but for where it runs, which a resumed run may change."""
+    trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _PLACEMENT}
+    return {**recipe.content, "trainer": trainer}
 
 
 def read_log(run: Path) -> "pandas.DataFrame":

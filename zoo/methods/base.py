@@ -11,18 +11,20 @@ from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from zoo.config.building import build
 from zoo.methods.distributed import (
     INDEX,
     Outputs,
     gather_outputs,
-    is_distributed,
     join_outputs,
     random_states,
     restore_random_state,
 )
 from zoo.methods.predictions import Prediction
+from zoo.methods.sharding import shard
 from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
 
 __all__ = ["LossModule", "Metric", "Outputs", "ZooModule", "join_outputs"]
@@ -70,7 +72,10 @@ class ZooModule(LightningModule):
 
     @abstractmethod
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """What the metrics need of a batch: tensors whose first dimension is the sample."""
+        """What the metrics need of a batch: tensors whose first dimension is the sample.
+
+        Where a sample has several rows, the ``index`` of each row is among them (:func:`zoo.methods.distributed.index_of_rows`).
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
@@ -107,9 +112,15 @@ class ZooModule(LightningModule):
         return computing_in(dtype, self.device)
 
     def hold_base(self, precision: BasePrecision | str | None) -> None:
-        """Hold the frozen base in a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as it is stored."""
+        """Hold the frozen base in a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as it is stored.
+
+        What trains becomes float32 in any case.
+        """
         if precision is not None:
             self.to(dtype=dtype_of(precision) or torch.float32)
+        for parameter in self.parameters():
+            if parameter.requires_grad and parameter.dtype in HALF:
+                parameter.data = parameter.data.float()
 
     def to(self, *args: Any, **kwargs: Any) -> "ZooModule":  # type: ignore[override]
         """Move to a device; a floating-point dtype is the base's, trained weights stay float32.
@@ -151,6 +162,15 @@ class ZooModule(LightningModule):
         if computed is not None and stored in HALF and stored != computed:
             self.to(dtype=computed)
 
+    def sharded_modules(self) -> list[nn.Module]:
+        """Modules whose transformer blocks FSDP2 shards: each process calls every block in every step. The base by default."""
+        return [getattr(self, name) for name in self.frozen]
+
+    def configure_model(self) -> None:
+        """Shard the weights where the trainer's strategy has a mesh of devices (FSDP2)."""
+        if self.device_mesh is not None:
+            shard(self, self.sharded_modules(), self.device_mesh["data_parallel"])
+
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
@@ -190,15 +210,16 @@ class ZooModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Log the losses of a batch."""
-        loss = self._logged_losses(batch, "train")
-        return loss + self._all_parameters() if is_distributed() else loss
+        return self._logged_losses(batch, "train") + self._all_parameters()
 
     def _all_parameters(self) -> torch.Tensor:
         """Zero, with a gradient of zero for every trained parameter.
 
-        Processes wait for one another's gradients, and a batch without targets gives the mask head none.
+        Processes wait for one another's gradients, and a batch without targets gives the mask head none. One process does the
+        same, so that it trains as several do. Blocks that FSDP2 has sharded again by now were called, and have gradients.
         """
-        return sum((p.sum() * 0.0 for p in self.parameters() if p.requires_grad), torch.zeros((), device=self.device))
+        trained = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
+        return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
 
     def _logged_losses(self, batch: dict[str, Any], name: str) -> torch.Tensor:
         with self.autocast():
@@ -239,7 +260,7 @@ class ZooModule(LightningModule):
         with self.autocast():
             outputs = self.evaluation_step(batch)
         if INDEX in batch:
-            outputs[INDEX] = torch.as_tensor(batch[INDEX])
+            outputs.setdefault(INDEX, torch.as_tensor(batch[INDEX]))
         self._collected.append({name: value.detach().cpu() for name, value in outputs.items()})
 
     def _log_metrics(self, name: str, prog_bar: bool = False) -> Outputs:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
 
@@ -60,6 +61,16 @@ class ClipClassification(ZooModule):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
         return self.adapter(self.clip, images)
+
+    def sharded_modules(self) -> list[nn.Module]:
+        """The CLIP.
+
+        Raises:
+            ValueError: the adapter looks at the shots before training, by itself.
+        """
+        if self.adapter.observes:
+            raise ValueError(f"{type(self.adapter).__name__} looks at the shots before it trains; use ddp, not fsdp2")
+        return [self.clip]
 
     def on_fit_start(self) -> None:
         """Let the adapter look at the shots, unless a checkpoint holds what it made of them.

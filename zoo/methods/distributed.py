@@ -1,6 +1,6 @@
 """What methods do over several processes: gather evaluation outputs, keep each process's random state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,19 +30,35 @@ def join_outputs(batches: Sequence[Outputs]) -> Outputs:
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
+def index_of_rows(batch: Mapping[str, Any], rows: Sequence[int]) -> Outputs:
+    """The ``index`` of each output row's sample, where a batch has one.
+
+    Args:
+        batch: for evaluation.
+        rows: how many rows each of its samples has among the outputs.
+    """
+    if INDEX not in batch:
+        return {}
+    return {INDEX: torch.as_tensor(batch[INDEX]).repeat_interleave(torch.as_tensor(rows))}
+
+
 def gather_outputs(batches: Sequence[Outputs]) -> Outputs:
     """Outputs of all processes in the order of the split, each sample once; a collective.
 
-    Samplers give every process the same number of samples, so some are measured twice. With the ``index`` of each sample
-    among the outputs these are left out again; outputs without one are joined as they come.
+    Samplers give every process the same number of samples, so some are measured twice. With the ``index`` of the sample of
+    each row among the outputs these are left out again; outputs without one are joined as they come.
     """
-    joined = join_outputs([join_outputs(part) for part in gather_objects(list(batches)) if part])
-    if INDEX not in joined:
-        return joined
-    index = joined.pop(INDEX)
-    first = {int(sample): place for place, sample in reversed(list(enumerate(index)))}
-    places = torch.tensor([first[sample] for sample in sorted(first)], dtype=torch.long)
-    return {name: value[places] for name, value in joined.items()}
+    parts = [join_outputs(part) for part in gather_objects(list(batches)) if part]
+    if INDEX not in parts[0]:
+        return join_outputs(parts)
+    kept, seen = [], torch.empty(0, dtype=torch.long)
+    for part in parts:
+        new = ~torch.isin(part[INDEX], seen)
+        seen = torch.cat([seen, part[INDEX]])
+        kept.append({name: value[new] for name, value in part.items()})
+    joined = join_outputs(kept)
+    order = joined.pop(INDEX).argsort(stable=True)
+    return {name: value[order] for name, value in joined.items()}
 
 
 def random_states() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalised
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.registry import Slot, register
@@ -66,7 +67,12 @@ class _Baseline(LossModule):
             kinds.append(_kind(turn))
             targets.append(target_index(turn.targets))
             start = end
-        return {"areas": torch.tensor(rows), "kind": torch.tensor(kinds), "target": torch.tensor(targets)}
+        return {
+            **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
+            "areas": torch.tensor(rows),
+            "kind": torch.tensor(kinds),
+            "target": torch.tensor(targets),
+        }
 
     def metrics(self) -> dict[str, Metric]:
         """GIoU by kind of question and by target, cIoU and Dice, over questions with targets."""

@@ -115,6 +115,10 @@ class InterleavedReasoning(LossModule):
         if strategy.is_global_zero:
             strategy.barrier("tokenized")
 
+    def sharded_modules(self) -> list[nn.Module]:
+        """The transformer; the image tokenizer serves evaluation."""
+        return [self.decoder.language.model.layers]
+
     def image_fingerprint(self) -> str:
         """Hash of the image tokenizer, which decides the codes of an image."""
         return self.decoder.tokenizer.fingerprint()

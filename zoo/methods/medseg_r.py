@@ -23,6 +23,7 @@ from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import merged, projector
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import Segmentation, on_cpu
 from zoo.metrics.answers import PARTS, answer_row
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
@@ -113,6 +114,10 @@ class MedSegR(LossModule):
         if stage == "fit" and self.cache_limit:
             self.open_caches()
         super().setup(stage)
+
+    def sharded_modules(self) -> list[torch.nn.Module]:
+        """The language model; processes call image encoders for what their caches lack, and the mask head where a target is."""
+        return [self.context.language]
 
     def open_caches(self) -> None:
         """Keep the embeddings of frozen image encoders on disk from now on, by the encoders' stored weights and precision."""
@@ -251,6 +256,7 @@ class MedSegR(LossModule):
         made = self.ask(images, said)
         rows = list(zip(asked, made, strict=True))
         return {
+            **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
             "areas": torch.tensor([question_row(drawn, true.cpu()) for (_, true), (_, drawn) in rows]),
             "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
             "seg": torch.tensor([[len(true) - len(drawn), len(true)] for (_, true), (_, drawn) in rows]),

@@ -289,13 +289,13 @@ class InterleavedReasoning(LossModule):
             predictions.append(Report(image, made["report"], tuple(made["steps"]), evidence, ids, self.evidence))
         return predictions
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Report]:  # type: ignore[override]
-        """A report for the input image of each record, or for each image of a batch without records."""
-        if "record" not in batch:
-            return super().predict_step(batch, batch_idx)  # type: ignore[return-value]
-        with self.autocast():
-            prompts = [record.prompt for record in batch["record"]]
-            return self.predict_images([images[0] for images in batch["images"]], prompts)
+    def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """The input image of each record, or the images of a batch without records."""
+        return [images[0] for images in batch["images"]] if "record" in batch else batch["image"]
+
+    def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The prompts of the records."""
+        return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
 
     @torch.no_grad()
     def _decoded(self, evidence_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -24,6 +24,7 @@ class _Script:
         self, decoder: InterleavedDecoder, words: Sequence[Sequence[int] | None], given: generation.Given | None
     ) -> None:
         self._vocabulary, self._choose, self._given = decoder.vocabulary, generation._choose, given
+        self._codes = set(decoder.vocabulary.image_ids.tolist())
         self._samples = [_Sample(None if counts is None else list(counts)) for counts in words]
 
     def __call__(
@@ -33,7 +34,7 @@ class _Script:
         if bool(torch.isfinite(logits[self._vocabulary.image_ids]).all()):
             token = sample.codes.pop(0) if sample.codes else int(self._choose(logits, settings, generator))
         else:
-            if sample.new and bool(self._vocabulary.is_image(torch.tensor(sample.new[-1]))):
+            if sample.new and sample.new[-1] in self._codes:
                 sample.new.append(self._vocabulary.end)
             token = self._in_text(sample, logits, settings, generator)
         sample.new.append(token)

@@ -170,7 +170,7 @@ class InterleavedDecoder(nn.Module):
 
     def image_ids(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 3, resolution, resolution) in [-1, 1] to ids (batch, codes_an_image)."""
-        codes = self.tokenizer.tokens(images)
+        codes = self.tokenizer.tokens(images.to(self.tokenizer.codebook.dtype))
         return self.vocabulary.image_ids.to(codes.device)[codes]
 
     def hidden(
@@ -190,15 +190,15 @@ class InterleavedDecoder(nn.Module):
             return self.language.model(input_ids=ids, attention_mask=mask, **cache)
         index = self.vocabulary.index_in_image(ids) if index_in_image is None else index_in_image
         place = self.places(index.clamp(0, self.codes_an_image - 1)) * (index >= 0)[..., None]
-        embedded = self.language.model.get_input_embeddings()(ids) + place
-        return self.language.model(inputs_embeds=embedded, attention_mask=mask, **cache)
+        embedded = self.language.model.get_input_embeddings()(ids)
+        return self.language.model(inputs_embeds=embedded + place.to(embedded.dtype), attention_mask=mask, **cache)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (batch, positions, vocabulary), image tokens not masked."""
         return self.language.lm_head(self.hidden(ids, mask).last_hidden_state)
 
     def losses(self, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Cross-entropy over text and image tokens, and the auxiliary codebook loss.
+        """Cross-entropy over text and image tokens, and the auxiliary codebook loss, in float32 whatever the model's precision.
 
         ``auxiliary`` is the mean squared error between the projected last hidden states at the response's image tokens
         (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none. Padding needs
@@ -212,6 +212,7 @@ class InterleavedDecoder(nn.Module):
         logits = self.language.lm_head(hidden[:, :-1])
         entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
         codes = self.vocabulary.codes(labels)
-        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach())
-        difference = (self.auxiliary(hidden) - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
+        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach()).float()
+        projected = self.auxiliary(hidden.to(self.auxiliary.weight.dtype)).float()
+        difference = (projected - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
         return {"cross_entropy": entropy, "auxiliary": difference.sum() / (codes >= 0).sum().clamp(min=1)}

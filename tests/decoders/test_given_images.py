@@ -10,7 +10,7 @@ import torch
 
 from tests.decoders.scripted import scripted
 from zoo.decoders.interleaved import InterleavedDecoder
-from zoo.decoders.interleaved_generation import GenerationSettings, Given, generate, stream
+from zoo.decoders.interleaved_generation import ROWS, GenerationSettings, Given, generate, guided, stream
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
 
@@ -66,14 +66,14 @@ def first_images(decoder: InterleavedDecoder) -> Given:
     return given
 
 
-def sizes_of(decoder: InterleavedDecoder, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """From now on, (rows, positions) of everything that goes through the model."""
-    sizes: list[tuple[int, ...]] = []
+def sizes_of(decoder: InterleavedDecoder, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """From now on, of everything that goes through the model: rows, positions, and positions with those in the cache."""
+    sizes: list[tuple[int, int, int]] = []
     hidden: Callable[..., Any] = decoder.hidden
 
-    def counting(ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        sizes.append(tuple(ids.shape))
-        return hidden(ids, *args, **kwargs)
+    def counting(ids: torch.Tensor, mask: torch.Tensor, **kwargs: Any) -> Any:
+        sizes.append((*ids.shape, mask.shape[1]))
+        return hidden(ids, mask, **kwargs)
 
     monkeypatch.setattr(decoder, "hidden", counting)
     return sizes
@@ -112,39 +112,61 @@ def test_samples_that_begin_images_when_they_please_are_equal_too(decoder):
 
 
 @torch.no_grad()
-def test_each_token_after_a_given_image_is_that_of_the_whole_sequence(decoder):
-    given, prompt = first_images(decoder), prompts(decoder)[1]
+@pytest.mark.parametrize("guidance", ["none", "normal", "obj", "full"])
+def test_each_token_after_a_given_image_is_that_of_whole_sequences(decoder, guidance):
+    """One for each row that guidance mixes, written out here, with no cache and no mask."""
+    options = replace(SETTINGS, guidance=guidance)
+    given, prompt, rows = first_images(decoder), prompts(decoder)[1], others(decoder)
     with scripted(decoder, WORDS[:1]):
-        made = generate(decoder, [prompt], SETTINGS, given=given)[0]
+        made = generate(decoder, [prompt], options, **rows, given=given)[0]
     vocabulary, checked = decoder.vocabulary, 0
-    marks = (vocabulary.begin, vocabulary.end, vocabulary.stop)
-    images = (made == vocabulary.begin).cumsum(0)
+    marks = [vocabulary.begin, vocabulary.end, vocabulary.stop]
+    is_code, images = vocabulary.is_image(made), (made == vocabulary.begin).cumsum(0)
+    in_images = is_code | (made == vocabulary.begin) | (made == vocabulary.end) | (made == vocabulary.start)
     for position in range(len(prompt), len(made)):
-        token = made[position]
-        if int(token) in marks or (vocabulary.is_image(token) and images[position] == 2):
+        token, before = made[position], made[:position]
+        if int(token) in marks or (is_code[position] and images[position] == 2):
             continue  # scripted or given; image 1 is the prompt's
-        logits = decoder(made[None, :position])[0, -1]
+        logits = decoder(before[None])[0, -1]
+        if is_code[position]:
+            image = before[int((before == vocabulary.begin).nonzero()[-1]) :]
+            lines = {"full": before, "image": before[in_images[:position]], "unconditional": image}
+            lines |= {name: torch.cat([ids, image]) for name, ids in rows.items()}
+            logits = guided(torch.stack([decoder(lines[name][None])[0, -1] for name in ROWS[guidance]]), options)
         logits[[*marks, vocabulary.pad, vocabulary.placeholder]] = -torch.inf
-        logits[vocabulary.is_image(torch.arange(len(logits))) != vocabulary.is_image(token)] = -torch.inf
+        logits[vocabulary.is_image(torch.arange(len(logits))) != is_code[position]] = -torch.inf
         assert int(logits.argmax()) == int(token)
         checked += 1
     assert checked == 3 + 9 + 4 + 2 + 2 * decoder.codes_an_image
 
 
-def test_a_given_image_is_one_step_and_samples_that_end_leave_the_batch(decoder, monkeypatch):
-    sizes = sizes_of(decoder, monkeypatch)
+@pytest.mark.parametrize(
+    ("guidance", "rows", "taking"), [("none", 1, 1), ("normal", 3, 2), ("obj", 3, 1), ("full", 5, 2)]
+)
+def test_a_given_image_is_one_step_and_samples_that_end_leave_the_batch(decoder, monkeypatch, guidance, rows, taking):
+    """Rows that forget the image at the next one, as the unconditional, do not take it at all."""
+    sizes, options = sizes_of(decoder, monkeypatch), replace(SETTINGS, guidance=guidance)
     with scripted(decoder, WORDS):
-        generate(decoder, prompts(decoder), SETTINGS, given=lambda index, ids: decoder.vocabulary.image_ids[:16])
-    blocks = [size for size in sizes[1:] if size[1] > 1]
-    assert blocks == [(2, 17), *[(1, 17)] * 5], "a step for each moment at which images begin"
-    steps = [rows for rows, positions in sizes[1:] if positions == 1]
-    assert sorted(steps, reverse=True) == steps and set(steps) == {3, 2, 1}
+        made = generate(
+            decoder,
+            prompts(decoder),
+            options,
+            **others(decoder),
+            given=lambda index, ids: decoder.vocabulary.image_ids[:16],
+        )
+    images = [size[:2] for size in sizes[1:] if size[1] > 1]
+    assert images == [(2 * taking, 17), *[(taking, 17)] * 5], "a step for each moment at which images begin"
+    steps = [size for size in sizes[1:] if size[1] == 1]
     assert len(steps) == sum(WORDS[0]) + 3, "the words of the longest, and the end mark of each of its images"
+    batch = [size[0] for size in steps]
+    assert sorted(batch, reverse=True) == batch and set(batch) == {3 * rows, 2 * rows, rows}
+    assert max(size[2] for size in sizes) <= max(map(len, made)), "no more positions than the longest sample has"
 
 
-def test_every_number_of_new_tokens_is_kept(decoder):
+def test_every_number_of_new_tokens_is_kept(decoder, monkeypatch):
     """Cut anywhere, inside a given image too; an image for which there is no room is not asked for."""
     given, prompt, asked = first_images(decoder), prompts(decoder)[0], []
+    sizes = sizes_of(decoder, monkeypatch)
 
     def counted(index: int, ids: list[int]) -> torch.Tensor | None:
         asked.append(len(ids))
@@ -155,11 +177,12 @@ def test_every_number_of_new_tokens_is_kept(decoder):
     new = len(whole) - len(prompt)
     assert new == 6 + 2 * 18 + 1
     for most in range(new + 2):
-        asked.clear()
+        asked.clear(), sizes.clear()
         with scripted(decoder, [[2, 3, 1]]):
             made = generate(decoder, [prompt], replace(SETTINGS, max_new_tokens=most), given=counted)[0]
         assert made.tolist() == whole[: len(prompt) + most].tolist()
         assert all(length < most for length in asked)
+        assert [size[1] for size in sizes[1:]].count(17) == (most > 2 + 18), "an image that is cut is not needed"
 
 
 def test_the_most_images_hold_for_given_ones_and_only_image_stops_after_one(decoder):

@@ -16,6 +16,8 @@ from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 
 _AHEAD = 256
 """Positions of room that a full cache is grown by."""
+_REMEMBERING = ("full", "image")
+"""Rows that still see an image when another begins."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -46,22 +48,17 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, :end] for room in self._room)
         return self.keys, self.values
 
-    def select(self, rows: torch.Tensor) -> Any:
-        """A copy of some rows, as a layer of its own."""
-        layer: Any = DynamicLayer()
+    def select(self, rows: torch.Tensor, length: int) -> Any:
+        """A copy of some rows in a layer of its own, with the last ``length`` positions."""
+        layer: Any = type(self)()
         layer.lazy_initialization(self.keys, self.values)
-        layer.keys, layer.values = self.keys[rows], self.values[rows]
+        layer.keys, layer.values = _aligned(self.keys[rows], length), _aligned(self.values[rows], length)
         return layer
 
     def replace(self, rows: torch.Tensor, layer: Any, length: int) -> None:
         """Put rows that have taken more positions in place of those selected, and align all on the right at ``length``."""
         self.keys, self.values = _aligned(self.keys, length), _aligned(self.values, length)
         self.keys[rows], self.values[rows] = _aligned(layer.keys, length), _aligned(layer.values, length)
-        self._room = None
-
-    def keep(self, rows: torch.Tensor, length: int) -> None:
-        """Drop all other rows, and positions before the last ``length``."""
-        self.keys, self.values = _aligned(self.keys[rows], length), _aligned(self.values[rows], length)
         self._room = None
 
 
@@ -113,7 +110,7 @@ class GuidanceRows:
         in_image = self._is_code | (ids == vocabulary.begin)
         seen = {"full": torch.ones_like(in_image), "image": in_image | (ids == vocabulary.end)}
         self._sees = torch.stack([seen.get(name, in_image) for name in self._names], dim=1)
-        forgets = [name not in ("full", "image") for name in self._names]
+        forgets = [name not in _REMEMBERING for name in self._names]
         self._forgets = torch.tensor(forgets, device=self._device).repeat(samples)[:, None]
         bare = torch.tensor([name == "unconditional" for name in self._names], device=self._device).repeat(samples)
         self._kept = self._mask & ~bare[:, None]
@@ -134,30 +131,31 @@ class GuidanceRows:
         return self._logits(ids)
 
     def insert(self, images: dict[int, list[int]]) -> None:
-        """Take a begin mark and all codes of an image at once, for some samples by index; the others stay where they are."""
-        rows = self._rows(list(images))
-        ids = torch.tensor(list(images.values()), device=self._device).repeat_interleave(len(self._names), dim=0)
-        mask = self._as_begun(torch.ones_like(self._forgets))[rows]
-        mask = functional.pad(mask, (0, ids.shape[1]), value=True)
-        index = torch.arange(-1, ids.shape[1] - 1, device=self._device).expand_as(ids)
-        part = Cache(layers=[layer.select(rows) for layer in self._layers])
-        self._run(ids, mask, index, part)
+        """Take a begin mark and all codes of an image at once, for some samples by index; the others stay where they are.
+
+        So do rows that will have forgotten the image before their logits are asked for again.
+        """
+        remembering = [offset for offset, name in enumerate(self._names) if name in _REMEMBERING]
+        rows = self._rows(list(images), remembering)
+        ids = torch.tensor(list(images.values()), device=self._device).repeat_interleave(len(remembering), dim=0)
+        length, count = max(self._lengths[sample] for sample in images), ids.shape[1]
+        mask = functional.pad(self._at(self._mask[rows], length), (0, count), value=True)
+        part = Cache(layers=[layer.select(rows, length) for layer in self._layers])
+        self._run(ids, mask, torch.arange(-1, count - 1, device=self._device).expand_as(ids), part)
         for sample in images:
-            self._lengths[sample] += ids.shape[1]
+            self._lengths[sample] += count
         length = max(self._lengths)
         for layer, taken in zip(self._layers, part.layers, strict=True):
             layer.replace(rows, taken, length)
-        kept = functional.pad(self._kept[rows], (0, ids.shape[1]))
         self._mask, self._kept = self._at(self._mask, length), self._at(self._kept, length)
-        self._mask[rows], self._kept[rows] = self._at(mask, length), self._at(kept, length)
-        self._index = self._index[:, -1:].index_copy(0, rows, index[:, -1:])
+        self._mask[rows] = self._at(mask, length)
 
     def keep(self, samples: Sequence[int]) -> None:
         """Go on with these samples alone, by index."""
-        rows, self._lengths = self._rows(samples), [self._lengths[sample] for sample in samples]
+        rows = self._rows(samples, range(len(self._names)))
+        self._lengths = [self._lengths[sample] for sample in samples]
         length = max(self._lengths)
-        for layer in self._layers:
-            layer.keep(rows, length)
+        self._cache = Cache(layers=[layer.select(rows, length) for layer in self._layers])
         self._mask, self._kept = self._at(self._mask[rows], length), self._at(self._kept[rows], length)
         self._index, self._forgets = self._index[rows], self._forgets[rows]
 
@@ -165,10 +163,10 @@ class GuidanceRows:
     def _layers(self) -> list[Any]:
         return self._cache.layers
 
-    def _rows(self, samples: Sequence[int]) -> torch.Tensor:
-        """The rows of some samples, by index."""
-        first = torch.tensor(samples, device=self._device)[:, None] * len(self._names)
-        return (first + torch.arange(len(self._names), device=self._device)).flatten()
+    def _rows(self, samples: Sequence[int], offsets: Sequence[int]) -> torch.Tensor:
+        """Some rows of some samples, by index."""
+        rows = [sample * len(self._names) + offset for sample in samples for offset in offsets]
+        return torch.tensor(rows, device=self._device)
 
     @staticmethod
     def _at(mask: torch.Tensor, length: int) -> torch.Tensor:

@@ -79,7 +79,7 @@ RECIPES = {
     "medseg_r causal_lm unet": _medseg("causal_lm", "unet", ", shared_levels: 2"),
     "interleaved_reasoning small crop": _interleaved("small", "crop", 160),
     "interleaved_reasoning small generated": _interleaved("small", "generated", 160),
-    "interleaved_reasoning anole": _interleaved("anole", "generated", 240, ", lora_rank: 2"),
+    "interleaved_reasoning anole": _interleaved("anole", "generated", 400, ", lora_rank: 2, too_long: shorten"),
     "finding_unet": f"data: {MEDSEG}\nmethod: {{name: finding_unet, image_size: 64, channels: [16, 16, 8, 8, 8]}}\n",
     "named_grounding": f"data: {MEDSEG}\nmethod: {{name: named_grounding, width: 16, grounding: {HEADS['unet']}}}\n",
     "clip_pretraining": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {SMALL_CLIP}}}\n",

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.clip import SmallClip
 from zoo.encoders.language import CausalLanguage
 from zoo.encoders.vision import ClipVision
+from zoo.heads.pixel_grounding import PixelGrounding
 from zoo.heads.sam_grounding import SamGrounding
+from zoo.heads.unet_grounding import UnetGrounding
 from zoo.methods.medseg_r import MedSegR
 
 WORDS = 48
 
 
-def method() -> MedSegR:
+def method(head: Callable[..., PixelGrounding] | None = None) -> MedSegR:
     """SAM ViT-B's size, the zoo's small CLIP tower, and a language model of SmolLM2's width with 12 layers; random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -37,7 +40,7 @@ def method() -> MedSegR:
     )
     language = CausalLanguage(LlamaForCausalLM(config), tokenizer)
     clip = SmallClip(image_size=128, patch_size=16, width=192, layers=12)
-    made = MedSegR(CausalContext(ClipVision(clip), language), partial(SamGrounding, size="base"))
+    made = MedSegR(CausalContext(ClipVision(clip), language), head or partial(SamGrounding, size="base"))
     made.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     return made
 
@@ -111,12 +114,49 @@ def generation(model: MedSegR) -> None:
         print(f"{name:26}{taken:8.2f} s, peak +{memory:.0f} MB; {taken / base:.2f} of the first")
 
 
+def evaluation_in_batches(count: int = 16) -> None:
+    """Evaluation of conversations in one batch against one by one, each answer of the same length with one mask."""
+    model = method(UnetGrounding).eval()
+    context, place = model.context, [0]
+
+    def likeliest(state: torch.Tensor) -> torch.Tensor:
+        context.logits(state)
+        script = [*[7] * WORDS, context.seg, context.stop]
+        place[0] = (place[0] + 1) % len(script)
+        return torch.full((len(state),), script[place[0] - 1])
+
+    context._likeliest = likeliest  # type: ignore[method-assign]
+    turn = Turn("Which region would explain the blunted angle?", f"The left pleural effusion {SEG}.", kind="implicit")
+    samples = [
+        {"image": [torch.rand(1, 256, 256)], "turns": [(turn,)], "masks": [torch.ones(1, 256, 256)]}
+        for _ in range(count)
+    ]
+    whole = {key: [sample[key][0] for sample in samples] for key in samples[0]}
+
+    @torch.no_grad()
+    def one_by_one() -> None:
+        for sample in samples:
+            model.evaluation_step(sample)
+
+    @torch.no_grad()
+    def together() -> None:
+        model.evaluation_step(whole)
+
+    ways = {f"a batch of {count}": together, "one by one": one_by_one}
+    measured = {name: min(peak_of(way) for _ in range(3)) for name, way in ways.items()}
+    base = next(iter(measured.values()))[0]
+    print(f"evaluation of {count} questions, answers of {WORDS + 1} tokens with one mask, U-Net head")
+    for name, (taken, memory) in measured.items():
+        print(f"{name:26}{taken:8.2f} s, peak +{memory:.0f} MB; {taken / base:.2f} of the first")
+
+
 def reasoning_segmentation() -> None:
-    """Both."""
+    """All of them."""
     start = time.perf_counter()
     model = method()
     training_step(model)
     generation(model)
+    evaluation_in_batches()
     print(f"(took {time.perf_counter() - start:.0f} s)")
 
 

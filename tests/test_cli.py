@@ -101,7 +101,10 @@ def test_data_build_reports_counts_and_wrong_settings():
 
 def test_plan_as_json():
     made = json.loads(call("plan", "zero_shot/chest_drr_16shot", "--json"))
-    assert made["parameters"][1] == 0 and made["total_memory"] > 0
+    assert made["parameters"][1] == 0 and made["total_memory"] == made["peak"] == sum(made["memory"].values()) > 0
+    assert set(made["memory"]) == {"weights", "gradients", "optimizer", "activations", "workspace"}
+    table = call("plan", "zero_shot/chest_drr_16shot")
+    assert "workspace" in table and f"{made['peak'] / 1e9:.2f}" in table
 
 
 def test_train_eval_compare_publish_predict_through_the_command_line(

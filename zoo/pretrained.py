@@ -3,29 +3,65 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+_ASSUMED: ContextVar[list[str] | None] = ContextVar("assumed", default=None)
+"""What is assumed of weights that are not looked for; None where they are."""
 
 
 @contextlib.contextmanager
-def without_weights() -> Iterator[None]:
-    """Inside, models are built at their full size but no pretrained weights are looked for (``zoo plan``)."""
-    token = _WITHOUT_WEIGHTS.set(True)
+def without_weights() -> Iterator[list[str]]:
+    """Inside, models are built at their full size but no pretrained weights are looked for (``zoo plan``).
+
+    Gives the list to which models add, by :func:`assume`, what they assume of weights that they do not see.
+    """
+    assumed: list[str] = []
+    token = _ASSUMED.set(assumed)
     try:
-        yield
+        yield assumed
     finally:
-        _WITHOUT_WEIGHTS.reset(token)
+        _ASSUMED.reset(token)
 
 
 def weights_wanted() -> bool:
     """False inside :func:`without_weights`."""
-    return not _WITHOUT_WEIGHTS.get()
+    return _ASSUMED.get() is None
+
+
+def assume(what: str) -> None:
+    """Note what a model built :func:`without_weights` assumes of them."""
+    assumed = _ASSUMED.get()
+    if assumed is not None:
+        assumed.append(what)
+
+
+def mark_quantized(parameter: "torch.Tensor", quantization: str) -> None:
+    """Say that a planned weight is held quantised ("nf4" or "int8")."""
+    parameter.quantization = quantization  # type: ignore[attr-defined]
+
+
+def stored_bytes(parameter: "torch.Tensor") -> float:
+    """Bytes that a weight takes, those of a quantised one included.
+
+    NF4 has 4 bits a weight, an 8-bit constant for each 64, and a 32-bit one for each 256 of those (arXiv 2305.14314, 3);
+    int8 has a float32 constant for each row.
+    """
+    quantization = getattr(parameter, "quantization", None)
+    if quantization == "nf4":
+        return parameter.numel() * (4 + 8 / 64 + 32 / (64 * 256)) / 8
+    if quantization == "int8":
+        return parameter.numel() + 4 * len(parameter)
+    return parameter.numel() * parameter.element_size()
+
+
+def stored_as(parameter: "torch.Tensor", read: "Callable[[], torch.Tensor]") -> None:
+    """Let a quantised weight know how to read the tensor that it was made from, which its fingerprint is of."""
+    parameter.read_stored = read  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -44,9 +80,13 @@ def plain_name(name: str) -> str:
 
 
 def fingerprint_of(weights: "Iterable[tuple[str, torch.Tensor]]") -> str:
-    """sha256 over the plain names, shapes and float32 bytes of named weights, in the order of their names."""
+    """sha256 over the plain names, shapes and float32 bytes of named weights, in the order of their names.
+
+    Of a quantised weight it takes the stored tensor, so that a base has one fingerprint however it is loaded.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(((plain_name(name), value) for name, value in weights), key=lambda item: item[0]):
+        value = getattr(value, "read_stored", lambda value=value: value)()
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

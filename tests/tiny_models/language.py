@@ -54,8 +54,11 @@ def causal_lm(folder: Path, *, tied: bool = True, dtype: torch.dtype = torch.flo
     return folder
 
 
-def llava(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
-    """LLaVA-1.5 (llava-hf/llava-1.5-7b-hf is stored in float16): 32 pixels, 16 image tokens."""
+def llava(folder: Path, *, dtype: torch.dtype = torch.float32, width: int = 32) -> Path:
+    """LLaVA-1.5 (llava-hf/llava-1.5-7b-hf is stored in float16): 32 pixels, 16 image tokens.
+
+    bitsandbytes' NF4 on CPUs takes a ``width`` of whole blocks of 64.
+    """
     torch.manual_seed(0)
     tokenizer = byte_tokenizer("<image>")
     image_id = tokenizer.convert_tokens_to_ids("<image>")
@@ -70,7 +73,9 @@ def llava(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig(vocab_size=len(tokenizer), **SIZES),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer), **{**SIZES, "hidden_size": width, "intermediate_size": 2 * width}
+        ),
         image_token_id=image_id,
         image_token_index=image_id,
         vision_feature_layer=-1,

@@ -94,14 +94,14 @@ def plan(
     with reported():
         made = make_plan(read_recipe(recipe, settings or []))
     if as_json:
-        print_json({**asdict(made), "parameters": made.parameters, "total_memory": made.total_memory})
+        print_json({**asdict(made), "parameters": made.parameters, "total_memory": made.peak, "peak": made.peak})
         return
     rows = [[part, f"{total:,}", f"{trained:,}"] for part, (total, trained) in made.components.items()]
     total, trained = made.parameters
     print_table(recipe, ["component", "parameters", "trained"], [*rows, ["all", f"{total:,}", f"{trained:,}"]])
     console.print(f"{made.flops / 1e9:,.1f} GFLOPs a step (forward and backward), batch {made.batch_size} a device")
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in made.memory.items())
+    sizes = {**made.memory, "peak": made.peak}
     setting = f"{made.precision}, strategy {made.strategy}, {made.devices} device(s)"
-    console.print(f"{made.total_memory / 1e9:.2f} GB a device ({parts}); {setting}")
+    print_table(f"GB a device ({setting})", list(sizes), [[f"{size / 1e9:.2f}" for size in sizes.values()]])
     for note in made.notes:
         console.print(f"note: {note}", highlight=False)

@@ -107,6 +107,16 @@ class ImageVocabulary:
             raise VocabularyError(f"the sequence ends inside an image, after {count} of {codes_an_image} codes")
 
 
+class InterleavedChameleon(ChameleonForConditionalGeneration):
+    """transformers' Chameleon with an image tokenizer that also decodes."""
+
+    def __init__(self, config: ChameleonConfig) -> None:
+        """Build with random weights."""
+        super().__init__(config)
+        vq_config: Any = config.vq_config
+        self.model.vqmodel = VQImage.from_config(vq_config)
+
+
 @register("decoder", "interleaved_decoder")
 class InterleavedDecoder(nn.Module):
     """Logits over text and image tokens, and the losses of Anole-RadCoT.
@@ -122,11 +132,11 @@ class InterleavedDecoder(nn.Module):
         super().__init__()
         self._build(ChameleonConfig(**config))
 
-    def _build(self, config: ChameleonConfig) -> None:
+    def _build(self, config: ChameleonConfig, language: Any = None) -> None:
+        """Wire a language model, one with random weights if None."""
         self.vocabulary = ImageVocabulary.from_config(config)
-        self.language: Any = ChameleonForConditionalGeneration(config)
+        self.language: Any = InterleavedChameleon(config) if language is None else language
         vq_config: Any = config.vq_config
-        self.language.model.vqmodel = VQImage.from_config(vq_config)
         self.auxiliary = nn.Linear(config.hidden_size, vq_config.embed_dim)
         self.places: nn.Embedding | None = None  # see SmallInterleaved; Anole and Chameleon have none
 

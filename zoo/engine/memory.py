@@ -1,0 +1,116 @@
+"""What a training step keeps in memory, followed on fake tensors: every storage from the operation that makes it to its end."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of the fake tensors that are alive, now and at most, and floating-point operations by torch's formulas.
+
+    Views share a storage, which counts once. What a kernel allocates for itself alone is not seen. (torch's FlopCounterMode
+    beside this mode would keep tensors alive that a run does not.)
+    """
+
+    def __init__(self, ignored: Iterable[torch.Tensor] = ()) -> None:
+        """Follow what is made inside; ``ignored`` tensors are there already and count nothing."""
+        super().__init__()
+        self.now = self.peak = self.flops = 0
+        self._ignored = [tensor.untyped_storage() for tensor in ignored]  # kept, so that their addresses stay theirs
+        self._followed = {storage._cdata for storage in self._ignored}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, count it, and follow its results."""
+        kwargs = kwargs or {}
+        outputs = func(*args, **kwargs)
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=outputs)
+        for tensor in tree_leaves(outputs):
+            if isinstance(tensor, FakeTensor):
+                self._follow(tensor.untyped_storage())
+        return outputs
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._followed:
+            self._followed.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._followed.discard(key)
+        self.now -= size
+
+    def restart_peak(self) -> None:
+        """Measure the peak from here on."""
+        self.peak = self.now
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes of one training step beside the model's weights, and its FLOPs.
+
+    ``activations`` are kept from the forward for the backward pass. ``workspace`` is the most that is alive in those passes
+    beyond gradients, optimizer state and activations, ``update_workspace`` the same in the optimizer's step, when there are no
+    activations.
+    """
+
+    gradients: int
+    optimizer: int
+    activations: int
+    workspace: int
+    update_workspace: int
+    flops: int
+
+
+def measure_step(
+    weights: Iterable[torch.Tensor],
+    trained: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer | None,
+    loss_of_batch: Callable[[], torch.Tensor],
+    computing: AbstractContextManager[None],
+    accumulates: bool,
+) -> StepMemory:
+    """Follow a step as Lightning runs it, from the second on: forward, clear gradients, backward, update.
+
+    The gradients of the step before are alive until the forward pass is over, and with accumulation through the backward pass
+    too. To be called under FakeTensorMode.
+
+    Args:
+        weights: parameters and buffers.
+        trained: parameters with a gradient.
+        optimizer: of ``trained``; None if nothing trains.
+        loss_of_batch: makes a batch and computes its loss.
+        computing: precision of the forward pass.
+        accumulates: gradients of several batches are summed.
+    """
+    with LiveMemory(weights) as memory:
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients = memory.now
+        if optimizer is not None:
+            optimizer.step()
+        state = memory.now - gradients
+        update_workspace = memory.peak - memory.now
+        memory.restart_peak()
+        with computing:
+            loss = loss_of_batch()
+        activations = memory.now - gradients - state
+        if optimizer is not None and not accumulates:
+            optimizer.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+    workspace = memory.peak - gradients - state - activations
+    return StepMemory(gradients, state, activations, workspace, update_workspace, memory.flops)

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from lightning import LightningModule
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from zoo.config.building import build
 from zoo.methods.distributed import (
@@ -24,7 +23,7 @@ from zoo.methods.distributed import (
     restore_random_state,
 )
 from zoo.methods.predictions import Prediction
-from zoo.methods.sharding import shard
+from zoo.methods.sharding import is_sharded, shard
 from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
 
 __all__ = ["LossModule", "Metric", "Outputs", "ZooModule", "join_outputs"]
@@ -216,9 +215,9 @@ class ZooModule(LightningModule):
         """Zero, with a gradient of zero for every trained parameter.
 
         Processes wait for one another's gradients, and a batch without targets gives the mask head none. One process does the
-        same, so that it trains as several do. Blocks that FSDP2 has sharded again by now were called, and have gradients.
+        same, so that it trains as several do. What FSDP2 or ZeRO-3 has sharded again by now was used, and has a gradient.
         """
-        trained = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
+        trained = (p for p in self.parameters() if p.requires_grad and not is_sharded(p))
         return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
 
     def _logged_losses(self, batch: dict[str, Any], name: str) -> torch.Tensor:

@@ -132,7 +132,7 @@ class _FakeCuda(TorchFunctionMode):
         special = _SPECIAL.get(func)
         if special is not None:
             return special(func, *args, **kwargs)
-        if getattr(func, "__name__", "") == "__get__":
+        if getattr(func, "__name__", "") in ("__get__", "_parse_to"):  # which only reads its arguments
             return func(*args, **kwargs)
         return _computed(func, args, kwargs)
 

@@ -43,7 +43,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def place(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def test_no_import_runs_back_up():
@@ -65,14 +65,18 @@ def test_no_import_runs_back_up():
 
 def test_no_modules_import_one_another_in_a_circle():
     """Imports at the top of files; those inside functions run later."""
-    modules = {".".join(("zoo", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")}
+    modules = {
+        ".".join(("zoo", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")
+    }
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         graph[name] = set()
         for node in tree.body:
             if isinstance(node, ast.ImportFrom) and node.module:
-                graph[name] |= {m for m in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if m in modules}
+                graph[name] |= {
+                    m for m in (node.module, *(f"{node.module}.{a.name}" for a in node.names)) if m in modules
+                }
     done: set[str] = set()
 
     def walk(name: str, above: list[str]) -> None:

@@ -267,7 +267,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     prediction = json.loads(done.stdout)[str(image)]
     assert prediction["answer"] == said["text"] and len(prediction["masks"]) == 1
     names = {path.name for path in (tmp_path / "o").iterdir()}
-    assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm"}
+    assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm", "predictions.jsonl"}
     segmentation = highdicom.seg.segread(tmp_path / "o" / "ct-seg.dcm")
     source = pydicom.dcmread(image)
     mask = np.asarray(Image.open(tmp_path / "o" / "ct-mask-1.png")) > 0

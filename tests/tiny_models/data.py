@@ -53,6 +53,7 @@ def medseg_files(folder: Path, *, count: int = 4, side: int = 32) -> Path:
         record = {
             "image": f"{index}.png",
             "masks": [encode_mask(mask)] if block else [],
+            "targets": [{"finding": "pleural effusion", "side": block}] if block else [],
             "kinds": ["explicit" if block else "absent"],
             "conversations": [{"role": "user", "content": "Segment."}, {"role": "assistant", "content": answer}],
         }

@@ -163,6 +163,11 @@ class NearlAdapter(FewShotAdapter):
         logits = self._instance(clip, images, maps)
         return logits, self._stacked(clip, maps).mean(dim=1)
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "NearlAdapter":
+        """Move; class embeddings that are kept were made where the module was."""
+        self._cached_text = None
+        return super()._apply(fn, recurse)
+
     def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Where the USEformer's queries look: (batch, points, rows, columns), each map summing to at most 1.
 

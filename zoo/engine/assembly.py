@@ -48,7 +48,9 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
 def build_method(resolved: ResolvedRecipe) -> ZooModule:
     """Build a resolved recipe's method, load the weights it starts from, and hold its base in the recipe's precision."""
     recipe = resolved.recipe
-    method: ZooModule = resolved.method.build()
+    with torch.random.fork_rng(devices=[]):  # what is drawn and frozen is the same whenever it is built again
+        torch.manual_seed(recipe["seed"])
+        method: ZooModule = resolved.method.build()
     method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
     for card in card_chain(recipe["init_from"]):
         load_where_it_fits(method, read_weights(card), card.name)

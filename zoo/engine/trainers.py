@@ -1,5 +1,8 @@
 """Lightning trainers for recipes: arguments, devices, precision and strategy, the same for everything that runs."""
 
+import logging
+import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,17 @@ CHECKPOINT_EVERY = 50
 """Steps between checkpoints."""
 _INFERENCE = ("accelerator", "devices", "num_nodes", "strategy", "limit_test_batches", "limit_predict_batches")
 _SHARDED = ("fsdp", "deepspeed", "model_parallel")
+
+
+_EXPECTED_WARNINGS = (
+    ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
+    "Found .* module.s. in eval mode",  # the frozen base
+    ".*treespec, LeafSpec",
+    ".*does not have many workers",
+    ".*overridden `transfer_batch_to_device`",
+    "Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
+    ".*callbacks used to create the checkpoint need to be provided",
+)
 
 
 class DeviceError(ValueError):
@@ -49,6 +63,13 @@ def held_precision(precision: str) -> "Precision":
     return plugin
 
 
+def quiet() -> None:
+    """Leave out Lightning's advertisements, and warnings of what the zoo does on purpose."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for expected in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=expected)
+
+
 def _progress_bar() -> "Callback":
     """A bar on standard error, so that standard output holds results alone."""
     from lightning.pytorch.callbacks import RichProgressBar
@@ -61,6 +82,7 @@ def training_arguments(recipe: Recipe, out: Path, method: ZooModule) -> dict[str
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
+    quiet()
     given = dict(recipe["trainer"] or {})
     bar = given.get("enable_progress_bar", True)
     keep: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
@@ -102,6 +124,8 @@ def inference_trainer(
     """
     from lightning import Trainer
 
+    quiet()
+    progress = progress and sys.stderr.isatty()
     given = (recipe["trainer"] if recipe else None) or {}
     arguments: dict[str, Any] = {key: given[key] for key in _INFERENCE if key in given}
     precision = str(given.get("precision", "32-true"))

@@ -26,12 +26,6 @@ _PACKAGES = (
     "safetensors peft numpy"
 ).split()
 _PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
-_EXPECTED_WARNINGS = (
-    ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
-    "Found .* module.s. in eval mode",  # the frozen base
-    ".*treespec, LeafSpec",
-    ".*does not have many workers",
-)
 
 
 class RunError(RuntimeError):
@@ -61,8 +55,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     if is_first:
         _write_record(assembly, out, resume)
         method.base_fingerprint()  # of the stored weights, before they are sharded
-    for expected in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message=expected)
     start = time.monotonic()
     trainer = Trainer(**training_arguments(recipe, out, method))
     if trainer.strategy.root_device.type == "cpu":

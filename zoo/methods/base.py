@@ -131,7 +131,7 @@ class ZooModule(LightningModule):
             self.base_fingerprint()
             cast_base(self, dtype)
         if device is not None:
-            super().to(device=device, non_blocking=non_blocking)
+            super().to(device, non_blocking=non_blocking)
         return self
 
     def half(self) -> "ZooModule":
@@ -277,12 +277,12 @@ class ZooModule(LightningModule):
         return False
 
     def _is_trained(self) -> Callable[[str], bool]:
-        frozen_parameters = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        parameters = {name for name, _ in self.named_parameters()}
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
 
         def trained(name: str) -> bool:
-            if name in parameters:
-                return name not in frozen_parameters
+            if name in parameters:  # a shared parameter counts under its first name
+                return name in trainable
             return name.split(".")[0] not in self.frozen
 
         return trained

@@ -134,7 +134,7 @@ class MedSegR(LossModule):
         def make(indices: list[int]) -> list[list[torch.Tensor]]:
             return [[tokens] for tokens in self.context.look([images[index] for index in indices])]
 
-        looked = torch.stack([parts[0] for parts in self._cached("seen", make, len(images), hashes)])
+        looked = torch.stack([parts[0].float() for parts in self._cached("seen", make, len(images), hashes)])
         tokens = self.context.project(looked)
         if self.shared is None:
             return list(tokens)

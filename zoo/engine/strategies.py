@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from zoo.config.recipe import Recipe
 from zoo.methods.base import ZooModule
 from zoo.methods.sharding import gathered, sharded_optimizer_state, sharded_state
-from zoo.registry import nearest
+from zoo.registry import nearest, registry
 
 FSDP2 = ("fsdp", "fsdp2")
 """Names of :class:`FSDP2Strategy` in recipes."""
@@ -114,7 +114,11 @@ class ZeroStrategy(DeepSpeedStrategy):
 
 
 class ZeroPrecision(DeepSpeedPrecision):
-    """Steps through DeepSpeed's engine; casts neither inputs nor new tensors."""
+    """Steps through DeepSpeed's engine; of all tensors only the frozen base is cast, under "bf16-true"."""
+
+    def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Hold the base in two bytes, or as it is stored."""
+        return module.to(dtype=torch.bfloat16) if self.precision == "bf16-true" else module
 
     def convert_input(self, data: Any) -> Any:
         """Images and masks stay as they are."""
@@ -129,7 +133,8 @@ def check_strategy(recipe: Recipe) -> None:
     """Refuse a recipe's strategy that cannot run here, before any weight is loaded.
 
     Raises:
-        StrategyError: there is no such strategy, it is FSDP1, its package is not installed, or it has not the precision.
+        StrategyError: there is no such strategy, it is FSDP1, its package is not installed, or it does not go with the
+            precision or the method.
     """
     name, precision = strategy_name(recipe), str((recipe["trainer"] or {}).get("precision", "32-true"))
     names = [*StrategyRegistry.available_strategies(), "auto", "fsdp2"]
@@ -142,6 +147,13 @@ def check_strategy(recipe: Recipe) -> None:
     if name.startswith("deepspeed"):
         if precision.startswith("16"):
             raise StrategyError(f"{name} has no precision {precision} here; use bf16-true, bf16-mixed or 32-true")
+        method = recipe["method"]["name"]
+        method_class: Any = registry("method").resolve(method)
+        if "stage_3" in name and not method_class.uniform_steps:
+            # Each call of a module gathers its weights, for which processes wait for one another.
+            raise StrategyError(
+                f"{method} calls some modules in one process alone, against ZeRO-3; use fsdp2 or ZeRO-2"
+            )
         if find_spec("deepspeed") is None:
             raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
 

@@ -41,6 +41,8 @@ class ZooModule(LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     base_prefixes: ClassVar[dict[str, str]] = {}
     """How parts of another method's card are called here: prefix there to prefix here."""
+    uniform_steps: ClassVar[bool] = False
+    """Whether every process calls the same modules in every step, and by their forward: what DeepSpeed's ZeRO-3 needs."""
     task: ClassVar[str] = ""
     """What it does, as a Hugging Face task name."""
     answers_questions: ClassVar[bool] = False

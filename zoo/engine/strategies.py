@@ -149,11 +149,8 @@ def check_strategy(recipe: Recipe) -> None:
             raise StrategyError(f"{name} has no precision {precision} here; use bf16-true, bf16-mixed or 32-true")
         method = recipe["method"]["name"]
         method_class: Any = registry("method").resolve(method)
-        if "stage_3" in name and not method_class.uniform_steps:
-            # Each call of a module gathers its weights, for which processes wait for one another.
-            raise StrategyError(
-                f"{method} calls some modules in one process alone, against ZeRO-3; use fsdp2 or ZeRO-2"
-            )
+        if not method_class.uniform_steps:
+            raise StrategyError(f"{method} does not go with DeepSpeed: processes differ in what they call; use fsdp2")
         if find_spec("deepspeed") is None:
             raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
 

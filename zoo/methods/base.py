@@ -42,7 +42,11 @@ class ZooModule(LightningModule):
     base_prefixes: ClassVar[dict[str, str]] = {}
     """How parts of another method's card are called here: prefix there to prefix here."""
     uniform_steps: ClassVar[bool] = False
-    """Whether every process calls the same modules in every step, and by their forward: what DeepSpeed's ZeRO-3 needs."""
+    """Whether every process calls the same modules in every step, by their forward: what DeepSpeed needs.
+
+    ZeRO-2 adds up gradients in the order in which they come, ZeRO-3 gathers weights in the order in which they are called;
+    where these differ between processes, the first gives wrong sums without an error and the second waits for ever.
+    """
     task: ClassVar[str] = ""
     """What it does, as a Hugging Face task name."""
     answers_questions: ClassVar[bool] = False

@@ -212,8 +212,8 @@ class CountingCodec:
 
     pad, encoded = 1, 0
 
-    def __init__(self, mode: str) -> None:
-        self.mode = mode
+    def __init__(self, mode: str, max_tokens: int = 100) -> None:
+        self.mode, self.max_tokens = mode, max_tokens
 
     def image_fingerprint(self):
         return "mean"
@@ -227,7 +227,7 @@ class CountingCodec:
 
     def sequence(self, record, images):
         ids = [*images[0].tolist(), *range(300, 300 + len(record.steps))]
-        return ids, [-100] * 4 + ids[4:]
+        return (ids, [-100] * 4 + ids[4:]) if len(ids) <= self.max_tokens else None
 
 
 def test_images_are_encoded_once_for_all_modes(traces):
@@ -245,6 +245,25 @@ def test_images_are_encoded_once_for_all_modes(traces):
     batch = next(iter(again.eval_dataloader("val")))
     assert torch.equal(batch["labels"][:, :4], torch.full((16, 4), -100))
     assert (batch["ids"] == 1).any() and (batch["labels"][batch["ids"] == 1] == -100).all()
+
+
+def test_traces_that_are_too_long_are_left_out_with_one_warning_a_split():
+    data = ChestDrrIvl(size=32, image_size=64)
+    lengths = {name: [4 + len(record.steps) for record in data.records(name)] for name in ("train", "val")}
+    limit = min(map(min, lengths.values()))
+    for _ in range(2):  # made, and read again from the cache
+        with pytest.warns(UserWarning, match="are longer than max_tokens") as warned:
+            data.tokenize(CountingCodec("short", limit))
+        kept = {name: sum(length <= limit for length in own) for name, own in lengths.items()}
+        assert [str(warning.message) for warning in warned if "max_tokens" in str(warning.message)] == [
+            f"{name}: {len(own) - kept[name]} of {len(own)} traces are longer than max_tokens={limit} and left out"
+            for name, own in lengths.items()
+        ]
+        for name, count in kept.items():
+            assert 0 < len(data.split(name)) == count < len(lengths[name])
+            assert set(data.split(name).lengths) == {limit}
+    with pytest.raises(ValueError, match="all 32 traces are longer than max_tokens=3; raise it"):
+        data.tokenize(CountingCodec("none", 3))
 
 
 class Lengthy(list):

@@ -1,6 +1,7 @@
 """Interleaved reasoning at its smallest: every evidence mode from recipe to report, page and evidence reliance."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ data: {{name: chest_drr_ivl, size: 32, image_size: 64, batch_size: 8, build_work
 method:
   name: interleaved_reasoning
   max_tokens: 160
+  too_long: shorten
   max_images: 2
   decoder: {{name: small_interleaved, width: 32, layers: 2, heads: 2, max_length: 256, tokenizer: {TOKENIZER}}}
 {TINY}"""
@@ -98,21 +100,35 @@ def test_what_a_mode_writes_it_reads_again(decoder, mode):
     assert learned_codes == (32 if mode == "generated" else 0)
 
 
-@pytest.mark.parametrize("mode", ["generated", "crop", "box"])
-def test_a_trace_that_is_too_long_ends_after_a_step(decoder, mode):
+@pytest.mark.parametrize("mode", list(EVIDENCE))
+def test_a_trace_that_is_too_long_is_dropped_or_loses_its_last_steps(decoder, mode):
+    """At every limit: whole or not at all, or as many steps as fit and always the report."""
     writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, mode)
-    whole, _ = writer.sequence(RECORD, codes(decoder), 1000)
-    ends = set()
-    for limit in range(len(whole) + 1):
-        try:
-            ids, labels = writer.sequence(RECORD, codes(decoder), limit)
-        except ValueError as error:
-            assert "the first step ends after" in str(error)
+    shorter = [replace(RECORD, steps=RECORD.steps[:count]) for count in range(len(RECORD.steps) + 1)]
+    expected = [writer.sequence(record, codes(decoder), 1000) for record in shorter]
+    whole, lengths = expected[-1], [len(ids) for ids, _ in expected]
+    assert lengths == sorted(lengths) and (mode == "none" or len(set(lengths)) == 3)
+    for limit in range(len(whole[0]) + 2):
+        fits = whole if limit >= lengths[-1] else None
+        assert writer.sequence(RECORD, codes(decoder), limit) == writer.sequence(RECORD, codes(decoder), limit, "drop")
+        assert writer.sequence(RECORD, codes(decoder), limit, "drop") == fits
+        shortened = writer.sequence(RECORD, codes(decoder), limit, "shorten")
+        count = sum(length <= limit for length in lengths)
+        assert shortened == (expected[count - 1] if count else None)
+        if shortened is None:
             continue
-        assert len(ids) == len(labels) <= limit
+        ids, labels = shortened
         decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
-        ends.add(len(ids))
-    assert len(ends) == 3 and max(ends) == len(whole), "after the first step, after the second, after the report"
+        assert len(ids) == len(labels) <= limit and labels[-1] == decoder.vocabulary.stop
+        steps, report, _ = writer.read(ids[ids.index(decoder.vocabulary.separator) + 1 :])
+        assert report == RECORD.report and len(steps) == (0 if mode == "none" else count - 1)
+
+
+def test_what_is_done_with_long_traces_decides_their_cache(decoder):
+    made = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
+    assert made[0].sequence_fingerprint() != made[1].sequence_fingerprint()
+    assert made[0].sequence(RECORD, codes(decoder)) is None
+    assert made[1].sequence(RECORD, codes(decoder))[0][-1] == decoder.vocabulary.stop
 
 
 @torch.no_grad()

@@ -65,14 +65,23 @@ def show(
 
 
 @verbs.command()
-def check(recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file")]) -> None:
-    """Validate recipes without building weights. Example: `zoo check nearl_clip/chest_drr_16shot`."""
-    from zoo.config.building import check_recipe
+def check(
+    recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file, with key=value changes")],
+) -> None:
+    """Validate recipes, their sources and strategy without loading weights. Example: `zoo check nearl_clip/chest_drr_16shot`.
 
-    for name in recipes:
+    Changes count for every recipe: `zoo check medseg_r/llava_7b_sam_vit_h method.context.source=weights/llava`
+    """
+    from zoo.config.building import resolve_recipe
+    from zoo.engine.preflight import preflight
+
+    settings = [item for item in recipes if "=" in item]
+    for name in (item for item in recipes if "=" not in item):
         with reported():
-            check_recipe(read_recipe(name))
-            console.print(f"{name}: fine")
+            notes = preflight(resolve_recipe(read_recipe(name, settings)))
+            console.print(f"{name}: fine", markup=False, highlight=False, soft_wrap=True)
+            for note in notes:
+                console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 @verbs.command()

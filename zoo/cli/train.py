@@ -20,11 +20,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
 ) -> None:
     """Train. Example: `zoo train nearl_clip/chest_drr_16shot trainer.max_epochs=5 --out runs/try`."""
+    from zoo.config.building import resolve_recipe
+    from zoo.engine.preflight import preflight
     from zoo.engine.training import train as run_training
 
     with reported():
-        folder = out or _run_folder(recipe)
-        run_training(read_recipe(recipe, settings or []), folder, resume=resume)
+        folder, content = out or _run_folder(recipe), read_recipe(recipe, settings or [])
+        preflight(resolve_recipe(content))
+        run_training(content, folder, resume=resume)
         console.print(f"run: {folder}\nnext: zoo eval {folder}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
@@ -27,6 +28,7 @@ class TraceCodec(Protocol):
     """What turns records into tokens: a method with its image tokenizer, text tokenizer and evidence mode."""
 
     pad: int
+    max_tokens: int
 
     def image_fingerprint(self) -> str:
         """Decides the codes of an image."""
@@ -37,8 +39,8 @@ class TraceCodec(Protocol):
     def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
         """Images (channels, height, width) of any sizes to ids (images, codes)."""
 
-    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]]:
-        """A record to ids and labels."""
+    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
+        """A record to ids and labels; None for one that is too long and left out."""
 
 
 class Traces(Dataset[Sample]):
@@ -118,7 +120,10 @@ def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
     """Tokenize records once into the cache; the images' codes are shared by all evidence modes.
 
     Returns:
-        The folder of ``ids`` int32, ``learned`` bool and ``ends`` int64, flat over all records.
+        The folder of ``ids`` int32, ``learned`` bool and ``ends`` int64, flat over all records that are not left out.
+
+    Raises:
+        ValueError: all are left out.
     """
     digest = hashlib.sha256(codec.image_fingerprint().encode())
     for record in records:
@@ -168,9 +173,11 @@ def _sequences(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -
     for record in records:
         images = [torch.from_numpy(row.copy()) for row in codes[start : start + len(record.images)]]
         start += len(record.images)
-        tokens, labels = codec.sequence(record, images)
-        ids.append(np.array(tokens, dtype=np.int32))
-        learned.append(np.array(labels) != IGNORED)
+        if (sequence := codec.sequence(record, images)) is not None:
+            ids.append(np.array(sequence[0], dtype=np.int32))
+            learned.append(np.array(sequence[1]) != IGNORED)
+    if not ids:
+        raise ValueError(f"all {len(records)} traces are longer than max_tokens={codec.max_tokens}; raise it")
     ends = np.cumsum([len(item) for item in ids])
     return {"ids": np.concatenate(ids), "learned": np.concatenate(learned), "ends": ends}
 
@@ -198,10 +205,17 @@ class TraceData(ZooData):
         return Traces(self.records(name))
 
     def tokenize(self, codec: TraceCodec) -> None:
-        """From now on, training and validation samples are token sequences."""
+        """From now on, training and validation samples are token sequences; warns of traces that are left out."""
         self._pad = codec.pad
         for name in ("train", "val"):
-            self._splits[name] = TokenTraces(tokenize(self.records(name), codec))
+            records = self.records(name)
+            self._splits[name] = traces = TokenTraces(tokenize(records, codec))
+            if left_out := len(records) - len(traces):
+                rank_zero_warn(
+                    f"{name}: {left_out} of {len(records)} traces are longer than max_tokens={codec.max_tokens} "
+                    "and left out",
+                    stacklevel=2,
+                )
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
         """Pad sequences on the right; everything else stays a list."""

@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 Sample = dict[str, Any]
+Item = TypeVar("Item")
 _STEPS_SORTED = 8
 """Samples of so many steps are sorted by length together, where lengths are known."""
 
@@ -18,14 +19,14 @@ INDEX = "index"
 """Key of a sample's place in its split, in batches for evaluation."""
 
 
-class Records:
+class Records(Generic[Item]):
     """What a batch holds for each sample beside tensors: records, turns.
 
     Lightning looks into lists and mappings for tensors, and refuses the frozen dataclasses that it finds there; these it
     leaves as they are.
     """
 
-    def __init__(self, items: Sequence[Any]) -> None:
+    def __init__(self, items: Sequence[Item]) -> None:
         """Keep one item a sample."""
         self._items = list(items)
 
@@ -33,11 +34,11 @@ class Records:
         """Number of samples."""
         return len(self._items)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Item]:
         """Each sample's item."""
         return iter(self._items)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Item:
         """The item of one sample."""
         return self._items[index]
 
@@ -67,7 +68,7 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
     return batch
 
 
-def listed(values: list[Any]) -> list[Any] | Records:
+def listed(values: list[Any]) -> list[Any] | Records[Any]:
     """Tensors, lists of tensors, numbers and texts as a list; everything else as :class:`Records`."""
 
     def plain(value: Any) -> bool:
@@ -207,7 +208,9 @@ class ZooData(LightningDataModule):
         sampler: DistributedSampler[Any] | None = (
             DistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
         )
-        return DataLoader(Indexed(dataset), size, sampler=sampler, num_workers=self.workers, collate_fn=self.collate)
+        return DataLoader(
+            Indexed(dataset), batch_size=size, sampler=sampler, num_workers=self.workers, collate_fn=self.collate
+        )
 
     def eval_batch_size_of(self, split: str) -> int:
         """Samples of a split that are measured at a time; those of a training step by default."""

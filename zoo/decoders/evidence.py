@@ -7,15 +7,17 @@ better reports than one without. The paper compares generated images with text; 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
 
-from zoo.data.ivl import BOX, MARK, SUMMARY, Box, IvlRecord, RecordError, Step, box_text
+from zoo.data.ivl import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
 from zoo.decoders.interleaved import IGNORED, ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]
+TooLong = Literal["drop", "shorten"]
+"""What becomes of a record of too many tokens: left out whole, or without its last steps."""
 
 
 @dataclass(frozen=True)
@@ -91,31 +93,32 @@ class TraceWriter:
             ids += [*self.image_block(image), *self.text_ids(text.strip())]
         return [*ids, self.vocabulary.separator]
 
-    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor], limit: int) -> tuple[list[int], list[int]]:
+    def sequence(
+        self, record: IvlRecord, images: Sequence[torch.Tensor], limit: int, too_long: TooLong = "drop"
+    ) -> tuple[list[int], list[int]] | None:
         """Ids and labels of a record; labels are ``IGNORED`` in the prompt and at the codes of given images.
 
-        A trace longer than ``limit`` ends after the last step that fits, never inside an image.
+        A record of more than ``limit`` tokens is left out whole, as in the official code, or loses whole steps from the end.
+        Its report and stop token always stay, so one whose prompt and report alone are too long is left out in either case.
 
         Args:
             record: the trace.
             images: ids of each image's codes, in the record's order.
             limit: most tokens.
+            too_long: what to do with a record that is longer.
 
-        Raises:
-            RecordError: not even the first step fits.
+        Returns:
+            None for a record that is left out.
         """
-        count = record.prompt.count(MARK)
-        ids = self.prompt(record.prompt, images[:count])
+        ids = self.prompt(record.prompt, images[: record.prompt.count(MARK)])
         labels = [IGNORED] * len(ids)
-        parts = [self._step(step, images) for step in record.steps] if self.mode.steps else []
-        parts.append(self._report(record))
-        for position, (part, learned) in enumerate(parts):
-            if len(ids) + len(part) > limit:
-                if position == 0:
-                    raise RecordError(
-                        f"line {record.line}: the first step ends after {len(ids) + len(part)} tokens; limit {limit}"
-                    )
-                break
+        steps = [self._step(step, images) for step in record.steps] if self.mode.steps else []
+        report = self._report(record)
+        room = limit - len(ids) - len(report[0])
+        fitting = sum(end <= room for end in accumulate(len(step) for step, _ in steps))
+        if room < 0 or (fitting < len(steps) and too_long == "drop"):
+            return None
+        for part, learned in [*steps[:fitting], report]:
             ids += part
             labels += [token if wanted else IGNORED for token, wanted in zip(part, learned, strict=True)]
         return ids, labels

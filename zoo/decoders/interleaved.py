@@ -4,7 +4,7 @@ After Anole-RadCoT of MMRad-IVL-22K (arXiv 2602.12843). transformers' Chameleon 
 decodes (:mod:`zoo.decoders.vq_image`) and without its mask over image tokens, which would forbid learning or writing them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ class VocabularyError(ValueError):
 class ImageVocabulary:
     """Ids of a Chameleon vocabulary.
 
-    Codebook index c is the id ``image_ids[c]``, and ``code_of`` (vocabulary) is c there and -1 elsewhere; an image is ``begin``, its codes, ``end``; ``separator`` stands between
-    prompt and response, ``placeholder`` for an image not yet tokenized.
+    Codebook index c is the id ``image_ids[c]``, and ``code_of`` (vocabulary) is c there and -1 elsewhere; an image is
+    ``begin``, its codes, ``end``; ``separator`` stands between prompt and response, ``placeholder`` for an image not yet
+    tokenized.
     """
 
     image_ids: torch.Tensor
@@ -41,6 +42,8 @@ class ImageVocabulary:
     start: int
     stop: int
     pad: int
+    _copies: dict[torch.device, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """``code_of`` on each device where it was needed, so that no forward pass copies it again."""
 
     @classmethod
     def from_config(cls, config: ChameleonConfig) -> "ImageVocabulary":
@@ -70,7 +73,9 @@ class ImageVocabulary:
 
     def codes(self, ids: torch.Tensor) -> torch.Tensor:
         """Ids of image tokens to codebook indices; -1 for others, ``IGNORED`` labels included."""
-        return self.code_of.to(ids.device)[ids.clamp(min=0)].masked_fill(ids < 0, -1)
+        if ids.device not in self._copies:
+            self._copies[ids.device] = self.code_of.to(ids.device)
+        return self._copies[ids.device][ids.clamp(min=0)].masked_fill(ids < 0, -1)
 
     def index_in_image(self, ids: torch.Tensor) -> torch.Tensor:
         """Which code of its image each id (batch, positions) is, from 0; -1 where it is none."""
@@ -154,35 +159,46 @@ class InterleavedDecoder(nn.Module):
         return self.language.model.vqmodel
 
     @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.language.get_input_embeddings().weight.device
+
+    @property
     def codes_an_image(self) -> int:
         """Image tokens between the begin and end marks."""
         return self.tokenizer.grid**2
 
     def image_ids(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 3, resolution, resolution) in [-1, 1] to ids (batch, codes_an_image)."""
-        codes = self.tokenizer.tokens(images)
+        codes = self.tokenizer.tokens(images.to(self.tokenizer.codebook.dtype))
         return self.vocabulary.image_ids.to(codes.device)[codes]
 
     def hidden(
-        self, ids: torch.Tensor, mask: torch.Tensor | None = None, *, seen: torch.Tensor | None = None, **cache: Any
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        index_in_image: torch.Tensor | None = None,
+        **cache: Any,
     ) -> Any:
         """Transformers' output for ids (batch, positions); ``last_hidden_state`` is after the final norm.
 
-        With a cache, ``seen`` are all ids so far, of which ``ids`` are the last.
+        ``index_in_image`` (batch, positions) is :meth:`ImageVocabulary.index_in_image`, which must be given with a cache, as
+        ``ids`` need not hold the mark that the image began with.
         """
         if self.places is None:
             return self.language.model(input_ids=ids, attention_mask=mask, **cache)
-        index = self.vocabulary.index_in_image(ids if seen is None else seen)[:, -ids.shape[1] :]
+        index = self.vocabulary.index_in_image(ids) if index_in_image is None else index_in_image
         place = self.places(index.clamp(0, self.codes_an_image - 1)) * (index >= 0)[..., None]
-        embedded = self.language.model.get_input_embeddings()(ids) + place
-        return self.language.model(inputs_embeds=embedded, attention_mask=mask, **cache)
+        embedded = self.language.model.get_input_embeddings()(ids)
+        return self.language.model(inputs_embeds=embedded + place.to(embedded.dtype), attention_mask=mask, **cache)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (batch, positions, vocabulary), image tokens not masked."""
         return self.language.lm_head(self.hidden(ids, mask).last_hidden_state)
 
     def losses(self, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Cross-entropy over text and image tokens, and the auxiliary codebook loss.
+        """Cross-entropy over text and image tokens, and the auxiliary codebook loss, in float32 whatever the model's precision.
 
         ``auxiliary`` is the mean squared error between the projected last hidden states at the response's image tokens
         (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none. Padding needs
@@ -196,6 +212,7 @@ class InterleavedDecoder(nn.Module):
         logits = self.language.lm_head(hidden[:, :-1])
         entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
         codes = self.vocabulary.codes(labels)
-        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach())
-        difference = (self.auxiliary(hidden) - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
+        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach()).float()
+        projected = self.auxiliary(hidden.to(self.auxiliary.weight.dtype)).float()
+        difference = (projected - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
         return {"cross_entropy": entropy, "auxiliary": difference.sum() / (codes >= 0).sum().clamp(min=1)}

@@ -1,21 +1,18 @@
 """Generation of text and images in one loop, with one cache through all segments and all guidance rows.
 
-A sample has one row for each condition that guidance mixes. All rows hold the same positions; what a row must not see is
-masked in it, and its positions count only what it sees. So nothing is computed twice: the official code, which gives each
-segment a sequence of its own, prefills everything again for each image.
+So nothing is computed twice: the official code, which gives each segment a sequence of its own, prefills everything again for
+each image. An image that is given goes through the model in one step.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
+from zoo.decoders.guidance_rows import GuidanceRows
 from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 
-_AHEAD = 256
-"""Positions of room that a full cache is grown by."""
 Guidance = Literal["none", "normal", "obj", "full"]
 ROWS: dict[Guidance, tuple[str, ...]] = {
     "none": ("full",),
@@ -61,42 +58,24 @@ class GenerationSettings:
 
 @dataclass
 class _State:
-    """Where one sample is: ``inside`` counts codes since the last begin mark, None in text."""
+    """Where one sample is: ``inside`` counts codes since the last begin mark, None in text; ``left`` the tokens it may add."""
 
     ids: list[int]
+    left: int
     inside: int | None = None
     images: int = 0
-    done: bool = False
     new: list[int] = field(default_factory=list)
-    given: list[int] = field(default_factory=list)
-    """Ids that come next, whatever the model says."""
 
-
-class _GrowingLayer(DynamicLayer):
-    """A layer's cache with room ahead, so that a step copies one position and not all of them."""
-
-    _room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values (rows, heads, positions, width); returns all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self._room is None or end > self._room[0].shape[-2]:
-            larger = tuple(
-                new.new_empty(*new.shape[:2], end + _AHEAD, new.shape[-1]) for new in (key_states, value_states)
-            )
-            for room, kept in zip(larger, (self.keys, self.values), strict=True):
-                if kept is not None and start:
-                    room[:, :, :start] = kept
-            self._room = (larger[0], larger[1])
-        for room, new in zip(self._room, (key_states, value_states), strict=True):
-            room[:, :, start:end] = new
-        self.keys, self.values = (room[:, :, :end] for room in self._room)
-        return self.keys, self.values
+    def take(self, token: int, vocabulary: ImageVocabulary) -> None:
+        """Move on by one token."""
+        self.new.append(token)
+        self.left = 0 if token == vocabulary.stop else self.left - 1
+        if token == vocabulary.begin:
+            self.inside, self.images = 0, self.images + 1
+        elif token == vocabulary.end:
+            self.inside = None
+        elif self.inside is not None:
+            self.inside += 1
 
 
 def guided(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
@@ -134,13 +113,16 @@ def generate(
         original: ids of the original prompt, for guidance "full".
         given: supplies images instead of having them written.
 
+    Returns:
+        Ids of each sample (positions), on the CPU.
+
     Raises:
-        ValueError: the guidance needs a prompt that is not given.
+        ValueError: the guidance needs a prompt that is not given, or a given image does not have the codes of an image.
     """
-    states = [_State(prompt.tolist()) for prompt in prompts]
+    states = [_State(prompt.tolist(), settings.max_new_tokens) for prompt in prompts]
     for _ in _advance(decoder, states, settings, {"negative": negative, "original": original}, given):
         pass
-    return [torch.tensor(state.ids + state.new) for state in states]
+    return [torch.tensor(state.ids + state.new, device="cpu") for state in states]
 
 
 @torch.no_grad()
@@ -158,11 +140,11 @@ def stream(
     """
     from tokenizers.decoders import DecodeStream
 
-    state, text = _State(prompt.tolist()), DecodeStream(skip_special_tokens=True)
+    state, text = _State(prompt.tolist(), settings.max_new_tokens), DecodeStream(skip_special_tokens=True)
     for (token,) in _advance(decoder, [state], settings, {"negative": negative, "original": original}, given):
         if token == decoder.vocabulary.end:
-            yield torch.tensor(state.new[-1 - decoder.codes_an_image : -1])
-        elif token is not None and state.inside is None and not state.done:
+            yield torch.tensor(state.new[-1 - decoder.codes_an_image : -1], device="cpu")
+        elif state.inside is None and token != decoder.vocabulary.stop:
             if piece := text.step(decoder.text.backend_tokenizer, token):
                 yield piece
 
@@ -174,128 +156,107 @@ def _advance(
     settings: GenerationSettings,
     others: dict[str, torch.Tensor | None],
     given: Given | None = None,
-) -> Iterator[list[int | None]]:
-    """Advance all states token by token; yields each sample's new token, None where it has ended."""
-    vocabulary, rows = decoder.vocabulary, ROWS[settings.guidance]
-    missing = [row for row in rows if row in ("negative", "original") and others.get(row) is None]
+) -> Iterator[list[int]]:
+    """Advance all states until they end; yields the newest token of each that had not ended before."""
+    vocabulary, names = decoder.vocabulary, ROWS[settings.guidance]
+    missing = [name for name in names if name in ("negative", "original") and others.get(name) is None]
     if missing:
         raise ValueError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
-    ids, mask = _prefix(states, vocabulary, rows, others)
-    prompt_length, seen = ids.shape[1], ids
-    generators = [torch.Generator().manual_seed(settings.seed + index) for index in range(len(states))]
-    cache = Cache(layer_class_to_replicate=_GrowingLayer)
-    for _ in range(settings.max_new_tokens):
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = decoder.hidden(ids, mask, seen=seen, cache=cache, position_ids=positions, use_cache=True)
-        logits = decoder.language.lm_head(output.last_hidden_state[:, -1]).float().view(len(states), len(rows), -1)
-        tokens = [
-            None if state.done else _next(state, sample, decoder, settings, generator)
-            for state, sample, generator in zip(states, logits, generators, strict=True)
-        ]
-        for index, (state, token) in enumerate(zip(states, tokens, strict=True)):
-            if given is not None and token == vocabulary.begin and (image := given(index, state.new)) is not None:
-                state.given = image.tolist()
-        yield tokens
-        if all(state.done for state in states):
-            return
-        following = torch.tensor([vocabulary.pad if token is None else token for token in tokens])
-        ids = following.repeat_interleave(len(rows))[:, None]
-        seen = torch.cat([seen, ids], dim=1)
-        mask = _seen(mask, states, tokens, vocabulary, rows, prompt_length)
-
-
-def _prefix(
-    states: list[_State], vocabulary: ImageVocabulary, rows: tuple[str, ...], others: dict[str, torch.Tensor | None]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each row sees of the prompts, left-padded to one length, and the mask of it."""
-    lines: list[torch.Tensor] = []
     for state in states:
-        prompt = torch.tensor(state.ids)
-        opened = prompt[prompt.numel() - int(state.ids[-1] == vocabulary.begin) :]
-        marks = (prompt == vocabulary.begin) | (prompt == vocabulary.end) | (prompt == vocabulary.start)
-        seen = {"full": prompt, "unconditional": opened, "image": prompt[marks | vocabulary.is_image(prompt)]}
-        seen |= {name: torch.cat([ids, opened]) for name, ids in others.items() if ids is not None}
-        lines += [seen[row] for row in rows]
-        if len(opened):
+        if state.ids[-1] == vocabulary.begin:
             state.inside, state.images = 0, 1
-    length = max(len(line) for line in lines)
-    ids = torch.stack([torch.cat([torch.full((length - len(line),), vocabulary.pad), line]) for line in lines])
-    mask = torch.stack([torch.arange(length) >= length - len(line) for line in lines]).long()
-    return ids, mask
+    running = [index for index, state in enumerate(states) if state.left > 0]
+    if not running:
+        return
+    rows = GuidanceRows(decoder, names, [states[index].ids for index in running], others)
+    choice, logits = _Choice(decoder, settings, len(states)), rows.prefill()
+    while True:
+        for index, token in zip(running, choice([(i, states[i]) for i in running], logits), strict=True):
+            states[index].take(token, vocabulary)
+        images = {} if given is None else _take_given(decoder, states, running, given)
+        yield [states[index].new[-1] for index in running]
+        if images:
+            rows.insert(images)
+        going_on = [position for position, index in enumerate(running) if states[index].left > 0]
+        if not going_on:
+            return
+        if len(going_on) < len(running):
+            rows.keep(going_on)
+            running = [running[position] for position in going_on]
+        logits = rows.append([states[index].new[-1] for index in running])
 
 
-def _seen(
-    mask: torch.Tensor,
-    states: list[_State],
-    tokens: list[int | None],
-    vocabulary: ImageVocabulary,
-    rows: tuple[str, ...],
-    prompt_length: int,
-) -> torch.Tensor:
-    """The mask with one more position.
+def _take_given(
+    decoder: InterleavedDecoder, states: list[_State], running: list[int], given: Given
+) -> dict[int, list[int]]:
+    """Give samples that have begun an image the whole of it, end mark included.
 
-    The image row sees all images and no text; the other rows beside the full one see their own prompt (the unconditional
-    row has none) and the image at hand.
+    Returns:
+        By position among those that run: begin mark and codes, which must go through the model before the end mark.
     """
-    column = torch.zeros(len(mask), 1, dtype=mask.dtype)
-    for index, (state, token) in enumerate(zip(states, tokens, strict=True)):
-        if token is None:
+    vocabulary, images = decoder.vocabulary, {}
+    for position, index in enumerate(running):
+        state = states[index]
+        if state.new[-1] != vocabulary.begin or state.left == 0 or (image := given(index, state.new)) is None:
             continue
-        for offset, row in enumerate(rows):
-            line = index * len(rows) + offset
-            if token == vocabulary.begin and row not in ("full", "image"):
-                mask[line, 0 if row == "unconditional" else prompt_length :] = 0
-            inside = state.inside is not None or (row == "image" and token == vocabulary.end)
-            column[line] = 1 if row == "full" else int(inside)
-    return torch.cat([mask, column], dim=1)
+        if image.shape != (decoder.codes_an_image,):
+            raise ValueError(f"a given image has {decoder.codes_an_image} codes; {tuple(image.shape)} were given")
+        codes = image.tolist()
+        for token in [*codes, vocabulary.end][: state.left]:
+            state.take(token, vocabulary)
+        if state.left > 0:
+            images[position] = [vocabulary.begin, *codes]
+    return images
 
 
-def _next(
-    state: _State,
-    logits: torch.Tensor,
-    decoder: InterleavedDecoder,
-    settings: GenerationSettings,
-    generator: torch.Generator,
-) -> int:
-    """Choose a sample's next token and move its state on."""
-    vocabulary = decoder.vocabulary
-    if state.inside is not None and state.inside == decoder.codes_an_image:
-        token = vocabulary.end
-    elif state.given:
-        token = state.given.pop(0)
-    else:
-        allowed = _allowed(state, logits.shape[-1], vocabulary, settings)
-        mixed = guided(logits, settings) if state.inside is not None else logits[0]
-        token = _choose(mixed.masked_fill(~allowed, -torch.inf), settings, generator)
-    if settings.only_image and state.new and state.new[-1] == vocabulary.end:
-        token = vocabulary.stop
-    state.new.append(token)
-    if token == vocabulary.begin:
-        state.inside, state.images = 0, state.images + 1
-    elif token == vocabulary.end:
-        state.inside = None
-    elif state.inside is not None:
-        state.inside += 1
-    state.done = token == vocabulary.stop
-    return token
+class _Choice:
+    """Chooses next tokens, with one wait for the device a step."""
+
+    def __init__(self, decoder: InterleavedDecoder, settings: GenerationSettings, samples: int) -> None:
+        vocabulary, device = decoder.vocabulary, decoder.device
+        self._vocabulary, self._codes_an_image, self._settings = vocabulary, decoder.codes_an_image, settings
+        self._generators = [
+            torch.Generator(device=device).manual_seed(settings.seed + sample) for sample in range(samples)
+        ]
+        ids = torch.arange(len(vocabulary.code_of), device=device)
+        codes = vocabulary.is_image(ids)
+        never = (ids == vocabulary.end) | (ids == vocabulary.pad) | (ids == vocabulary.placeholder)
+        self._not_in_image, self._not_in_text = ~codes, codes | never
+        self._not_in_last_text = self._not_in_text | (ids == vocabulary.begin)
+
+    def __call__(self, samples: list[tuple[int, _State]], logits: torch.Tensor) -> list[int]:
+        """A token for each sample (index, state) from logits (samples, rows, vocabulary)."""
+        tokens = [self._forced(state) for _, state in samples]
+        drawn = [
+            self._draw(index, state, rows)
+            for (index, state), rows, token in zip(samples, logits, tokens, strict=True)
+            if token is None
+        ]
+        chosen = iter(torch.stack(drawn).tolist() if drawn else [])
+        return [next(chosen) if token is None else token for token in tokens]
+
+    def _forced(self, state: _State) -> int | None:
+        if state.inside == self._codes_an_image:
+            return self._vocabulary.end
+        if self._settings.only_image and state.new and state.new[-1] == self._vocabulary.end:
+            return self._vocabulary.stop
+        return None
+
+    def _draw(self, index: int, state: _State, logits: torch.Tensor) -> torch.Tensor:
+        """Codes inside an image; in text all but codes and marks that only images have, and a new image if there is room."""
+        if state.inside is not None:
+            mixed, forbidden = guided(logits, self._settings), self._not_in_image
+        else:
+            last = state.images >= self._settings.max_images
+            mixed, forbidden = logits[0], self._not_in_last_text if last else self._not_in_text
+        return _choose(mixed.masked_fill(forbidden, -torch.inf), self._settings, self._generators[index])
 
 
-def _allowed(state: _State, size: int, vocabulary: ImageVocabulary, settings: GenerationSettings) -> torch.Tensor:
-    """Which tokens may come: codes inside an image; in text all but codes and the end mark, and a new image if there is room."""
-    codes = torch.zeros(size, dtype=torch.bool)
-    codes[vocabulary.image_ids] = True
-    if state.inside is not None:
-        return codes
-    allowed = ~codes
-    allowed[vocabulary.end] = allowed[vocabulary.pad] = allowed[vocabulary.placeholder] = False
-    allowed[vocabulary.begin] = state.images < settings.max_images
-    return allowed
-
-
-def _choose(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> int:
+def _choose(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
+    """A token () from logits (vocabulary)."""
     if settings.greedy:
-        return int(logits.argmax())
+        return logits.argmax()
     ordered, order = (logits / settings.temperature).softmax(dim=-1).sort(descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= settings.top_p
     kept = ordered.masked_fill(outside, 0.0)
-    return int(order[torch.multinomial(kept / kept.sum(), 1, generator=generator)])
+    return order[torch.multinomial(kept / kept.sum(), 1, generator=generator)].squeeze(0)

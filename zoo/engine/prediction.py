@@ -189,7 +189,7 @@ def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback,
     sampler: DistributedSampler[Any] | None = None
     if trainer.world_size > 1:
         sampler = DistributedSampler(files, trainer.world_size, trainer.global_rank, shuffle=False)
-    loader = DataLoader(files, batch_size, sampler=sampler, collate_fn=_collate)
+    loader = DataLoader(files, batch_size=batch_size, sampler=sampler, collate_fn=_collate)
     trainer.predict(method, loader, return_predictions=False)
 
 

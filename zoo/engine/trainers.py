@@ -11,7 +11,6 @@ import torch
 
 from zoo.config.recipe import Recipe
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
-from zoo.methods.base import ZooModule
 from zoo.precision import dtype_of
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def _progress_bar() -> "Callback":
     return RichProgressBar(console_kwargs={"stderr": True})
 
 
-def training_arguments(recipe: Recipe, out: Path, method: ZooModule) -> dict[str, Any]:
+def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Lightning's arguments for training: the recipe's on top of what every run needs."""
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
@@ -104,6 +103,21 @@ def training_arguments(recipe: Recipe, out: Path, method: ZooModule) -> dict[str
     return _with_precision(arguments)
 
 
+def make_trainer(arguments: dict[str, Any]) -> "Trainer":
+    """A trainer.
+
+    Raises:
+        DeviceError: Lightning cannot have it here, as a GPU that there is not.
+    """
+    from lightning import Trainer
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        raise DeviceError(str(error).splitlines()[0]) from error
+
+
 def inference_trainer(
     recipe: Recipe | None, device: str = "auto", *, progress: bool = True, **options: Any
 ) -> "Trainer":
@@ -122,8 +136,6 @@ def inference_trainer(
     Raises:
         DeviceError: there is no such device here.
     """
-    from lightning import Trainer
-
     quiet()
     progress = progress and sys.stderr.isatty()
     given = (recipe["trainer"] if recipe else None) or {}
@@ -146,7 +158,7 @@ def inference_trainer(
     }
     if progress:
         arguments["callbacks"] = [*arguments.get("callbacks", []), _progress_bar()]
-    return Trainer(**_with_precision(arguments))
+    return make_trainer(_with_precision(arguments))
 
 
 def _device_arguments(given: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
-from zoo.engine.trainers import is_first_process, training_arguments
+from zoo.engine.trainers import is_first_process, make_trainer, training_arguments
 from zoo.paths import PACKAGE
 from zoo.visualization.curves import plot_curves
 
@@ -41,22 +41,23 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     Raises:
         RecipeError: the recipe does not fit the registries.
         StrategyError: its strategy cannot run here.
+        DeviceError: its devices are not here.
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
     """
-    from lightning import Trainer, seed_everything
+    from lightning import seed_everything
 
     check_strategy(recipe)
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
     if is_first:
         _claim(out, resume)
+    trainer = make_trainer(training_arguments(recipe, out))  # what it refuses, it refuses before weights are loaded
     assembly = assemble(recipe)
     method, data = assembly.method, assembly.data
     if is_first:
         _write_record(assembly, out, resume)
         method.base_fingerprint()  # of the stored weights, before they are sharded
     start = time.monotonic()
-    trainer = Trainer(**training_arguments(recipe, out, method))
     if trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
     trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
@@ -139,7 +140,7 @@ def git_revision(folder: Path) -> str | None:
 def _claim(out: Path, resume: bool) -> None:
     if resume:
         last_checkpoint(out)
-    elif (out / "recipe.yaml").exists():
+    elif any((out / name).exists() for name in ("model.safetensors", "checkpoints")):
         raise RunError(f"{out} holds a run already; resume it with --resume or choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
 

@@ -14,6 +14,7 @@ from lightning import LightningModule
 from torch import nn
 
 from zoo.config.building import build
+from zoo.data.module import Records
 from zoo.methods.distributed import (
     INDEX,
     Outputs,
@@ -250,12 +251,17 @@ class ZooModule(LightningModule):
         """Log every metric, and keep the outputs of all processes in ``test_outputs``."""
         self.test_outputs = self._log_metrics("test")
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Prediction]:
-        """A prediction for each image of a batch, which may be empty."""
-        if not len(batch["image"]):
-            return []
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Records[Prediction]:
+        """A prediction for each image of a batch, which may be empty; Lightning leaves :class:`Records` as they are."""
+        images = self.images_of(batch)
+        if not len(images):
+            return Records([])
         with self.autocast():
-            return self.predict_images(batch["image"], **self.prediction_options(batch))
+            return Records(self.predict_images(images, **self.prediction_options(batch)))
+
+    def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """The images of a batch that are predicted on."""
+        return batch["image"]
 
     def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What :meth:`predict_images` takes of a batch beside its images; nothing by default."""

@@ -17,7 +17,7 @@ from zoo.data.chest_drr.labels import stated_findings
 from zoo.data.close_up import close_up
 from zoo.data.ivl import MARK, SUMMARY, IvlRecord
 from zoo.data.ivl_traces import TraceData
-from zoo.decoders.evidence import EvidenceName, TraceWriter, last_box
+from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.methods.base import LossModule, Metric, Outputs
@@ -64,6 +64,7 @@ class InterleavedReasoning(LossModule):
         evidence: EvidenceName = "generated",
         auxiliary_weight: float = 1.0,
         max_tokens: int = 5120,
+        too_long: TooLong = "drop",
         max_images: int = 4,
         lora_rank: int | None = None,
         lora_alpha: int = 32,
@@ -77,7 +78,8 @@ class InterleavedReasoning(LossModule):
             decoder: the interleaved decoder with its text tokenizer.
             evidence: what stands behind each step.
             auxiliary_weight: of the auxiliary codebook loss.
-            max_tokens: most tokens of a trace; a longer one ends after the last step that fits.
+            max_tokens: most tokens of a trace.
+            too_long: "drop" leaves a longer trace out of training; "shorten" leaves out its last steps, never its report.
             max_images: most images that are generated for a film.
             lora_rank: of peft's LoRA on query, key and value; None trains the whole language model.
             lora_alpha: scale of LoRA.
@@ -88,7 +90,8 @@ class InterleavedReasoning(LossModule):
         super().__init__()
         self.base_precision = base_precision
         self.decoder, self.evidence = decoder, evidence
-        self.auxiliary_weight, self.max_tokens, self.max_images = auxiliary_weight, max_tokens, max_images
+        self.auxiliary_weight, self.max_images = auxiliary_weight, max_images
+        self.max_tokens, self.too_long = max_tokens, too_long
         self.external_metrics = external_metrics or []
         self.writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, evidence)
         self.pad = decoder.vocabulary.pad
@@ -127,7 +130,8 @@ class InterleavedReasoning(LossModule):
     def sequence_fingerprint(self) -> str:
         """What decides the ids of a record, given its images' codes."""
         words = sorted(self.decoder.text.get_vocab().items())
-        return repr((self.evidence, self.max_tokens, words, self.decoder.vocabulary.image_ids.tolist()))
+        image_ids = self.decoder.vocabulary.image_ids.tolist()
+        return repr((self.evidence, self.max_tokens, self.too_long, words, image_ids))
 
     @torch.no_grad()
     def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
@@ -141,9 +145,9 @@ class InterleavedReasoning(LossModule):
         self.decoder.tokenizer.eval()
         return self.decoder.image_ids((batch * 2 - 1).to(codebook.dtype)).cpu()
 
-    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]]:
-        """A record to ids and labels; see :meth:`TraceWriter.sequence`."""
-        return self.writer.sequence(record, images, self.max_tokens)
+    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
+        """A record to ids and labels, None if it is left out; see :meth:`TraceWriter.sequence`."""
+        return self.writer.sequence(record, images, self.max_tokens, self.too_long)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (batch, positions, vocabulary) of ids (batch, positions)."""
@@ -290,13 +294,13 @@ class InterleavedReasoning(LossModule):
             predictions.append(Report(image, made["report"], tuple(made["steps"]), evidence, ids, self.evidence))
         return predictions
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Report]:  # type: ignore[override]
-        """A report for the input image of each record, or for each image of a batch without records."""
-        if "record" not in batch:
-            return super().predict_step(batch, batch_idx)  # type: ignore[return-value]
-        with self.autocast():
-            prompts = [record.prompt for record in batch["record"]]
-            return self.predict_images([images[0] for images in batch["images"]], prompts)
+    def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """The input image of each record, or the images of a batch without records."""
+        return [images[0] for images in batch["images"]] if "record" in batch else batch["image"]
+
+    def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The prompts of the records."""
+        return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
 
     @torch.no_grad()
     def _decoded(self, evidence_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:

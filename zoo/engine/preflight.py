@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+
 import torch
 
 from zoo.cards.store import CardError, card_chain

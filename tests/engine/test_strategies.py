@@ -1,14 +1,21 @@
-"""ddp and FSDP2 on two processes train what one process trains, and write what it writes."""
+"""ddp, FSDP2 and ZeRO on two processes train what one process trains, and write what it writes."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from lightning import Trainer
 from safetensors.torch import load_file
 
 from tests.engine.two_processes import losses_of, metrics_of, together
 from tests.tiny_models import anole, coop_split, ivl_traces, llava, medseg_files, openclip_vitb16, sam
+from zoo.config.recipe import read_recipe
+from zoo.engine import strategies
+from zoo.engine.assembly import assemble
+from zoo.engine.strategies import FSDP2Strategy, StrategyError, check_strategy
+from zoo.engine.training import RunError, last_checkpoint
 
 TRAINER = "{max_epochs: 2, enable_progress_bar: false, accelerator: cpu, gradient_clip_val: 0.5}"
 REST = f"optimizer: {{name: adamw, lr: 3.0e-3}}\nscheduler: {{name: cosine, warmup_steps: 2}}\ntrainer: {TRAINER}\n"
@@ -56,8 +63,7 @@ def write_medseg(root: Path) -> str:
     medseg_files(root, count=8)
     records = [json.loads(line) for line in (root / "data.jsonl").read_text().splitlines()][:7]
     for record in records[::3]:
-        for part in ("masks", "kinds", "conversations"):
-            record[part] *= 2
+        record.update({key: value * 2 for key, value in record.items() if isinstance(value, list)})
     (root / "test.jsonl").write_text("\n".join(map(json.dumps, records)))
     llava(root / "llava", dtype=torch.bfloat16)
     sam(root / "sam")
@@ -74,6 +80,17 @@ def write_interleaved(root: Path) -> str:
 
 
 METHODS = {"nearl": write_nearl, "medseg": write_medseg, "interleaved": write_interleaved}
+
+
+def means(first: list[float], second: list[float]) -> list[float]:
+    return [sum(pair) / 2 for pair in zip(first, second, strict=True)]
+
+
+def assert_same_weights(one: Path, two: Path, tolerance: float) -> None:
+    one, two = (load_file(run / "model.safetensors") for run in (one, two))
+    assert {k: (v.shape, v.dtype) for k, v in one.items()} == {k: (v.shape, v.dtype) for k, v in two.items()}
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=tolerance, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +110,7 @@ def runs(recipes, tmp_path_factory):
     losses, jobs = {}, []
     for name, recipe in recipes.items():
         alone = losses_of(str(recipe), str(root / name / "one"), ["trainer.accumulate_grad_batches=2"])
-        losses[name, "one"] = [sum(pair) / 2 for pair in zip(alone[::2], alone[1::2], strict=True)]
+        losses[name, "one"] = means(alone[::2], alone[1::2])
         for strategy in STRATEGIES:
             settings = [*TWO, f"trainer.strategy={strategy}"]
             jobs.append(
@@ -106,7 +123,7 @@ def runs(recipes, tmp_path_factory):
     results = iter(zip(*together(jobs, root), strict=True))
     for name in recipes:
         for strategy in STRATEGIES:
-            losses[name, strategy] = [sum(pair) / 2 for pair in zip(*next(results), strict=True)]
+            losses[name, strategy] = means(*next(results))
     return losses, root, dict(zip(MEASURED, results, strict=True))
 
 
@@ -116,10 +133,7 @@ def test_two_processes_train_what_one_trains(runs, name, strategy):
     losses, root, _ = runs
     assert len(losses[name, "one"]) > 5
     assert losses[name, strategy] == pytest.approx(losses[name, "one"], abs=1e-4)
-    one, two = (load_file(root / name / run / "model.safetensors") for run in ("one", strategy))
-    assert {k: (v.shape, v.dtype) for k, v in one.items()} == {k: (v.shape, v.dtype) for k, v in two.items()}
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, atol=1e-3, rtol=0)
+    assert_same_weights(root / name / "one", root / name / strategy, 1e-3)
     summaries = [json.loads((root / name / run / "summary.json").read_text()) for run in ("one", strategy)]
     assert summaries[0]["base_fingerprint"] == summaries[1]["base_fingerprint"]
 
@@ -145,8 +159,7 @@ def test_a_killed_fsdp2_run_resumes_to_what_it_would_have_been(recipes, tmp_path
     assert torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt")["global_step"] == 3
     for resumed, *_ in together([{**job, "out": killed, "resume": True}], tmp_path):
         assert len(resumed) == 5
-    expected, weights = (load_file(f"{run}/model.safetensors") for run in (whole, killed))
-    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    assert_same_weights(Path(whole), Path(killed), 0)
 
 
 def test_one_process_goes_on_with_what_two_began(runs, recipes):
@@ -157,5 +170,63 @@ def test_one_process_goes_on_with_what_two_began(runs, recipes):
         name.endswith("q_proj.weight") for name in checkpoint["state_dict"]
     )
     alone = losses_of(str(recipes["interleaved"]), str(run), ["trainer.accumulate_grad_batches=2"], resume=True)
-    pairs = [sum(pair) / 2 for pair in zip(alone[::2], alone[1::2], strict=True)]
-    assert pairs == pytest.approx(losses["interleaved", "one"][4:], abs=1e-4)
+    assert means(alone[::2], alone[1::2]) == pytest.approx(losses["interleaved", "one"][4:], abs=1e-4)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not here")
+def test_zero_trains_what_one_process_trains_and_resumes(runs, recipes, tmp_path, monkeypatch):
+    """ZeRO-2 whole, ZeRO-3 killed and resumed."""
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    losses, root, _ = runs
+    stages = (2, 3)
+    jobs = [
+        {
+            "job": "train",
+            "recipe": str(recipes["interleaved"]),
+            "out": str(tmp_path / f"zero{stage}"),
+            "settings": [*TWO, f"trainer.strategy=deepspeed_stage_{stage}"],
+            "checkpoint_every": 3,
+        }
+        for stage in stages
+    ]
+    together([{**jobs[-1], "at_step": {"kill": 4}}], tmp_path, killed=True)
+    jobs[-1]["resume"] = True
+    for stage, pair in zip(stages, zip(*together(jobs, tmp_path), strict=True), strict=True):
+        expected = losses["interleaved", "one"][3 if stage == 3 else 0 :]
+        assert means(*pair) == pytest.approx(expected, abs=1e-4), stage
+        assert_same_weights(root / "interleaved" / "one", tmp_path / f"zero{stage}", 1e-3)
+    assert (tmp_path / "zero3" / "checkpoints" / "last.ckpt").is_dir()
+
+
+def test_a_folder_is_a_checkpoint(tmp_path):
+    with pytest.raises(RunError, match="no checkpoint to resume from"):
+        last_checkpoint(tmp_path)
+    folder = tmp_path / "checkpoints" / "last.ckpt"
+    folder.mkdir(parents=True)
+    assert last_checkpoint(tmp_path) == folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("trainer.strategy=deepspeed_stage_2", "needs DeepSpeed: pip install"),
+        ("trainer.strategy=deepspeed_stage_2 method.name=medseg_r", "medseg_r does not go with DeepSpeed"),
+        ("trainer.strategy=deepspeed_stage_2 trainer.precision=16-mixed", "no precision 16-mixed"),
+        ("trainer.strategy=fsdp2 trainer.precision=16-mixed", "no precision 16-mixed"),
+        ("trainer.strategy=fsdp_cpu_offload", "is FSDP1"),
+        ("trainer.strategy=ddpp", "there is no strategy 'ddpp'; did you mean ddp"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_built(settings, message, monkeypatch):
+    """The data and weights of this recipe are not here."""
+    monkeypatch.setattr(strategies, "find_spec", lambda name: None)
+    recipe = read_recipe("interleaved_reasoning/anole_7b", settings.split())
+    with pytest.raises(StrategyError, match=message):
+        check_strategy(recipe)
+
+
+def test_fsdp2_refuses_to_predict(recipes):
+    assembly = assemble(read_recipe(recipes["nearl"]))
+    trainer = Trainer(strategy=FSDP2Strategy(), accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(StrategyError, match="fsdp2 trains; test and predict with"):
+        trainer.test(assembly.method, datamodule=assembly.data)

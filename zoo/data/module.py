@@ -90,8 +90,13 @@ class ResumableSampler(DistributedSampler[Any]):
     ) -> None:
         """Start in epoch ``start[0]`` after ``start[1]`` batches of this process."""
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
-        self._batch_size, (self._start_epoch, self._seen) = batch_size, start
-        self.set_epoch(self._start_epoch)
+        self._batch_size = batch_size
+        self.start_at(*start)
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """Start in an epoch after so many batches of this process."""
+        self._start_epoch, self._seen = epoch, batches
+        self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process."""
@@ -132,6 +137,7 @@ class ZooData(LightningDataModule):
         self.test_split = "test"
         """The split that ``Trainer.test`` measures on."""
         self._start = (0, 0)
+        self._sampler: ResumableSampler | None = None
         self._splits: dict[str, Dataset[Sample]] = {}
 
     @abstractmethod
@@ -168,11 +174,11 @@ class ZooData(LightningDataModule):
         """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
         dataset = self.split("train")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = ResumableSampler(dataset, world, rank, self.seed, self.batch_size, self._start)
+        self._sampler = ResumableSampler(dataset, world, rank, self.seed, self.batch_size, self._start)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=self._sampler,
             num_workers=self.workers,
             collate_fn=self.collate,
             # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
@@ -189,8 +195,10 @@ class ZooData(LightningDataModule):
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Remember where to resume; Lightning calls it before it asks for the loader."""
+        """Resume there; Lightning has asked for the loader already where the strategy restores after its set-up (DeepSpeed)."""
         self._start = (state_dict["epoch"], state_dict["batch"])
+        if self._sampler is not None:
+            self._sampler.start_at(*self._start)
 
     def eval_dataloader(self, split: str, *, whole: bool = False) -> DataLoader[Any]:
         """A split in its own order, each sample with its ``index``; several processes share it unless ``whole``."""

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from zoo.cards.store import CardError, card_chain
 from zoo.config.building import ResolvedRecipe
 from zoo.config.components import Component
-from zoo.config.recipe import Problem, RecipeError
+from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.engine.strategies import StrategyError, check_strategy
 
 _PATH_STARTS = ("/", "./", "../", "~", "local-dir:")
@@ -32,7 +31,7 @@ def preflight(resolved: ResolvedRecipe) -> list[str]:
         problems.append(Problem(recipe.origin(key), key, message))
     if problems:
         raise RecipeError(problems)
-    return [*_package_notes(resolved.method), *_notes(recipe["trainer"] or {})]
+    return [*_package_notes(resolved.method), *_notes(recipe)]
 
 
 def _component_problems(component: Component, key: str) -> Iterator[tuple[str, str]]:
@@ -64,9 +63,8 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
         card_chain(recipe["init_from"])
     except CardError as error:
         yield "init_from", str(error)
-    strategy = (recipe["trainer"] or {}).get("strategy", "auto")
     try:
-        check_strategy(str(strategy))
+        check_strategy(recipe)
     except StrategyError as error:
         if "pip install" not in str(error):
             yield "trainer.strategy", str(error)
@@ -80,7 +78,8 @@ def _package_notes(component: Component) -> Iterator[str]:
             yield f"{name} of {component.name} needs the package {package}, which is not installed"
 
 
-def _notes(trainer: dict[str, Any]) -> Iterator[str]:
+def _notes(recipe: Recipe) -> Iterator[str]:
+    trainer = recipe["trainer"] or {}
     devices, accelerator = trainer.get("devices", 1), str(trainer.get("accelerator", "auto"))
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (isinstance(devices, int) and devices > max(here, 1) and accelerator != "cpu") or (
@@ -88,6 +87,6 @@ def _notes(trainer: dict[str, Any]) -> Iterator[str]:
     ):
         yield f"asks for {devices} device(s) of the kind '{accelerator}'; here are {here} GPUs"
     try:
-        check_strategy(str(trainer.get("strategy", "auto")))
+        check_strategy(recipe)
     except StrategyError as error:
         yield str(error)

@@ -1,5 +1,6 @@
 """Strategies that a recipe may name: Lightning's own, FSDP2 that saves as one process does, and DeepSpeed's ZeRO."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins.precision.deepspeed import DeepSpeedPrecision
 from lightning.pytorch.strategies import (
     DeepSpeedStrategy,
     ModelParallelStrategy,
@@ -16,9 +18,10 @@ from lightning.pytorch.strategies import (
 )
 from lightning.pytorch.trainer.states import TrainerFn
 
+from zoo.config.recipe import Recipe
 from zoo.methods.base import ZooModule
 from zoo.methods.sharding import gathered, sharded_optimizer_state, sharded_state
-from zoo.registry import nearest
+from zoo.registry import nearest, registry
 
 FSDP2 = ("fsdp", "fsdp2")
 """Names of :class:`FSDP2Strategy` in recipes."""
@@ -96,34 +99,72 @@ class FSDP2Strategy(ModelParallelStrategy):
             optimizer.load_state_dict(sharded_optimizer_state(state, optimizer))
 
 
-def check_strategy(name: str) -> None:
-    """Refuse what cannot run, before any weight is loaded.
+class ZeroStrategy(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO (Rajbhandari et al., arXiv 1910.02054) as Lightning has it, by stage.
+
+    Precision is the method's own affair: the base is held in two bytes, what trains is float32, so the engine is left in
+    float32 and casts nothing. A checkpoint is a folder of shards, trained weights alone.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Set the stage and offloading; see :class:`lightning.pytorch.strategies.DeepSpeedStrategy`."""
+        super().__init__(**settings, exclude_frozen_parameters=True)
+        assert isinstance(self.config, dict)
+        self.config |= {"fp16": {"enabled": False}, "bf16": {"enabled": False}}
+
+
+class ZeroPrecision(DeepSpeedPrecision):
+    """Steps through DeepSpeed's engine; of all tensors only the frozen base is cast, under "bf16-true"."""
+
+    def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Hold the base in two bytes, or as it is stored."""
+        return module.to(dtype=torch.bfloat16) if self.precision == "bf16-true" else module
+
+    def convert_input(self, data: Any) -> Any:
+        """Images and masks stay as they are."""
+        return data
+
+    def tensor_init_context(self) -> AbstractContextManager[None]:
+        """New tensors are float32."""
+        return nullcontext()
+
+
+def check_strategy(recipe: Recipe) -> None:
+    """Refuse a recipe's strategy that cannot run here, before any weight is loaded.
 
     Raises:
-        StrategyError: there is no such strategy, it is FSDP1, or its package is not installed.
+        StrategyError: there is no such strategy, it is FSDP1, its package is not installed, or it does not go with the
+            precision or the method.
     """
+    name, precision = strategy_name(recipe), str((recipe["trainer"] or {}).get("precision", "32-true"))
     names = [*StrategyRegistry.available_strategies(), "auto", "fsdp2"]
     if name == _FSDP1:
         raise StrategyError(f"{name} is FSDP1, which torch deprecates; use fsdp2, or deepspeed_stage_3_offload")
     if name not in names:
         raise StrategyError(f"there is no strategy '{name}'{nearest(name, names)}")
-    if name.startswith("deepspeed") and find_spec("deepspeed") is None:
-        raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
+    if name in FSDP2 and precision == "16-mixed":
+        raise StrategyError(f"{name} has no precision 16-mixed; use bf16-true, bf16-mixed or 32-true")
+    if name.startswith("deepspeed"):
+        if precision.startswith("16"):
+            raise StrategyError(f"{name} has no precision {precision} here; use bf16-true, bf16-mixed or 32-true")
+        method = recipe["method"]["name"]
+        method_class: Any = registry("method").resolve(method)
+        if not method_class.uniform_steps:
+            raise StrategyError(f"{method} does not go with DeepSpeed: processes differ in what they call; use fsdp2")
+        if find_spec("deepspeed") is None:
+            raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
+
+
+def strategy_name(recipe: Recipe) -> str:
+    """The strategy that a recipe names; "auto" if it names none."""
+    return str((recipe["trainer"] or {}).get("strategy", "auto"))
 
 
 def resolve_strategy(name: str) -> Strategy | str:
-    """The strategy that a recipe names, for :class:`lightning.Trainer`; a name that Lightning resolves itself stays.
-
-    Raises:
-        StrategyError: see :func:`check_strategy`.
-    """
-    check_strategy(name)
+    """The strategy of a name, for :class:`lightning.Trainer`; a name that Lightning resolves itself stays."""
     if name in FSDP2:
         return FSDP2Strategy()
-    if name.startswith("deepspeed"):
-        settings: dict[str, Any] = StrategyRegistry[name]["init_params"]
-        return DeepSpeedStrategy(**settings, exclude_frozen_parameters=True)
-    return name
+    return ZeroStrategy(**StrategyRegistry[name]["init_params"]) if name.startswith("deepspeed") else name
 
 
 def gather_trained_state(strategy: Strategy, method: ZooModule) -> dict[str, torch.Tensor]:
@@ -135,11 +176,11 @@ def gather_trained_state(strategy: Strategy, method: ZooModule) -> dict[str, tor
 
 def _gathered_by_deepspeed(method: ZooModule, keep: bool) -> dict[str, torch.Tensor]:
     """ZeRO-3 leaves empty tensors in a module between steps; each is gathered in its turn."""
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
     state = method.trained_state()
     for name, parameter in method.named_parameters(remove_duplicate=False):
         if name in state:
-            with GatheredParameters([parameter]):
+            with deepspeed.zero.GatheredParameters([parameter]):
                 state[name] = parameter.detach().cpu().clone() if keep else state[name]
     return state if keep else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.config.recipe import Recipe
-from zoo.engine.strategies import resolve_strategy
+from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.precision import dtype_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
         "enable_model_summary": False,
         **given,
     }
-    arguments["strategy"] = resolve_strategy(str(given.get("strategy", "auto")))
+    arguments["strategy"] = resolve_strategy(strategy_name(recipe))
     return _with_precision(arguments)
 
 
@@ -188,8 +188,12 @@ def _named_device(device: str) -> dict[str, Any]:
 
 
 def _with_precision(arguments: dict[str, Any]) -> dict[str, Any]:
-    precision = str(arguments.get("precision", ""))
-    if precision not in ("bf16-true", "16-true"):
+    precision = str(arguments.get("precision", "32-true"))
+    if isinstance(arguments.get("strategy"), ZeroStrategy):
+        plugin: Precision = ZeroPrecision(precision)  # type: ignore[arg-type]
+    elif precision in ("bf16-true", "16-true"):
+        plugin = held_precision(precision)
+    else:
         return arguments
     rest = {key: value for key, value in arguments.items() if key != "precision"}
-    return {**rest, "plugins": [*(rest.get("plugins") or []), held_precision(precision)]}
+    return {**rest, "plugins": [*(rest.get("plugins") or []), plugin]}

@@ -46,7 +46,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """
     from lightning import seed_everything
 
-    check_strategy(str((recipe["trainer"] or {}).get("strategy", "auto")))
+    check_strategy(recipe)
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
     if is_first:

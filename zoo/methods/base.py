@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from lightning import LightningModule
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from zoo.config.building import build
 from zoo.data.module import Records
@@ -25,7 +24,7 @@ from zoo.methods.distributed import (
     restore_random_state,
 )
 from zoo.methods.predictions import Prediction
-from zoo.methods.sharding import shard
+from zoo.methods.sharding import is_sharded, shard
 from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
 
 __all__ = ["LossModule", "Metric", "Outputs", "ZooModule", "join_outputs"]
@@ -43,6 +42,12 @@ class ZooModule(LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     base_prefixes: ClassVar[dict[str, str]] = {}
     """How parts of another method's card are called here: prefix there to prefix here."""
+    uniform_steps: ClassVar[bool] = False
+    """Whether every process calls the same modules in every step, by their forward: what DeepSpeed needs.
+
+    ZeRO-2 adds up gradients in the order in which they come, ZeRO-3 gathers weights in the order in which they are called;
+    where these differ between processes, the first gives wrong sums without an error and the second waits for ever.
+    """
     task: ClassVar[str] = ""
     """What it does, as a Hugging Face task name."""
     answers_questions: ClassVar[bool] = False
@@ -217,9 +222,9 @@ class ZooModule(LightningModule):
         """Zero, with a gradient of zero for every trained parameter.
 
         Processes wait for one another's gradients, and a batch without targets gives the mask head none. One process does the
-        same, so that it trains as several do. Blocks that FSDP2 has sharded again by now were called, and have gradients.
+        same, so that it trains as several do. What FSDP2 or ZeRO-3 has sharded again by now was used, and has a gradient.
         """
-        trained = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
+        trained = (p for p in self.parameters() if p.requires_grad and not is_sharded(p))
         return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
 
     def _logged_losses(self, batch: dict[str, Any], name: str) -> torch.Tensor:

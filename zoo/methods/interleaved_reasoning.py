@@ -52,6 +52,7 @@ class InterleavedReasoning(LossModule):
 
     frozen: ClassVar[tuple[str, ...]] = ("decoder",)
     base_prefixes: ClassVar[dict[str, str]] = {"tokenizer.": "decoder.language.model.vqmodel."}
+    uniform_steps: ClassVar[bool] = True
     task: ClassVar[str] = "image-to-text"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a prompt with <image>"
     output_format: ClassVar[str] = "steps (region, box, evidence image, statement) and a report"

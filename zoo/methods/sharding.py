@@ -63,6 +63,11 @@ def shard(method: nn.Module, modules: Iterable[nn.Module], mesh: "DeviceMesh") -
         register_fsdp_forward_method(method, step)
 
 
+def is_sharded(parameter: torch.Tensor) -> bool:
+    """Whether this process holds a part of a weight, by FSDP2 or by DeepSpeed's ZeRO-3."""
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
+
+
 def gathered(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
     """A state dictionary, nested or not, with shards made whole one by one, on the CPU; a collective.
 

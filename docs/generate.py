@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from zoo.cards.store import list_cards, read_card
-from zoo.comparison import Row, markdown_table
 from zoo.metrics.intervals import Measured
 from zoo.registry import KINDS, registry
+from zoo.visualization.tables import Row, markdown_table
 
 ROOT = Path(__file__).parent.parent
 

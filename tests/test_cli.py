@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from zoo.cli import app
+from zoo.cli.app import app
 
 run = CliRunner()
 
@@ -20,6 +20,13 @@ def call(*arguments: str, code: int = 0) -> str:
     return result.output + result.stderr
 
 
+def printed(*arguments: str) -> dict:
+    """The JSON that a verb prints on standard output."""
+    result = run.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return json.loads(result.stdout)
+
+
 def test_list_names_everything_and_takes_json():
     content = json.loads(call("list", "--json"))
     assert "oca" in content["components"]["adapter"] and "nearl_clip/chest_drr_16shot" in content["recipes"]
@@ -28,7 +35,7 @@ def test_list_names_everything_and_takes_json():
 
 
 def test_listing_imports_no_torch():
-    code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
+    code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli.app import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
 
@@ -103,13 +110,13 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     call("train", tiny_recipe, "trainer.max_epochs=1", "--out", tmp_path / "run")
     assert "holds a run already" in call("train", tiny_recipe, "--out", tmp_path / "run", code=1)
-    metrics = json.loads(call("eval", tmp_path / "run", "--json"))
+    metrics = printed("eval", tmp_path / "run", "--json")
     assert set(metrics) == {"accuracy", "macro_f1", "auroc"} and metrics["accuracy"]["n"] == 24
 
     call("publish", tmp_path / "run", "--name", "tiny")
     assert "yes" in call("verify", "tiny")
     image = next((striped_folder / "test" / "dots").iterdir())
-    seen = json.loads(call("predict", "tiny", image, "--out", tmp_path / "seen", "--json"))
+    seen = printed("predict", "tiny", image, "--out", tmp_path / "seen", "--json")
     picture = Path(seen[str(image)]["picture"])
     assert picture.is_file() and np.asarray(Image.open(picture)).std() > 10
     assert "there is no such file" in call("predict", "tiny", tmp_path / "gone.png", code=1)
@@ -144,10 +151,10 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
 
 
 def test_verify_fails_where_a_number_does_not_hold(monkeypatch):
-    import zoo.cards.verify as verification
+    import zoo.engine.verification as verification
     from zoo.cards.schema import CardMetric
 
     metric = CardMetric(name="accuracy", value=0.9, tolerance=0.01, split="test", n=10, seeds=[0], interval=(0.8, 1.0))
-    monkeypatch.setattr(verification, "verify", lambda name: [verification.Checked(name, metric, 0.5)])
+    monkeypatch.setattr(verification, "verify", lambda name, device: [verification.Checked(name, metric, 0.5)])
     assert "1 of 1 numbers do not hold" in call("verify", "anything", code=1)
     assert "say --all" in call("verify", code=2)

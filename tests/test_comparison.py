@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from zoo.comparison import Row, write_table
+from zoo.engine.comparison import Row, write_table
 from zoo.metrics.intervals import Measured
 
 

@@ -33,7 +33,8 @@ def test_local_links_and_pictures_are_there(page):
 
 
 def test_the_fine_tuning_tutorials_recipe_is_valid(tmp_path, striped_folder):
-    from zoo.recipe import check_recipe, read_recipe
+    from zoo.config.building import check_recipe
+    from zoo.config.recipe import read_recipe
 
     text = (ROOT / "docs" / "tutorials" / "fine_tune.md").read_text()
     recipe = tmp_path / "mine.yaml"

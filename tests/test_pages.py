@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from zoo.pages import overlay
+from zoo.visualization.pages import overlay
 
 
 def test_masks_that_overlap_are_both_seen():

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from zoo.planning import plan
-from zoo.recipe import list_recipes, read_recipe
+from zoo.config.recipe import list_recipes, read_recipe
+from zoo.engine.planning import plan
 
 
 def recipes_of_their_own() -> list[str]:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.recipe import RecipeError, check_recipe, list_recipes, read_recipe
+from zoo.config.building import check_recipe
+from zoo.config.recipe import RecipeError, list_recipes, read_recipe
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -64,7 +64,7 @@ def test_another_package_offers_components(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-parts\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[zoo.components]\nadapter.wave = tiny_parts:Wave\n")
-    code = "from zoo.recipe import build; print(build('adapter', {'name': 'wave', 'height': 5}).height)"
+    code = "from zoo.config.building import build; print(build('adapter', {'name': 'wave', 'height': 5}).height)"
     assert run_python(code, PYTHONPATH=str(tmp_path)).strip() == "5"
 
 

@@ -9,16 +9,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "zoo.cards.load",
-    "verify": "zoo.cards.verify",
-    "publish": "zoo.cards.publish",
+    "load": "zoo.engine.loading",
+    "verify": "zoo.engine.verification",
+    "publish": "zoo.engine.publishing",
     "read_image": "zoo.data.images",
-    "read_recipe": "zoo.recipe",
-    "check_recipe": "zoo.recipe",
-    "assemble": "zoo.assembly",
-    "train": "zoo.training",
-    "compare": "zoo.comparison",
-    "plan": "zoo.planning",
+    "read_recipe": "zoo.config.recipe",
+    "check_recipe": "zoo.config.building",
+    "assemble": "zoo.engine.assembly",
+    "train": "zoo.engine.training",
+    "compare": "zoo.engine.comparison",
+    "plan": "zoo.engine.planning",
     "register": "zoo.registry",
     "registry": "zoo.registry",
 }

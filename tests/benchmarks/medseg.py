@@ -9,9 +9,9 @@ import torch
 
 from tests.benchmarks.interleaved import peak_of
 from tests.tiny_models import byte_tokenizer
-from zoo.data.embedding_cache import EmbeddingCache
 from zoo.data.medseg import SEG, Turn
 from zoo.decoders.global_context import CausalContext
+from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.clip import SmallClip
 from zoo.encoders.language import CausalLanguage
 from zoo.encoders.vision import ClipVision

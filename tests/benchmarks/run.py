@@ -97,7 +97,7 @@ def import_times() -> None:
         return time.perf_counter() - start
 
     bare = min(seconds("pass") for _ in range(3))
-    listing = "import sys; sys.argv = ['zoo', 'list']; from zoo.cli import app; app()"
+    listing = "import sys; sys.argv = ['zoo', 'list']; from zoo.cli.app import app; app()"
     for name, code in (
         ("import zoo", "import zoo"),
         ("zoo list", listing),

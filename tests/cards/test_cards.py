@@ -11,12 +11,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from zoo.cards.hub import pull, push
-from zoo.cards.load import load
-from zoo.cards.publish import publish
 from zoo.cards.store import CardError, card_chain, read_card, read_front_matter
-from zoo.cards.verify import verify
-from zoo.recipe import read_recipe
-from zoo.training import train
+from zoo.config.recipe import read_recipe
+from zoo.engine.loading import load
+from zoo.engine.publishing import publish
+from zoo.engine.training import train
+from zoo.engine.verification import verify
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_loading_gives_the_method_in_evaluation_mode_with_its_preprocessing(card
     method = zoo.load("tiny-nearl")
     assert not method.training and method.class_names == ["blank film", "dots", "stripes"]
     prediction = method.predict_image(torch.rand(1, 50, 70))
-    assert prediction["class"] in method.class_names and abs(sum(prediction["probabilities"].values()) - 1) < 1e-5
+    assert prediction.label in method.class_names and abs(sum(prediction.probabilities.values()) - 1) < 1e-5
     assert zoo.load("tiny-nearl", for_training=True).training
 
 
@@ -225,7 +225,7 @@ def test_push_and_pull_go_through_huggingface_hub(cards, monkeypatch, tmp_path):
 
 def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, striped_folder):
     from tests.conftest import TINY_RECIPE
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     other = tmp_path / "other"
     for split in ("train", "val", "test"):
@@ -260,3 +260,65 @@ def test_every_shipped_card_fits_the_schema_and_its_files(monkeypatch):
         check_files(card)
         assert card.recipe()["method"]["name"] == card.record.method
         json.dumps(card.record.model_dump(mode="json"))
+
+
+def test_a_header_that_begins_like_a_pickle_is_none(tmp_path):
+    """0x80 is the low byte of one safetensors header length in 32, as of 5,248 or 8,320 bytes, and the first of a pickle."""
+    from zoo.cards.store import read_safetensors
+
+    file, met = tmp_path / "model.safetensors", set()
+    for padding in range(0, 4096, 8):
+        save_file({"weight": torch.ones(2)}, file, metadata={"padding": "x" * padding})
+        met.add(file.read_bytes()[0])
+        assert torch.equal(read_safetensors(file)["weight"], torch.ones(2))
+    assert 0x80 in met
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_every_protocol_are_refused(tmp_path, protocol):
+    import pickle
+
+    from zoo.cards.store import refuse_pickle
+
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(pickle.dumps({"weight": [1.0] * 3}, protocol=protocol))
+    with pytest.raises(CardError, match="is a pickle"):
+        refuse_pickle(file)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CardError, match="is a pickle"):
+        refuse_pickle(tmp_path / "other.safetensors")
+
+
+def test_the_old_card_stays_until_the_new_one_is_whole(cards, published, monkeypatch):
+    import zoo.engine.publishing as publishing
+
+    run, before = published.parent / "nearl", (cards / "tiny-nearl" / "README.md").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "write_prose", full)
+        with pytest.raises(OSError, match="No space left"):
+            publish(run, "tiny-nearl", folder=cards, replace=True)
+    assert (cards / "tiny-nearl" / "README.md").read_text() == before
+    assert all(result.holds for result in verify("tiny-nearl", progress=False))
+    assert not [path for path in cards.iterdir() if path.name.startswith(".")], "no draft is left"
+    publish(run, "tiny-nearl", folder=cards, replace=True, license="cc-by-4.0")
+    assert read_card("tiny-nearl").record.license == "cc-by-4.0"
+
+
+def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published, monkeypatch):
+    """The user's own questions have no kinds, targets or findings; NaN is within no tolerance."""
+    from zoo.methods.nearl_clip import NearlClip
+
+    metrics = NearlClip.metrics
+    monkeypatch.setattr(
+        NearlClip, "metrics", lambda self: {**metrics(self), "giou_nodule": lambda outputs: float("nan")}
+    )
+    (published.parent / "nearl" / "outputs-test.safetensors").unlink(missing_ok=True)
+    publish(published.parent / "nearl", "tiny-nan", folder=cards)
+    record = read_card("tiny-nan").record
+    assert {metric.name for metric in record.metrics} == {"accuracy", "macro_f1", "auroc"}
+    assert ".nan" not in (cards / "tiny-nan" / "README.md").read_text()
+    assert all(result.holds for result in verify("tiny-nan", progress=False))

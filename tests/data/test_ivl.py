@@ -242,7 +242,7 @@ def test_images_are_encoded_once_for_all_modes(traces):
     tokens = again.split("train")
     assert isinstance(tokens, TokenTraces) and len(tokens) == 32
     assert tokens.lengths == [len(tokens[index]["ids"]) for index in range(32)]
-    batch = next(iter(again.in_order("val")))
+    batch = next(iter(again.eval_dataloader("val")))
     assert torch.equal(batch["labels"][:, :4], torch.full((16, 4), -100))
     assert (batch["ids"] == 1).any() and (batch["labels"][batch["ids"] == 1] == -100).all()
 

@@ -28,11 +28,11 @@ from zoo.data.chest_drr.questions import (
 from zoo.data.chest_drr.regions import REGIONS
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.conversations import CocoReferring, MedSegFiles
-from zoo.data.embedding_cache import EmbeddingCache
 from zoo.data.fitting import fitted, fitted_mask, scaled_size, unfitted
 from zoo.data.masks import decode_masks, encode_mask
 from zoo.data.medseg import MAX_QUESTION, SEG, QuestionError, checked_question, read_conversations, said_of_masks
 from zoo.data.medseg_formats import read_reason_seg
+from zoo.embedding_cache import EmbeddingCache
 
 
 def square(left: int = 4, size: int = 8, height: int = 24, width: int = 32) -> np.ndarray:

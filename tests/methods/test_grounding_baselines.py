@@ -4,15 +4,16 @@ import pytest
 import torch
 import yaml
 
-from zoo.assembly import load_where_it_fits
+from zoo.config.building import build
+from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
 from zoo.data.chest_drr_masks import ChestDrrMasks
 from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
 from zoo.data.masks import decode_masks
-from zoo.evaluation import evaluate, open_subject
+from zoo.engine.assembly import load_where_it_fits
+from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.training import read_log, train
 from zoo.methods.grounding_baselines import FindingUnet
-from zoo.recipe import build, read_recipe
-from zoo.training import read_log, train
 
 RECIPE = """
 data: {{name: chest_drr_medseg_qa, size: 32, image_size: 64, batch_size: 8, build_workers: 2}}
@@ -38,8 +39,8 @@ def test_it_learns_and_is_measured_on_questions_with_targets(tmp_path, name):
     assert 0 <= measured["ciou"].value <= measured["dice"].high + 1
     image = subject.data.split("test")[0]["image"]
     prediction = subject.method.predict_image(image)
-    assert len(prediction["share of the image"]) == 13
-    subject.method.draw_prediction(image, prediction, tmp_path / "o.png")
+    assert len(prediction.to_dict()["share of the image"]) == 13
+    assert prediction.save(tmp_path, "o") == tmp_path / "o.png"
     assert (tmp_path / "o.png").stat().st_size > 1000
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.cards.publish import publish
+from zoo.config.recipe import read_recipe
 from zoo.data.close_up import close_up
 from zoo.data.ivl import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE, TraceWriter, last_box
 from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
-from zoo.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.publishing import publish
+from zoo.engine.training import read_log, train
 from zoo.methods.interleaved_reasoning import InterleavedReasoning
-from zoo.recipe import read_recipe
-from zoo.training import read_log, train
 
 TOKENIZER = "{name: vq_image, resolution: 16, codes: 16, embed_dim: 16, base_channels: 32, channel_multiplier: [1, 1, 1], res_blocks: 1}"
 TINY = "optimizer: {name: adamw, lr: 3.0e-3}\ntrainer: {max_epochs: 2, enable_progress_bar: false, accelerator: cpu}\n"
@@ -196,8 +196,7 @@ def test_every_mode_trains_reports_and_draws(tmp_path, cards, monkeypatch, mode)
     assert ("evidence_reliance" in measured) == (mode in ("generated", "crop"))
     image = subject.data.split("test")[0]["images"][0]
     prediction = subject.method.predict_image(image)
-    subject.method.draw_prediction(image, prediction, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
+    page = prediction.save(tmp_path, "page").read_text()
     assert page.count("<img") >= 1 and "Report" in page and not re.search(r'src="(?!data:)', page)
 
 

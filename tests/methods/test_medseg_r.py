@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from PIL import Image
 from typer.testing import CliRunner
 
 from tests.tiny_models import causal_lm, sam
-from zoo.cards.publish import publish
-from zoo.cli import app
+from zoo.cli.app import app
+from zoo.config.recipe import read_recipe
 from zoo.data.fitting import unfitted
 from zoo.data.masks import encode_mask
 from zoo.data.medseg import QuestionError
-from zoo.evaluation import evaluate, open_subject
-from zoo.recipe import read_recipe
-from zoo.training import read_log, train
+from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.publishing import publish
+from zoo.engine.training import read_log, train
 
 RECIPE = """
 data: {{name: medseg_files, train: {folder}/data.jsonl, val: {folder}/data.jsonl, test: {folder}/data.jsonl, batch_size: 4}}
@@ -93,7 +94,7 @@ def test_it_learns(folder, tmp_path, head):
 
 def test_trained_weights_hold_all_that_was_learnt(folder):
     """Running means of batch norms included."""
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     recipe, methods = recipe_of(folder, "unet", 1), []
     for _ in range(2):
@@ -114,7 +115,7 @@ def test_trained_weights_hold_all_that_was_learnt(folder):
 
 
 def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     torch.manual_seed(0)
     assembly = assemble(recipe_of(folder, "unet", 1))
@@ -130,7 +131,7 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
 
 @pytest.mark.parametrize("head", list(HEADS))
 def test_a_batch_without_a_target_trains_the_answers(folder, head):
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     assembly = assemble(recipe_of(folder, head, 1))
     sample = assembly.data.split("train")[2]
@@ -141,7 +142,7 @@ def test_a_batch_without_a_target_trains_the_answers(folder, head):
 
 
 def test_shared_tokens_let_answers_train_the_encoder_of_the_mask_head(folder):
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     method = assemble(recipe_of(folder, "unet", 1)).method
     method.losses(method.example_batch())["text"].backward()
@@ -150,7 +151,7 @@ def test_shared_tokens_let_answers_train_the_encoder_of_the_mask_head(folder):
 
 def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
     """The same answer once written by the model, token by token, and once given to it whole."""
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     torch.manual_seed(0)
     assembly = assemble(recipe_of(folder, "sam", 1))
@@ -173,7 +174,7 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
 
 
 def test_only_the_new_row_of_the_vocabulary_trains(folder, tmp_path):
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     method = assemble(recipe_of(folder, "unet", 1)).method
     table = method.context.whole.get_input_embeddings()
@@ -188,12 +189,12 @@ def test_only_the_new_row_of_the_vocabulary_trains(folder, tmp_path):
 
 def test_the_second_epoch_skips_the_image_encoders(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    from zoo.assembly import assemble
+    from zoo.engine.assembly import assemble
 
     torch.manual_seed(0)
     assembly = assemble(recipe_of(folder, "sam", 1))
     method, data = assembly.method, assembly.data
-    method.prepare_fit(data)
+    method.open_caches()
     calls = {"seen": 0, "drawn": 0}
     look, draw = method.context.look, method.grounding.look
     monkeypatch.setattr(
@@ -219,8 +220,8 @@ def test_a_run_is_measured_and_asked(folder, tmp_path):
     path = folder / "asked.yaml"
     recipe_of(folder, "unet", 1)
     path.write_text((folder / "unet.yaml").read_text())
-    from zoo.assembly import assemble
-    from zoo.evaluation import Subject
+    from zoo.engine.assembly import assemble
+    from zoo.engine.evaluation import Subject
 
     assembly = assemble(read_recipe(path))
     subject = Subject(assembly.method.eval(), assembly.recipe, assembly.data)
@@ -228,7 +229,7 @@ def test_a_run_is_measured_and_asked(folder, tmp_path):
     assert {"giou", "giou_explicit", "absent_recognised", "ciou", "dice", "missing_seg"} <= set(measured)
     assert measured["giou"].n == 8
     said = subject.method.predict_image(torch.rand(1, 40, 40), "What is it?")
-    assert said["question"] == "What is it?" and isinstance(said["masks"], list)
+    assert said.question == "What is it?" and isinstance(said.to_dict()["masks"], list)
     for question, message in (("[SEG]", "stands for a mask"), ("x" * 10_000, "10000 characters"), ("", "empty")):
         with pytest.raises(QuestionError, match=message):
             subject.method.predict_image(torch.rand(1, 40, 40), question)
@@ -266,7 +267,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     prediction = json.loads(done.stdout)[str(image)]
     assert prediction["answer"] == said["text"] and len(prediction["masks"]) == 1
     names = {path.name for path in (tmp_path / "o").iterdir()}
-    assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm"}
+    assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm", "predictions.jsonl"}
     segmentation = highdicom.seg.segread(tmp_path / "o" / "ct-seg.dcm")
     source = pydicom.dcmread(image)
     mask = np.asarray(Image.open(tmp_path / "o" / "ct-mask-1.png")) > 0
@@ -305,12 +306,12 @@ def scripted(said):
 
 
 def test_data_without_conversations_are_refused(folder, striped_folder):
-    from zoo.assembly import assemble
     from zoo.data.image_table import ImageFolder
+    from zoo.engine.assembly import assemble
 
     method = assemble(recipe_of(folder, "unet", 1)).method
     with pytest.raises(ValueError, match="has no conversations"):
-        method.prepare_fit(ImageFolder(str(striped_folder)))
+        Trainer(accelerator="cpu", logger=False).fit(method, ImageFolder(str(striped_folder)))
 
 
 def test_unfinished_runs_say_so(folder, tmp_path):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zoo.evaluation import evaluate, open_subject
-from zoo.recipe import read_recipe
-from zoo.training import RunError, _warn_of_slow_half_precision, git_revision, read_log, save_weights, train
+from zoo.config.recipe import read_recipe
+from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.training import RunError, _warn_of_slow_half_precision, git_revision, read_log, save_weights, train
 
 
 def run(recipe: Path, out: Path, *settings: str, resume: bool = False) -> Path:
@@ -85,17 +85,17 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import zoo.training
+import zoo.engine.trainers, zoo.engine.training
 from zoo.methods.clip_classification import ClipClassification
-from zoo.recipe import read_recipe
-zoo.training._CHECKPOINT_EVERY = 4
+from zoo.config.recipe import read_recipe
+zoo.engine.trainers.CHECKPOINT_EVERY = 4
 step = ClipClassification.training_step
 def slow(self, batch, index):
     time.sleep(float(sys.argv[3]))
     self.adapter.useformer.queries.data += 1e-4 * torch.randn(())  # a draw that a resumed run must repeat
     return step(self, batch, index)
 ClipClassification.training_step = slow
-zoo.training.train(read_recipe(sys.argv[1]), Path(sys.argv[2]), resume="resume" in sys.argv)
+zoo.engine.training.train(read_recipe(sys.argv[1]), Path(sys.argv[2]), resume="resume" in sys.argv)
 """
 
 
@@ -136,7 +136,7 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     one = run(tiny_recipe, tmp_path / "one", "data.batch_size=4")
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from zoo.recipe import read_recipe; from zoo.training import train\n"
+        "from zoo.config.recipe import read_recipe; from zoo.engine.training import train\n"
         "if __name__ == '__main__': train(read_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2]))\n"
     )
     script = tmp_path / "two.py"
@@ -188,9 +188,9 @@ def test_a_full_disk_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(tiny_recipe, tmp_path, monkeypatch):
     import lightning.fabric.plugins.io.torch_io as torch_io
 
-    import zoo.training
+    import zoo.engine.trainers
 
-    monkeypatch.setattr(zoo.training, "_CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(zoo.engine.trainers, "CHECKPOINT_EVERY", 3)
     real, calls = torch_io._atomic_save, []
 
     def second_fails(checkpoint, path, **kwargs):

@@ -1,9 +1,9 @@
 import torch
 
-from zoo.evaluation import evaluate, open_subject
+from zoo.config.recipe import read_recipe
+from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.training import read_log, train
 from zoo.methods.vq_tokenizer import VQTokenizer, edges
-from zoo.recipe import read_recipe
-from zoo.training import read_log, train
 
 RECIPE = """
 data: {name: chest_drr, size: 32, image_size: 32, batch_size: 8, build_workers: 2}
@@ -25,8 +25,8 @@ def test_a_tokenizer_learns_and_reports_its_codebook(tmp_path):
     assert measured["psnr"].value > 8 and 0 < measured["codebook_use"].value <= 1
     image = subject.data.split("test")[0]["image"]
     prediction = subject.method.predict_image(image)
-    assert len(prediction["codes"]) == 64 and prediction["psnr"] > 5
-    subject.method.draw_prediction(image, prediction, tmp_path / "seen.png")
+    assert len(prediction.codes) == 64 and prediction.psnr > 5
+    assert prediction.save(tmp_path, "seen") == tmp_path / "seen.png"
     assert (tmp_path / "seen.png").stat().st_size > 3000
 
 

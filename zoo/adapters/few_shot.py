@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class FewShotAdapter(nn.Module, ABC):
     """
 
     ids: torch.Tensor
+    observes: ClassVar[bool] = False
+    """Whether :meth:`observe` needs the labelled images."""
 
     def __init__(self, clip: Clip, class_names: ClassNames, template: Template) -> None:
         """Tokenize the classes.
@@ -40,6 +42,10 @@ class FewShotAdapter(nn.Module, ABC):
     @abstractmethod
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
+
+    def logits_and_attention(self, clip: ClipEncoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits as :meth:`forward`, and where the adapter looks (batch, rows, columns); None for one that cannot say."""
+        return self(clip, images), None
 
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
         """Look at the labelled images once before training; nothing by default."""

@@ -102,9 +102,10 @@ class NearlAdapter(FewShotAdapter):
                 text = text.repeat(batch, 1, 1)
                 mask = mask.repeat(batch, 1, 1, 1) if mask is not None and mask.ndim == 4 else mask
             joint = text.view(batch, classes * length, -1)
+            gathered, weights = self.useformer.gather(point, image, joint, padding)
             if attention is not None:
-                attention.append(self.useformer.gather(point, image, joint, padding)[1])
-            for_image, for_text = self.useformer(point, image, joint, padding)
+                attention.append(weights)
+            for_image, for_text = self.useformer.to_image(gathered), self.useformer.to_text(gathered)
             image = _adapted(self.image_oca, point, image, for_image)
             text = _adapted(self.text_oca, point, joint, for_text).view(batch * classes, length, -1)
         image_features = functional.normalize(clip.vision.finish(image), dim=-1)
@@ -153,6 +154,20 @@ class NearlAdapter(FewShotAdapter):
         self.prototype[point] = self.prototype[point] * weight + mean * (1 - weight)
         self.seen += int(point == self.points - 1)
 
+    @torch.no_grad()
+    def logits_and_attention(self, clip: ClipEncoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits, and where the USEformer's queries look (mean over points); None where they look at no single image."""
+        if self.interaction != "instance" or not self.useformer.mix:
+            return self(clip, images), None
+        maps: list[torch.Tensor | None] = []
+        logits = self._instance(clip, images, maps)
+        return logits, self._stacked(clip, maps).mean(dim=1)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "NearlAdapter":
+        """Move; class embeddings that are kept were made where the module was."""
+        self._cached_text = None
+        return super()._apply(fn, recurse)
+
     def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Where the USEformer's queries look: (batch, points, rows, columns), each map summing to at most 1.
 
@@ -164,6 +179,9 @@ class NearlAdapter(FewShotAdapter):
         maps: list[torch.Tensor | None] = []
         self.eval()
         self._instance(clip, images, maps)
+        return self._stacked(clip, maps)
+
+    def _stacked(self, clip: ClipEncoder, maps: list[torch.Tensor | None]) -> torch.Tensor:
         stacked = torch.stack([layer.mean(dim=1) for layer in maps if layer is not None], dim=1)
         return stacked[..., clip.vision.prefix :].unflatten(-1, clip.vision.grid)
 
@@ -184,7 +202,7 @@ class NearlAdapter(FewShotAdapter):
 
 
 def _adapted(adapters: nn.ModuleList | None, point: int, tokens: torch.Tensor, synergy: torch.Tensor) -> torch.Tensor:
-    return tokens if adapters is None else adapters[point](tokens, synergy)
+    return tokens if adapters is None else adapters[point](tokens, synergy).to(tokens.dtype)
 
 
 def _summary(tokens: torch.Tensor, clip: ClipEncoder) -> torch.Tensor:

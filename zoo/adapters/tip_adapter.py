@@ -23,6 +23,7 @@ class TipAdapter(FewShotAdapter):
     """
 
     trains_keys = False
+    observes = True
     keys: torch.Tensor
     labels: torch.Tensor
     alpha: torch.Tensor
@@ -94,7 +95,8 @@ class TipAdapter(FewShotAdapter):
 
     def _encoded(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         pairs = [(clip.encode_image(batch["image"]), batch["label"]) for batch in batches]
-        return torch.cat([features for features, _ in pairs]), torch.cat([labels for _, labels in pairs])
+        features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return features.float(), labels
 
     def _search(self, clip: ClipEncoder, features: torch.Tensor, labels: torch.Tensor) -> None:
         classes = clip.encode_ids(self.ids)

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zoo.cards.store import PROSE, CardError, check_files, read_card
+from zoo.cards.store import PROSE, CardError, check_files, read_card, swap
 from zoo.paths import cache_folder
 
 _WANTED = [PROSE, "recipe.yaml", "model.safetensors", "*.png"]
@@ -38,7 +38,9 @@ def pull(source: str, revision: str | None = None) -> Path:
         CardError: it is no card, or its files are not those of its record; nothing is kept then.
         huggingface_hub.errors.HfHubHTTPError: the hub has no such repository.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    folder = cache_folder() / "cards"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as scratch:
         fetched = Path(scratch) / "card"
         if Path(source).is_dir():
             shutil.copytree(source, fetched, ignore=shutil.ignore_patterns(".*"))
@@ -51,9 +53,6 @@ def pull(source: str, revision: str | None = None) -> Path:
             raise CardError(f"{source} is no card: it has no {PROSE}")
         card = read_card(fetched)
         check_files(card)
-        target = cache_folder() / "cards" / card.name
-        if target.exists():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(fetched, target)
+        target = folder / card.name
+        swap(fetched, target)
     return target

@@ -7,7 +7,7 @@ PlainName = Field(pattern=r"^[\w][\w.-]*$", max_length=100)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CardMetric(_Strict):

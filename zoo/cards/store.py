@@ -1,6 +1,8 @@
 """Finding cards, and reading them with their hashes checked."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from zoo.cards.schema import CardRecord
+from zoo.config.recipe import Recipe, read_recipe
 from zoo.paths import cache_folder, checkpoints_folder
-from zoo.recipe import Recipe, read_recipe
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 PROSE = "README.md"
+_MAX_HEADER = 100_000_000
+"""Bytes; the limit of the safetensors library."""
 
 
 class CardError(RuntimeError):
@@ -50,7 +54,7 @@ def card_folders() -> list[Path]:
 
 def list_cards() -> list[str]:
     """Names of all cards at hand."""
-    found = {path.parent.name for folder in card_folders() for path in folder.glob(f"*/{PROSE}")}
+    found = {path.parent.name for folder in card_folders() for path in folder.glob(f"[!.]*/{PROSE}")}
     return sorted(found)
 
 
@@ -118,11 +122,63 @@ def check_files(card: Card) -> None:
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise CardError for a file whose name or first bytes are a pickle's, or a torch archive's (a zip of pickles)."""
+    """Raise CardError for a file that is a pickle, or a torch archive (a zip of pickles), by its name or by what it holds.
+
+    A file whose header is that of safetensors is none, whatever its first byte: 0x80, with which pickles begin, is also the
+    low byte of some header lengths.
+    """
+    named = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")
     with path.open("rb") as file:
         start = file.read(2)
-    if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl") or start[:1] == b"\x80" or start == b"PK":
+    if named or ((start[:1] == b"\x80" or start == b"PK") and not has_safetensors_header(path)):
         raise CardError(f"{path} is a pickle; the zoo loads safetensors only, since a pickle can run code")
+
+
+def has_safetensors_header(path: Path) -> bool:
+    """Whether a file begins with the length of a JSON object and that object, as safetensors does."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER):
+            return False
+        try:
+            return isinstance(json.loads(file.read(length)), dict)
+        except (ValueError, RecursionError):
+            return False
+
+
+def read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
+    """The weights of a safetensors file, as they are stored.
+
+    Raises:
+        CardError: the file is a pickle, or no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    refuse_pickle(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CardError(f"{path} is not a safetensors file: {error}") from error
+
+
+def swap(draft: Path, target: Path) -> None:
+    """Put a whole card in the place of ``target``; what stood there goes only when the new one is in place.
+
+    Both must be on one file system, so that renaming moves them at once.
+    """
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -137,14 +193,8 @@ def read_weights(card: Card) -> "dict[str, torch.Tensor]":
     Raises:
         CardError: a file is missing, changed, or not safetensors.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     check_files(card)
-    try:
-        weights = load_file(card.folder / WEIGHTS)
-    except SafetensorError as error:
-        raise CardError(f"{card.folder / WEIGHTS} is not a safetensors file: {error}") from error
+    weights = read_safetensors(card.folder / WEIGHTS)
     return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 

@@ -57,7 +57,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
         self.choose(size, image_size, style, build_workers)
         self.pairs, self.variants = pairs, variants
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The words of all traces, for a word-level tokenizer."""
         return {"words": words_of_traces(self.spec.image_size)}
 

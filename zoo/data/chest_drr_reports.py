@@ -86,6 +86,6 @@ class ChestDrrReports(RenderedCases, ZooData):
         """Render what the cache lacks."""
         return ReportPairs(self.series(name), self.kinds, self.seed, severity=self.severity, vary=name == "train")
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""
         return {"probes": {kind: [stating(kind), denying(kind)] for kind in self.kinds}}

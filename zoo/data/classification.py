@@ -135,7 +135,7 @@ class ClassificationData(ZooData):
             drawn += [mine[position] for position in order[:shots]]
         return drawn
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The names of the classes in use."""
         return {"class_names": self.class_names}
 

@@ -5,13 +5,13 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from zoo.data.images import read_image
 from zoo.data.masks import decode_masks
 from zoo.data.medseg import Conversation, QuestionError, read_conversations
 from zoo.data.medseg_formats import read_reason_seg, read_referring
-from zoo.data.module import Sample, ZooData
+from zoo.data.module import Sample, ZooData, listed
 from zoo.registry import Supplied, register
 
 
@@ -57,12 +57,12 @@ class ConversationData(ZooData):
         return Conversations(self.conversations(name))
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
-        """Lists of everything."""
-        return {key: [sample[key] for sample in samples] for key in samples[0]}
+        """Lists of everything; turns as records."""
+        return {key: listed([sample[key] for sample in samples]) for key in samples[0]}
 
-    def in_order(self, split: str) -> DataLoader[Any]:
-        """A split in its own order, in one process."""
-        return DataLoader(self.split(split), self.eval_batch_size, num_workers=self.workers, collate_fn=self.collate)
+    def eval_batch_size_of(self, split: str) -> int:
+        """Conversations answered at a time; in validation, whose losses are measured, those of a step."""
+        return self.batch_size if split == "val" else self.eval_batch_size
 
 
 @register("dataset", "medseg_files")

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from zoo.data.chest_drr.labels import stated_findings
 from zoo.data.images import read_image
 from zoo.data.ivl import IvlRecord, check_images, read_records
-from zoo.data.module import Sample, ZooData
+from zoo.data.module import Sample, ZooData, listed
 from zoo.paths import cache_folder
 from zoo.registry import Supplied, register
 
@@ -192,11 +192,9 @@ class TraceData(ZooData):
         super().__init__(batch_size, workers, seed)
         self.eval_batch_size = eval_batch_size
 
-    def in_order(self, split: str) -> DataLoader[Any]:
-        """A split in its own order, in one process."""
-        dataset = self.split(split)
-        size = self.batch_size if isinstance(dataset, TokenTraces) else self.eval_batch_size
-        return DataLoader(dataset, size, num_workers=self.workers, collate_fn=self.collate)
+    def eval_batch_size_of(self, split: str) -> int:
+        """Reports generated at a time; of token sequences, whose losses are measured, those of a step."""
+        return self.batch_size if isinstance(self.split(split), TokenTraces) else self.eval_batch_size
 
     @abstractmethod
     def records(self, split: str) -> list[IvlRecord]:
@@ -221,7 +219,7 @@ class TraceData(ZooData):
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
         """Pad sequences on the right; everything else stays a list."""
-        batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+        batch: dict[str, Any] = {key: listed([sample[key] for sample in samples]) for key in samples[0]}
         if "ids" in batch:
             batch["ids"] = pad_sequence(batch["ids"], batch_first=True, padding_value=self._pad)
             batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORED)

@@ -1,26 +1,82 @@
 """What every dataset shares: seeded loaders that several processes split exactly and that resume in mid-epoch."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 Sample = dict[str, Any]
+Item = TypeVar("Item")
 _STEPS_SORTED = 8
 """Samples of so many steps are sorted by length together, where lengths are known."""
 
 
+INDEX = "index"
+"""Key of a sample's place in its split, in batches for evaluation."""
+
+
+class Records(Generic[Item]):
+    """What a batch holds for each sample beside tensors: records, turns.
+
+    Lightning looks into lists and mappings for tensors, and refuses the frozen dataclasses that it finds there; these it
+    leaves as they are.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        """Keep one item a sample."""
+        self._items = list(items)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Each sample's item."""
+        return iter(self._items)
+
+    def __getitem__(self, index: int) -> Item:
+        """The item of one sample."""
+        return self._items[index]
+
+
+class Indexed(Dataset[Sample]):
+    """Samples with their place in the split, so that what several processes measured can be put in order."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        """View a dataset."""
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        """A sample and its ``index``."""
+        return {**self.dataset[index], INDEX: index}
+
+
 def collate(samples: list[Sample]) -> dict[str, Any]:
-    """Stack tensors and numbers; texts, lists and everything else stay lists."""
+    """Stack tensors and numbers; everything else becomes a list or, where it is no text, :class:`Records`."""
     batch: dict[str, Any] = {}
     for key, first in samples[0].items():
         values = [sample[key] for sample in samples]
-        batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else values
+        batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else listed(values)
     return batch
+
+
+def listed(values: list[Any]) -> list[Any] | Records[Any]:
+    """Tensors, lists of tensors, numbers and texts as a list; everything else as :class:`Records`."""
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, torch.Tensor | str | int | float) or (
+            isinstance(value, list) and all(map(plain, value))
+        )
+
+    return values if all(map(plain, values)) else Records(values)
 
 
 class ResumableSampler(DistributedSampler[Any]):
@@ -73,6 +129,8 @@ class ZooData(LightningDataModule):
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.test_split = "test"
+        """The split that ``Trainer.test`` measures on."""
         self._start = (0, 0)
         self._splits: dict[str, Dataset[Sample]] = {}
 
@@ -80,7 +138,7 @@ class ZooData(LightningDataModule):
     def open_split(self, name: str) -> Dataset[Sample]:
         """Open (and, where need be, build) one of train, val and test."""
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a method may need to know of the data, such as ``class_names``; goes to its supplied arguments."""
         return {}
 
@@ -101,9 +159,10 @@ class ZooData(LightningDataModule):
         return self._splits[name]
 
     def prepare_data(self) -> None:
-        """Build what training needs and the cache lacks; Lightning calls it in one process only."""
-        self.split("train")
-        self.split("val")
+        """Build what the trainer's stage needs and the cache lacks; Lightning calls it in one process only."""
+        stage = str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
+        for name in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.test_split,)):
+            self.split(name)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
@@ -133,14 +192,30 @@ class ZooData(LightningDataModule):
         """Remember where to resume; Lightning calls it before it asks for the loader."""
         self._start = (state_dict["epoch"], state_dict["batch"])
 
-    def in_order(self, split: str) -> DataLoader[Any]:
-        """A split in its own order, in one process."""
-        return DataLoader(self.split(split), self.batch_size, num_workers=self.workers, collate_fn=self.collate)
+    def eval_dataloader(self, split: str, *, whole: bool = False) -> DataLoader[Any]:
+        """A split in its own order, each sample with its ``index``; several processes share it unless ``whole``."""
+        dataset, size = self.split(split), self.eval_batch_size_of(split)
+        world = self.trainer.world_size if self.trainer and not whole else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        sampler: DistributedSampler[Any] | None = (
+            DistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
+        )
+        return DataLoader(
+            Indexed(dataset), batch_size=size, sampler=sampler, num_workers=self.workers, collate_fn=self.collate
+        )
+
+    def eval_batch_size_of(self, split: str) -> int:
+        """Samples of a split that are measured at a time; those of a training step by default."""
+        return self.batch_size
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation split in its own order."""
-        return self.in_order("val")
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The test split in its own order."""
-        return self.in_order("test")
+        """The test split, or what :attr:`test_split` says, in its own order."""
+        return self.eval_dataloader(self.test_split)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The images of the test split in its own order."""
+        return self.eval_dataloader("test")

@@ -20,6 +20,7 @@ from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.encoders.language import CausalLanguage
 from zoo.encoders.vision import VisionEncoder, merged, projector
+from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
@@ -93,12 +94,17 @@ class GlobalContext(nn.Module):
 
     def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings of ids, projected image tokens (tokens, width) in their places."""
-        embedded = self.whole.get_input_embeddings()(ids)
+        embedded = self.embed_text(ids)
         return embedded.masked_scatter((ids == self.image)[..., None], torch.cat(list(seen)).to(embedded.dtype))
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings of ids in the language model's precision, whatever that of a trained table."""
+        return self.whole.get_input_embeddings()(ids).to(base_dtype(self.language.parameters()))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits over the vocabulary."""
-        return self.whole.get_output_embeddings()(hidden)
+        layer = self.whole.get_output_embeddings()
+        return layer(hidden.to(layer.weight.dtype))
 
     def sequence(self, exchanges: Sequence[Exchange], image_tokens: int) -> tuple[list[int], list[int]]:
         """A conversation as ids and labels; labels are ``IGNORED`` but for the answers and their ends.
@@ -169,7 +175,7 @@ class GlobalContext(nn.Module):
             new.append(token)
             positions = self.after(positions)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            embedded = self.whole.get_input_embeddings()(token[:, None])
+            embedded = self.embed_text(token[:, None])
         return self._answers(torch.stack(new, dim=1), torch.stack(states, dim=1))
 
     def _likeliest(self, state: torch.Tensor) -> torch.Tensor:
@@ -274,7 +280,7 @@ class CausalContext(GlobalContext):
         """See :class:`GlobalContext`."""
         side = math.isqrt(looked.shape[-2])
         maps = looked.unflatten(-2, (side, side)).movedim(-1, -3)
-        return self.projector(merged(maps, self.merge))
+        return self.projector(merged(maps, self.merge).to(next(self.projector.parameters()).dtype))
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""

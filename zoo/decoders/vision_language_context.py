@@ -9,6 +9,7 @@ from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.decoders.global_context import IMAGE, GlobalContext, resize_vocabulary
 from zoo.encoders.language import CHAT
+from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
 
@@ -89,7 +90,11 @@ class VisionLanguageContext(GlobalContext):
         taken = self._processor.image_processor(
             images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
         )
-        inputs = {name: value.to(squares[0].device) for name, value in taken.items()}
+        dtype = base_dtype(self.model.parameters())
+        inputs = {
+            name: value.to(squares[0].device, dtype if value.is_floating_point() else None)
+            for name, value in taken.items()
+        }
         return list(self.model.model.get_image_features(**inputs).pooler_output)
 
     def _planned_look(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,5 +1,7 @@
 """CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
 from zoo.registry import register
 
@@ -45,11 +48,19 @@ class ClipEncoder(nn.Module):
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 1 or 3, height, width) in [0, 1] to what the image tower takes, resized (bicubic) if need be."""
-        if tuple(images.shape[-2:]) != tuple(self.image_size):
-            size = list(self.image_size)
-            interpolation = image_functional.InterpolationMode.BICUBIC
-            images = image_functional.resize(images, size, interpolation=interpolation, antialias=True).clamp(0, 1)
-        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        normalised = (self._resized(images).expand(-1, 3, -1, -1) - self.mean) / self.std
+        return normalised.to(base_dtype(self.model.parameters()))
+
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        if tuple(images.shape[-2:]) == tuple(self.image_size):
+            return images
+        interpolation = image_functional.InterpolationMode.BICUBIC
+        resized = image_functional.resize(images, list(self.image_size), interpolation=interpolation, antialias=True)
+        return resized.clamp(0, 1)
+
+    def stack(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Images (1 or 3, height, width) in [0, 1] of any sizes as one batch in the model's size, not yet normalised."""
+        return torch.cat([self._resized(image[None]).expand(-1, 3, -1, -1) for image in images])
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""
@@ -124,11 +135,17 @@ class OpenClip(ClipEncoder):
             built = open_clip.create_model(
                 model, pretrained=pretrained, force_image_size=image_size, require_pretrained=pretrained is not None
             )
-        size = built.visual.image_size
-        size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        preprocess = open_clip.get_model_preprocess_cfg(built)
-        mean, std = preprocess.get("mean", OPENAI_DATASET_MEAN), preprocess.get("std", OPENAI_DATASET_STD)
-        super().__init__(built, open_clip.get_tokenizer(model), size, mean, std)
+        super().__init__(built, open_clip.get_tokenizer(model), *_preprocessing(built))
+
+
+def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
+    """Image size (height, width), mean and standard deviation that an open_clip model was trained with."""
+    import open_clip
+
+    size = model.visual.image_size
+    size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    return size, preprocess.get("mean", OPENAI_DATASET_MEAN), preprocess.get("std", OPENAI_DATASET_STD)
 
 
 def _architecture(model: str, image_size: int | None) -> nn.Module:
@@ -155,15 +172,20 @@ class BiomedClip(ClipEncoder):
     """BiomedCLIP (Zhang et al., arXiv 2303.00915): timm ViT-B/16 and PubMedBERT with 256 positions."""
 
     def __init__(self, source: str = _BIOMEDCLIP) -> None:
-        """Load BiomedCLIP from the hub, or from "local-dir:FOLDER" with a copy of the repository."""
+        """Load.
+
+        Args:
+            source: "hf-hub:OWNER/NAME", or "local-dir:FOLDER" with a copy of the repository. open_clip reads the sizes of
+                BERT from the hub even then, unless BERT's own config.json is put into the folder.
+        """
         import open_clip
 
         if not weights_wanted():
             built, tokenizer = self._same_classes(), _fixed_length_ids(20)
         else:
-            built = open_clip.create_model(source)
+            built = open_clip.create_model(source, **_local_bert(source))
             tokenizer = open_clip.get_tokenizer(source)
-        super().__init__(built, tokenizer, (224, 224), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+        super().__init__(built, tokenizer, *_preprocessing(built))
 
     @staticmethod
     def _same_classes() -> nn.Module:
@@ -179,6 +201,17 @@ class BiomedClip(ClipEncoder):
         )
         model.text.transformer.pooler = None
         return model
+
+
+def _local_bert(source: str) -> dict[str, Any]:
+    """The text tower's sizes from BERT's config.json in a local folder, where there is one, in place of the hub's."""
+    import open_clip
+
+    folder = Path(source.removeprefix("local-dir:"))
+    if not source.startswith("local-dir:") or not (folder / "config.json").is_file():
+        return {}
+    text = open_clip.get_model_config(source)["text_cfg"]
+    return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
 def _fixed_length_ids(length: int) -> Any:

@@ -79,7 +79,8 @@ class SamGrounding(PixelGrounding):
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> Features:
         """Frozen image embeddings [(batch, 256, rows, columns)]."""
-        return [self.sam.vision_encoder((images - self.mean) / self.std).last_hidden_state]
+        dtype = self.sam.vision_encoder.patch_embed.projection.weight.dtype
+        return [self.sam.vision_encoder(((images - self.mean) / self.std).to(dtype)).last_hidden_state]
 
     def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""
@@ -88,9 +89,9 @@ class SamGrounding(PixelGrounding):
         dense = self.sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
         masks, _ = self.sam.mask_decoder(
             image_embeddings=embedding.to(prompts.dtype),
-            image_positional_embeddings=positions,
+            image_positional_embeddings=positions.to(prompts.dtype),
             sparse_prompt_embeddings=prompts[:, None, None],
-            dense_prompt_embeddings=dense,
+            dense_prompt_embeddings=dense.to(prompts.dtype),
             multimask_output=False,
         )
         return masks[:, 0, 0]

@@ -88,7 +88,7 @@ class UnetGrounding(PixelGrounding):
     def look(self, images: torch.Tensor) -> Features:
         """Feature maps of the encoder, finest first, and before them those of a frozen decoder."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cacheable):
-            levels = list(self.encoder(normalised(images)))[1:]
+            levels = list(self.encoder(normalised(images).to(next(self.encoder.parameters()).dtype)))[1:]
             return [self._decoded(levels), *levels] if self.frozen == "all" else levels
 
     def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:

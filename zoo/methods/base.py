@@ -1,24 +1,43 @@
-"""What every method shares: optimizer from the recipe, trained weights only in checkpoints, evaluation per sample."""
+"""What every method shares: a native LightningModule whose base is frozen, whose trained weights alone are saved.
+
+``Trainer.fit``, ``.validate``, ``.test`` and ``.predict`` work on a method and a data module as they are. Subclasses give
+:meth:`ZooModule.losses`, :meth:`ZooModule.evaluation_step`, :meth:`ZooModule.metrics` and :meth:`ZooModule.predict_images`.
+"""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningModule
+from torch import nn
+from torch.distributed.tensor import DTensor
 
-from zoo.recipe import build
+from zoo.config.building import build
+from zoo.data.module import Records
+from zoo.methods.distributed import (
+    INDEX,
+    Outputs,
+    gather_outputs,
+    join_outputs,
+    random_states,
+    restore_random_state,
+)
+from zoo.methods.predictions import Prediction
+from zoo.methods.sharding import shard
+from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
 
-Outputs = dict[str, torch.Tensor]
+__all__ = ["LossModule", "Metric", "Outputs", "ZooModule", "join_outputs"]
+
 Metric = Callable[[Outputs], float]
 
 
 class ZooModule(LightningModule):
     """A method: components wired to losses, trainable by Lightning, measured sample by sample.
 
-    Subclasses give ``training_step``, ``evaluation_step`` and ``metrics``. Attributes named in ``frozen`` hold public base
-    models: their parameters are saved only where they require a gradient, their buffers never.
+    Attributes named in ``frozen`` hold public base models: their parameters are saved only where they require a gradient,
+    their buffers never.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
@@ -26,10 +45,8 @@ class ZooModule(LightningModule):
     """How parts of another method's card are called here: prefix there to prefix here."""
     task: ClassVar[str] = ""
     """What it does, as a Hugging Face task name."""
-    picture_suffix: ClassVar[str] = ".png"
-    """Of the files that :meth:`draw_prediction` writes."""
     answers_questions: ClassVar[bool] = False
-    """Whether :meth:`predict_image` takes a ``question``, and the exchanges ``so_far``."""
+    """Whether :meth:`predict_images` takes ``questions``."""
     input_format: ClassVar[str] = ""
     output_format: ClassVar[str] = ""
     intended_use: ClassVar[str] = "Research and teaching on medical vision-language methods."
@@ -39,35 +56,133 @@ class ZooModule(LightningModule):
         super().__init__()
         self.optimizer_recipe: dict[str, Any] | None = None
         self.scheduler_recipe: dict[str, Any] | None = None
-        self._random_state: torch.Tensor | None = None
+        self.test_outputs: Outputs = {}
+        """After a test: the outputs of all samples of all processes, for intervals."""
+        self._collected: list[Outputs] = []
+        self._random_states: Sequence[dict[str, Any]] | None = None
+        self._restored = False
+        self._fingerprint: str | None = None
+        self.base_precision: BasePrecision | None = None
+        """How the frozen base is held; as it is stored if None."""
 
-    @property  # type: ignore[misc]
-    def strict_loading(self) -> bool:  # type: ignore[override]
-        """False: a checkpoint leaves the frozen base out."""
-        return False
+    # What a subclass gives.
+
+    @abstractmethod
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """``loss``, which is minimised, and its parts by name."""
 
     @abstractmethod
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """What the metrics need of a batch: tensors whose first dimension is the sample."""
+        """What the metrics need of a batch: tensors whose first dimension is the sample.
+
+        Where a sample has several rows, the ``index`` of each row is among them (:func:`zoo.methods.distributed.index_of_rows`).
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """Name to function of all samples' outputs (concatenated) to one number."""
+        """Name to function of all samples' outputs (concatenated) to one number; NaN where nothing can be measured."""
 
-    def prepare_fit(self, data: LightningDataModule) -> None:
-        """Look at the training data once before fitting; nothing by default."""
-
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
-        """What the method says of one image (channels, height, width) in [0, 1], as JSON can hold it."""
+    def predict_images(self, images: Sequence[torch.Tensor]) -> list[Prediction]:
+        """Predictions for images (1 or 3, height, width) in [0, 1] of any sizes, on the method's device."""
         raise NotImplementedError(f"{type(self).__name__} has no prediction for a single image")
 
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """Draw a prediction over its image into a file with ``picture_suffix``."""
-        raise NotImplementedError(f"{type(self).__name__} has no picture of a prediction")
+    def predict_image(self, image: torch.Tensor, **options: Any) -> Prediction:
+        """The prediction for one image (1 or 3, height, width) in [0, 1]."""
+        training = self.training
+        self.eval()
+        with torch.no_grad(), self.autocast():
+            (prediction,) = self.predict_images([image.to(self.device)], **options)
+        self.train(training)
+        return prediction
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of one made-up sample, for planning."""
         raise NotImplementedError(f"{type(self).__name__} cannot be planned yet")
+
+    def complete_outputs(self, outputs: Outputs) -> Outputs:
+        """Add to all samples' outputs what needs all of them together; nothing by default."""
+        return outputs
+
+    # Precision.
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in the precision of the base where it has two bytes, else in the trainer's."""
+        dtype = base_dtype(self.parameters())
+        if dtype not in HALF and self._trainer is not None:
+            dtype = dtype_of(self._trainer.precision) or dtype
+        return computing_in(dtype, self.device)
+
+    def hold_base(self, precision: BasePrecision | str | None) -> None:
+        """Hold the frozen base in a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as it is stored.
+
+        What trains becomes float32 in any case.
+        """
+        if precision is not None:
+            self.to(dtype=dtype_of(precision) or torch.float32)
+        for parameter in self.parameters():
+            if parameter.requires_grad and parameter.dtype in HALF:
+                parameter.data = parameter.data.float()
+
+    def to(self, *args: Any, **kwargs: Any) -> "ZooModule":  # type: ignore[override]
+        """Move to a device; a floating-point dtype is the base's, trained weights stay float32.
+
+        The base's fingerprint, that of its stored weights, is taken before the first cast.
+        """
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None:
+            self.base_fingerprint()
+            cast_base(self, dtype)
+        if device is not None:
+            super().to(device, non_blocking=non_blocking)
+        return self
+
+    def half(self) -> "ZooModule":
+        """Hold the base in float16."""
+        return self.to(dtype=torch.float16)
+
+    def bfloat16(self) -> "ZooModule":  # type: ignore[override]
+        """Hold the base in bfloat16."""
+        return self.to(dtype=torch.bfloat16)
+
+    def base_fingerprint(self) -> str | None:
+        """Hash of the frozen base's stored weights, whatever they were cast to; None for a method that trains all of itself."""
+        if self._fingerprint is None and self.frozen:
+            self._fingerprint = self.fingerprint_base()
+        return self._fingerprint
+
+    def fingerprint_base(self) -> str:
+        """Hash the frozen base's weights as they are now."""
+        return getattr(self, self.frozen[0]).fingerprint()
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Hold the base as asked for; one of two bytes in the precision that the trainer computes in, if that is the other."""
+        self.hold_base(self.base_precision)
+        computed, stored = dtype_of(str(self.trainer.precision)), base_dtype(self.parameters())
+        if computed is not None and stored in HALF and stored != computed:
+            self.to(dtype=computed)
+
+    def sharded_modules(self) -> list[nn.Module]:
+        """Modules whose transformer blocks FSDP2 shards: each process calls every block in every step. The base by default."""
+        return [getattr(self, name) for name in self.frozen]
+
+    def configure_model(self) -> None:
+        """Shard the weights where the trainer's strategy has a mesh of devices (FSDP2)."""
+        if self.device_mesh is not None:
+            shard(self, self.sharded_modules(), self.device_mesh["data_parallel"])
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move tensors, and those in lists; everything else stays. Images are float32 whatever the trainer made of them."""
+
+        def moved(value: Any) -> Any:
+            if torch.is_tensor(value):
+                return value.to(device, torch.float32 if value.dtype in HALF else None)
+            return [moved(item) for item in value] if isinstance(value, list) else value
+
+        return {key: moved(value) for key, value in batch.items()}
 
     def configure_optimizers(self) -> Any:
         """Build the recipe's optimizer over the trainable parameters, and its schedule by step."""
@@ -83,20 +198,101 @@ class ZooModule(LightningModule):
         scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """A method that trains nothing is done once it has seen the data."""
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            self.trainer.should_stop = True
+
+    def on_train_start(self) -> None:
+        """Go on with the random state of the checkpoint."""
+        if self._random_states is not None:
+            restore_random_state(self._random_states)
+            self._random_states = None
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        """Log the losses of a batch."""
+        return self._logged_losses(batch, "train") + self._all_parameters()
+
+    def _all_parameters(self) -> torch.Tensor:
+        """Zero, with a gradient of zero for every trained parameter.
+
+        Processes wait for one another's gradients, and a batch without targets gives the mask head none. One process does the
+        same, so that it trains as several do. Blocks that FSDP2 has sharded again by now were called, and have gradients.
+        """
+        trained = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
+        return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
+
+    def _logged_losses(self, batch: dict[str, Any], name: str) -> torch.Tensor:
+        with self.autocast():
+            losses = self.losses(batch)
+        samples = len(next(iter(batch.values())))
+        logged = {f"{name}_{part}": value for part, value in losses.items()}
+        self.log_dict(logged, prog_bar=name == "train", batch_size=samples, sync_dist=True)
+        return losses["loss"]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect outputs; the epoch's metrics are logged at its end."""
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric over the validation split."""
+        self._log_metrics("val", prog_bar=True)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collect outputs; the metrics are logged at the end."""
+        self._collect(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every metric, and keep the outputs of all processes in ``test_outputs``."""
+        self.test_outputs = self._log_metrics("test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Records[Prediction]:
+        """A prediction for each image of a batch, which may be empty; Lightning leaves :class:`Records` as they are."""
+        images = self.images_of(batch)
+        if not len(images):
+            return Records([])
+        with self.autocast():
+            return Records(self.predict_images(images, **self.prediction_options(batch)))
+
+    def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """The images of a batch that are predicted on."""
+        return batch["image"]
+
+    def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What :meth:`predict_images` takes of a batch beside its images; nothing by default."""
+        return {}
+
+    def _collect(self, batch: dict[str, Any]) -> None:
+        with self.autocast():
+            outputs = self.evaluation_step(batch)
+        if INDEX in batch:
+            outputs.setdefault(INDEX, torch.as_tensor(batch[INDEX]))
+        self._collected.append({name: value.detach().cpu() for name, value in outputs.items()})
+
+    def _log_metrics(self, name: str, prog_bar: bool = False) -> Outputs:
+        outputs = self.complete_outputs(gather_outputs(self._collected))
+        self._collected.clear()
+        for metric, function in self.metrics().items():
+            self.log(f"{name}_{metric}", function(outputs), prog_bar=prog_bar, sync_dist=True)
+        return outputs
+
+    # Weights.
+
+    @property  # type: ignore[misc]
+    def strict_loading(self) -> bool:  # type: ignore[override]
+        """False: a checkpoint leaves the frozen base out."""
+        return False
+
     def _is_trained(self) -> Callable[[str], bool]:
-        frozen_parameters = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        parameters = {name for name, _ in self.named_parameters()}
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
 
         def trained(name: str) -> bool:
-            if name in parameters:
-                return name not in frozen_parameters
+            if name in parameters:  # a shared parameter counts under its first name
+                return name in trainable
             return name.split(".")[0] not in self.frozen
 
         return trained
-
-    def base_fingerprint(self) -> str | None:
-        """Hash of the frozen base's weights, None for a method that trains all of itself."""
-        return getattr(self, self.frozen[0]).fingerprint() if self.frozen else None
 
     def name_of_base_weight(self, name: str) -> str:
         """The name here of a weight of the card that training starts from."""
@@ -105,14 +301,11 @@ class ZooModule(LightningModule):
                 return here + name.removeprefix(there)
         return name
 
-    def complete_outputs(self, outputs: Outputs) -> Outputs:
-        """Add to all samples' outputs what needs all of them together; nothing by default."""
-        return outputs
-
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """The weights that training changes: trainable parameters, and buffers outside the frozen base."""
         trained = self._is_trained()
-        return {name: value for name, value in (state or self.state_dict()).items() if trained(name)}
+        state = self.state_dict() if state is None else state
+        return {name: value for name, value in state.items() if trained(name)}
 
     def load_trained_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load what :meth:`trained_state` gave.
@@ -133,60 +326,22 @@ class ZooModule(LightningModule):
         self.load_state_dict(dict(state), strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen base out, and keep the random state so that a resumed run draws what it would have."""
+        """Leave the frozen base out, and keep every process's random state, so that a resumed run draws what it would have."""
         checkpoint["state_dict"] = self.trained_state(checkpoint["state_dict"])
-        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_states"] = random_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the random state; it is set when training starts."""
-        self._random_state = checkpoint.get("random_state")
-
-    def on_train_start(self) -> None:
-        """Go on with the random state of the checkpoint."""
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state.cpu())
-            self._random_state = None
-
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """Collect outputs; the epoch's metrics are logged at its end."""
-        if batch_index == 0:
-            self._validation: list[Outputs] = []
-        self._validation.append({name: value.detach().cpu() for name, value in self.evaluation_step(batch).items()})
-
-    def on_validation_epoch_end(self) -> None:
-        """Log every metric over the validation split (of this process, under ddp)."""
-        outputs = self.complete_outputs(join_outputs(self._validation))
-        for name, metric in self.metrics().items():
-            self.log(f"val_{name}", metric(outputs), prog_bar=True, sync_dist=True)
-        self._validation.clear()
+        """Remember the random states; they are set when training starts."""
+        self._random_states = checkpoint.get("random_states")
+        self._restored = True
 
 
 class LossModule(ZooModule):
     """A method whose validation logs its losses alone; what takes generation to measure is left to ``zoo eval``."""
 
-    @abstractmethod
-    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """``loss``, which is minimised, and its parts by name."""
-
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the losses of a batch."""
-        return self._logged(batch, "train")
-
-    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """Log the losses of a batch."""
-        self._logged(batch, "val")
+        self._logged_losses(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
         """Nothing to add: Lightning has averaged the losses."""
-
-    def _logged(self, batch: dict[str, Any], name: str) -> torch.Tensor:
-        losses = self.losses(batch)
-        samples = len(next(iter(batch.values())))
-        logged = {f"{name}_{part}": value for part, value in losses.items()}
-        self.log_dict(logged, prog_bar=name == "train", batch_size=samples, sync_dist=True)
-        return losses["loss"]
-
-
-def join_outputs(batches: list[Outputs]) -> Outputs:
-    """Concatenate the outputs of batches along the samples."""
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,18 +1,18 @@
 """Few-shot classification with a frozen CLIP: the one module that NEARL-CLIP and all its peers are trained by."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
 
 from zoo.adapters.few_shot import FewShotAdapter
-from zoo.data.module import ZooData
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.base import Metric, Outputs, ZooModule
-from zoo.pictures import draw_probabilities
+from zoo.methods.predictions import Classification, on_cpu
+from zoo.precision import BasePrecision
 from zoo.registry import Slot, Supplied, register
 
 TEMPLATE = "a chest radiograph showing {}."
@@ -33,6 +33,7 @@ class ClipClassification(ZooModule):
         adapter: Annotated[Callable[..., FewShotAdapter], Slot("adapter")],
         class_names: Annotated[list[str], Supplied],
         template: str = TEMPLATE,
+        base_precision: BasePrecision | None = None,
     ) -> None:
         """Freeze the CLIP and build the adapter on it.
 
@@ -41,8 +42,10 @@ class ClipClassification(ZooModule):
             adapter: builder of the adapter.
             class_names: the classes, in the order of the labels.
             template: prompt for a class, with {} for its name.
+            base_precision: how the CLIP is held; as it is stored if None. What trains is float32.
         """
         super().__init__()
+        self.base_precision = base_precision
         self.clip = clip.requires_grad_(False)
         self.class_names = class_names
         self.adapter = adapter(clip=clip, class_names=class_names, template=template)
@@ -59,16 +62,38 @@ class ClipClassification(ZooModule):
         """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
         return self.adapter(self.clip, images)
 
-    def prepare_fit(self, data: ZooData) -> None:  # type: ignore[override]
-        """Let the adapter look at the shots."""
-        self.clip.eval()
-        self.adapter.observe(self.clip, data.in_order("train"), data.in_order("val"))
+    def sharded_modules(self) -> list[nn.Module]:
+        """The CLIP.
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        Raises:
+            ValueError: the adapter looks at the shots before training, by itself.
+        """
+        if self.adapter.observes:
+            raise ValueError(f"{type(self.adapter).__name__} looks at the shots before it trains; use ddp, not fsdp2")
+        return [self.clip]
+
+    def on_fit_start(self) -> None:
+        """Let the adapter look at the shots, unless a checkpoint holds what it made of them.
+
+        Raises:
+            ValueError: there is no data module, and the adapter needs one.
+        """
+        super().on_fit_start()
+        if self._restored or not self.adapter.observes:
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise ValueError(f"{type(self.adapter).__name__} looks at the shots; pass a data module to Trainer.fit")
+        self.clip.eval()
+        self.adapter.observe(self.clip, self._batches(data, "train"), self._batches(data, "val"))
+
+    def _batches(self, data: Any, split: str) -> Iterator[dict[str, Any]]:
+        for batch in data.eval_dataloader(split, whole=True):
+            yield self.transfer_batch_to_device(batch, self.device, 0)
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Cross-entropy."""
-        loss = functional.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["label"]), sync_dist=True)
-        return loss
+        return {"loss": functional.cross_entropy(self(batch["image"]).float(), batch["label"])}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Probabilities (batch, classes) and labels."""
@@ -87,16 +112,15 @@ class ClipClassification(ZooModule):
             "auroc": over(multiclass_auroc, average="macro"),
         }
 
-    @torch.no_grad()
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
-        """The likeliest class, and every class with its probability, likeliest first."""
-        probabilities = self(image[None].to(self.device)).float().softmax(dim=-1)[0].tolist()
-        ranked = sorted(zip(self.class_names, probabilities, strict=True), key=lambda pair: -pair[1])
-        return {"class": ranked[0][0], "probabilities": dict(ranked)}
-
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """The image beside bars of the probabilities."""
-        draw_probabilities(image, prediction["probabilities"], file)
+    def predict_images(self, images: Sequence[torch.Tensor]) -> list[Classification]:  # type: ignore[override]
+        """Every class with its probability, and where the adapter looks, if it can say."""
+        logits, attention = self.adapter.logits_and_attention(self.clip, self.clip.stack(images))
+        rows = logits.float().softmax(dim=-1).tolist()
+        maps = [None] * len(rows) if attention is None else list(attention.float().cpu())
+        return [
+            Classification(image, dict(zip(self.class_names, row, strict=True)), where)
+            for image, row, where in zip(on_cpu(images), rows, maps, strict=True)
+        ]
 
     def example_batch(self) -> dict[str, Any]:
         """One blank image of the first class."""

@@ -1,6 +1,6 @@
 """Contrastive pretraining of a CLIP on images and reports (Radford et al., arXiv 2103.00020), with open_clip's loss."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -8,7 +8,8 @@ from torchmetrics.functional.classification import binary_auroc
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.base import Metric, Outputs, ZooModule
-from zoo.pictures import draw_probabilities
+from zoo.methods.distributed import is_distributed
+from zoo.methods.predictions import Findings, on_cpu
 from zoo.registry import Slot, Supplied, register
 
 _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
@@ -42,18 +43,18 @@ class ClipPretraining(ZooModule):
         """Unit features (batch, embedding) of images (batch, 1 or 3, height, width) in [0, 1] and of texts."""
         return self.clip.encode_image(images), self.clip.encode_text(texts)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Keep the temperature in CLIP's bound."""
+        with torch.no_grad():
+            self.clip.model.logit_scale.clamp_(0, _LARGEST_SCALE)
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Symmetric cross-entropy over the similarities of the whole batch, gathered from all processes."""
         from open_clip.loss import ClipLoss
 
-        with torch.no_grad():
-            self.clip.model.logit_scale.clamp_(0, _LARGEST_SCALE)
-        world = self.trainer.world_size
-        loss_function = ClipLoss(gather_with_grad=True, rank=self.global_rank, world_size=world)
+        rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if is_distributed() else (0, 1)
         images, texts = self(batch["image"], batch["text"])
-        loss = loss_function(images, texts, self.clip.scale)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
-        return loss
+        return {"loss": ClipLoss(gather_with_grad=True, rank=rank, world_size=world)(images, texts, self.clip.scale)}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Features of image and report, and the probability and truth of each probed finding."""
@@ -79,17 +80,14 @@ class ClipPretraining(ZooModule):
         single = {f"auroc_{name.replace(' ', '_')}": auroc(name) for name in self.probes}
         return {"auroc": lambda o: sum(metric(o) for metric in single.values()) / max(len(single), 1), **single}
 
-    @torch.no_grad()
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
+    def predict_images(self, images: Sequence[torch.Tensor]) -> list[Findings]:  # type: ignore[override]
         """Zero-shot probability of each probed finding."""
-        feature = self.clip.encode_image(image[None])
-        return {
-            "findings": {name: float(self._probability(feature, sentences)) for name, sentences in self.probes.items()}
-        }
-
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """The image beside bars of the probabilities."""
-        draw_probabilities(image, prediction["findings"], file)
+        features = self.clip.encode_image(self.clip.stack(images))
+        columns = {name: self._probability(features, sentences).tolist() for name, sentences in self.probes.items()}
+        return [
+            Findings(image, {name: column[index] for name, column in columns.items()})
+            for index, image in enumerate(on_cpu(images))
+        ]
 
     def example_batch(self) -> dict[str, Any]:
         """Two blank images with short reports."""

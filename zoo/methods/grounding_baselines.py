@@ -6,7 +6,6 @@ measured on the questions that have targets; neither answers in words.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,6 +18,8 @@ from zoo.data.medseg import Target, Turn
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalised
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.distributed import index_of_rows
+from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.registry import Slot, register
 
@@ -42,12 +43,6 @@ class _Baseline(LossModule):
         """Mask logits (n, side, side) of names (n) on images."""
         raise NotImplementedError
 
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Leave the batch of lists where it is; :meth:`draw` moves what it needs."""
-        return batch
-
     def _asked(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Name and image of every target."""
         asked = [(index, t) for index, turns in enumerate(batch["turns"]) for turn in turns for t in turn.targets]
@@ -68,11 +63,16 @@ class _Baseline(LossModule):
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
             end = start + len(turn.masks)
             made = (unfitted(drawn[start:end], image.shape[-2:]) > 0).float().cpu()
-            rows.append(question_row(made, torch.stack(masks[start:end]) if end > start else made))
+            rows.append(question_row(made, torch.stack(masks[start:end]).cpu() if end > start else made))
             kinds.append(_kind(turn))
             targets.append(target_index(turn.targets))
             start = end
-        return {"areas": torch.tensor(rows), "kind": torch.tensor(kinds), "target": torch.tensor(targets)}
+        return {
+            **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
+            "areas": torch.tensor(rows),
+            "kind": torch.tensor(kinds),
+            "target": torch.tensor(targets),
+        }
 
     def metrics(self) -> dict[str, Metric]:
         """GIoU by kind of question and by target, cIoU and Dice, over questions with targets."""
@@ -87,23 +87,14 @@ class _Baseline(LossModule):
             **giou_by_target(),
         }
 
-    @torch.no_grad()
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
-        """Pixels drawn for each finding, most first."""
+    def predict_images(self, images: Sequence[torch.Tensor]) -> list[NamedMasks]:  # type: ignore[override]
+        """A mask of each finding."""
         names = torch.arange(len(LABELS), device=self.device)
-        drawn = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:]) > 0
-        counts = {NAMES[index]: float(drawn[index].float().mean()) for index in range(len(LABELS))}
-        return {"share of the image": dict(sorted(counts.items(), key=lambda item: -item[1]))}
-
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """The masks of all findings over the image."""
-        from zoo.pages import overlay
-
-        names = torch.arange(len(LABELS), device=self.device)
-        with torch.no_grad():
-            drawn = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:]) > 0
-        file.parent.mkdir(parents=True, exist_ok=True)
-        overlay(image, drawn.float()).save(file)
+        predictions = []
+        for image, original in zip(images, on_cpu(images), strict=True):
+            logits = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:])
+            predictions.append(NamedMasks(original, tuple(NAMES[: len(LABELS)]), (logits > 0).float().cpu()))
+        return predictions
 
     def example_batch(self) -> dict[str, Any]:
         """One image with one target."""

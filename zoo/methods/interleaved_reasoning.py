@@ -7,11 +7,10 @@ key and value. The evidence modes beside ``generated``, evidence reliance and th
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
-from lightning import LightningDataModule
+from torch import nn
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.data.chest_drr.labels import stated_findings
@@ -22,6 +21,7 @@ from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.predictions import Report, on_cpu
 from zoo.metrics.reports import (
     External,
     bleu_columns,
@@ -34,6 +34,7 @@ from zoo.metrics.reports import (
     macro_f1,
     rouge_l,
 )
+from zoo.precision import BasePrecision
 from zoo.registry import Slot, register
 
 PROMPT = f"Write a report for this chest radiograph. {MARK}"
@@ -54,7 +55,6 @@ class InterleavedReasoning(LossModule):
     task: ClassVar[str] = "image-to-text"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a prompt with <image>"
     output_format: ClassVar[str] = "steps (region, box, evidence image, statement) and a report"
-    picture_suffix: ClassVar[str] = ".html"
     intended_use: ClassVar[str] = "Comparing chains of thought with and without image evidence on rendered radiographs."
 
     def __init__(
@@ -69,6 +69,7 @@ class InterleavedReasoning(LossModule):
         lora_alpha: int = 32,
         lora_dropout: float = 0.05,
         external_metrics: list[External] | None = None,
+        base_precision: BasePrecision | None = None,
     ) -> None:
         """Wire the decoder.
 
@@ -83,8 +84,10 @@ class InterleavedReasoning(LossModule):
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             external_metrics: RadGraph F1 and CheXbert F1, where their packages are installed.
+            base_precision: how what is frozen is held; as it is stored if None. What trains is float32.
         """
         super().__init__()
+        self.base_precision = base_precision
         self.decoder, self.evidence = decoder, evidence
         self.auxiliary_weight, self.max_images = auxiliary_weight, max_images
         self.max_tokens, self.too_long = max_tokens, too_long
@@ -95,15 +98,29 @@ class InterleavedReasoning(LossModule):
             _add_lora(decoder.language, lora_rank, lora_alpha, lora_dropout)
         decoder.tokenizer.requires_grad_(False)
 
-    def prepare_fit(self, data: LightningDataModule) -> None:
-        """Tokenize the traces, once.
+    def setup(self, stage: str) -> None:
+        """Tokenize the traces for training, once, on the trainer's device; the first process makes what the cache lacks.
 
         Raises:
             ValueError: the data set has no traces.
         """
-        if not isinstance(data, TraceData):
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None and not isinstance(data, TraceData):
             raise ValueError(f"{type(data).__name__} has no traces; use ivl_jsonl or chest_drr_ivl")
+        super().setup(stage)
+        if data is None or stage not in ("fit", "validate"):
+            return
+        strategy = self.trainer.strategy
+        nn.Module.to(self.decoder.tokenizer, strategy.root_device)
+        if not strategy.is_global_zero:
+            strategy.barrier("tokenized")
         data.tokenize(self)
+        if strategy.is_global_zero:
+            strategy.barrier("tokenized")
+
+    def sharded_modules(self) -> list[nn.Module]:
+        """The transformer; the image tokenizer serves evaluation."""
+        return [self.decoder.language.model.layers]
 
     def image_fingerprint(self) -> str:
         """Hash of the image tokenizer, which decides the codes of an image."""
@@ -117,12 +134,15 @@ class InterleavedReasoning(LossModule):
 
     @torch.no_grad()
     def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """Images (1 or 3, height, width) in [0, 1] of any sizes to ids (images, codes)."""
-        side = self.decoder.tokenizer.config.resolution
-        resized = [image_functional.resize(image, [side, side], antialias=True).clamp(0, 1) for image in images]
-        batch = torch.stack([image.expand(3, -1, -1) for image in resized]).to(self.device)
+        """Images (1 or 3, height, width) in [0, 1] of any sizes to ids (images, codes), on the CPU."""
+        side, codebook = self.decoder.tokenizer.config.resolution, self.decoder.tokenizer.codebook
+        resized = [
+            image_functional.resize(image.to(codebook.device), [side, side], antialias=True).clamp(0, 1)
+            for image in images
+        ]
+        batch = torch.stack([image.expand(3, -1, -1) for image in resized])
         self.decoder.tokenizer.eval()
-        return self.decoder.image_ids(batch * 2 - 1).cpu()
+        return self.decoder.image_ids((batch * 2 - 1).to(codebook.dtype)).cpu()
 
     def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
         """A record to ids and labels, None if it is left out; see :meth:`TraceWriter.sequence`."""
@@ -262,27 +282,33 @@ class InterleavedReasoning(LossModule):
             measured[name] = partial(_mean_of, name)
         return measured
 
-    @torch.no_grad()
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
-        """Steps, report, and the codes of each evidence image."""
-        made = self.write([image])[0]
-        steps = [
-            {"region": step.region, "box": step.box, "statement": step.statement, "evidence": step.image}
-            for step in made["steps"]
-        ]
-        return {"report": made["report"], "steps": steps, "evidence_ids": [ids.tolist() for ids in made["images"]]}
+    def predict_images(  # type: ignore[override]
+        self, images: Sequence[torch.Tensor], prompts: Sequence[str] | None = None
+    ) -> list[Report]:
+        """Report, steps and evidence of each image; ``prompts`` are the data set's own if None."""
+        predictions = []
+        for image, made in zip(on_cpu(images), self.write(images, prompts), strict=True):
+            ids = tuple(tuple(codes.tolist()) for codes in made["images"])
+            evidence = tuple(self._decoded(ids))
+            predictions.append(Report(image, made["report"], tuple(made["steps"]), evidence, ids, self.evidence))
+        return predictions
+
+    def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
+        """The input image of each record, or the images of a batch without records."""
+        return [images[0] for images in batch["images"]] if "record" in batch else batch["image"]
+
+    def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The prompts of the records."""
+        return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
 
     @torch.no_grad()
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """Write a page: the film with each region boxed in turn, the evidence beside its text, the report last."""
-        from zoo.pages import write_trace_page
-
-        whole = [ids for ids in prediction["evidence_ids"] if len(ids) == self.decoder.codes_an_image]
-        codes = self.decoder.vocabulary.codes(torch.tensor(whole, dtype=torch.long)) if whole else torch.zeros(0, 0)
-        evidence = (
-            list((self.decoder.tokenizer.decode(codes.to(self.device)).mean(dim=1).cpu() + 1) / 2) if whole else []
-        )
-        write_trace_page(image, prediction, evidence, self.evidence, file)
+    def _decoded(self, evidence_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Images (height, width) in [0, 1] of evidence ids; none where the last image was cut off."""
+        whole = [ids for ids in evidence_ids if len(ids) == self.decoder.codes_an_image]
+        if not whole:
+            return []
+        codes = self.decoder.vocabulary.codes(torch.tensor(whole, dtype=torch.long)).to(self.device)
+        return list((self.decoder.tokenizer.decode(codes).float().mean(dim=1).cpu() + 1) / 2)
 
     def example_batch(self) -> dict[str, Any]:
         """One trace of the greatest length."""

@@ -5,31 +5,29 @@ end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]``
 What the modules are made of is reconstructed.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from lightning import LightningDataModule
-from PIL import Image
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.data.conversations import ConversationData
-from zoo.data.embedding_cache import EmbeddingCache
 from zoo.data.fitting import fitted, unfitted
-from zoo.data.masks import decode_masks, encode_mask
+from zoo.data.masks import encode_mask
 from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
+from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import merged, projector
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.distributed import index_of_rows
+from zoo.methods.predictions import Segmentation, on_cpu
 from zoo.metrics.answers import PARTS, answer_row
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
+from zoo.precision import BasePrecision
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
@@ -50,7 +48,6 @@ class MedSegR(LossModule):
     base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip.", "unet.": "grounding."}
     task: ClassVar[str] = "image-segmentation"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
-    picture_suffix: ClassVar[str] = ".html"
     answers_questions: ClassVar[bool] = True
     output_format: ClassVar[str] = "an answer in words, and a mask (height, width) for each [SEG] in it"
     intended_use: ClassVar[str] = "Comparing ways of grounding answers in masks on rendered radiographs."
@@ -69,6 +66,7 @@ class MedSegR(LossModule):
         shared_levels: int = 0,
         max_new_tokens: int = 96,
         cache_limit_gb: float = 20.0,
+        base_precision: BasePrecision | None = None,
     ) -> None:
         """Wire the modules.
 
@@ -86,8 +84,10 @@ class MedSegR(LossModule):
                 model's image tokens, so that what is learnt from masks tells it what is there (ours).
             max_new_tokens: most tokens of an answer.
             cache_limit_gb: of frozen image embeddings kept on disk; 0 for none.
+            base_precision: how what is frozen is held; as it is stored if None. What trains is float32.
         """
         super().__init__()
+        self.base_precision = base_precision
         self.context = context
         self.grounding = grounding(language_width=context.width)
         self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
@@ -98,36 +98,33 @@ class MedSegR(LossModule):
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
-    def base_fingerprint(self) -> str | None:
+    def fingerprint_base(self) -> str:
         """Hash of all weights that do not train."""
         return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
 
-    def prepare_fit(self, data: LightningDataModule) -> None:
-        """Open the cache of embeddings.
+    def setup(self, stage: str) -> None:
+        """For training, open the cache of embeddings.
 
         Raises:
             ValueError: the data set has no conversations.
         """
-        if not isinstance(data, ConversationData):
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None and not isinstance(data, ConversationData):
             raise ValueError(f"{type(data).__name__} has no conversations; use medseg_files or chest_drr_medseg_qa")
-        if self.cache_limit:
-            seen = EmbeddingCache(self.context.vision_fingerprint(), self.cache_limit)
-            frozen = self.grounding.named_parameters()
-            drawn = fingerprint_of((name, value) for name, value in frozen if not value.requires_grad)
-            self._caches = {"seen": seen, "drawn": EmbeddingCache(drawn, self.cache_limit)}
+        if stage == "fit" and self.cache_limit:
+            self.open_caches()
+        super().setup(stage)
 
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Move the tensors and those in lists; questions and answers stay as they are."""
+    def sharded_modules(self) -> list[torch.nn.Module]:
+        """The language model; processes call image encoders for what their caches lack, and the mask head where a target is."""
+        return [self.context.language]
 
-        def moved(value: Any) -> Any:
-            return value.to(device) if torch.is_tensor(value) else value
-
-        return {
-            key: [moved(item) for item in value] if isinstance(value, list) else moved(value)
-            for key, value in batch.items()
-        }
+    def open_caches(self) -> None:
+        """Keep the embeddings of frozen image encoders on disk from now on, by the encoders' stored weights and precision."""
+        frozen = self.grounding.named_parameters()
+        drawn = fingerprint_of((name, value) for name, value in frozen if not value.requires_grad)
+        keys = {"seen": self.context.vision_fingerprint(), "drawn": drawn}
+        self._caches = {name: EmbeddingCache(key, self.cache_limit) for name, key in keys.items()}
 
     def seen(
         self, images: Sequence[torch.Tensor], features: Features, hashes: Sequence[str] | None = None
@@ -137,7 +134,7 @@ class MedSegR(LossModule):
         def make(indices: list[int]) -> list[list[torch.Tensor]]:
             return [[tokens] for tokens in self.context.look([images[index] for index in indices])]
 
-        looked = torch.stack([parts[0] for parts in self._cached("seen", make, len(images), hashes)])
+        looked = torch.stack([parts[0].float() for parts in self._cached("seen", make, len(images), hashes)])
         tokens = self.context.project(looked)
         if self.shared is None:
             return list(tokens)
@@ -158,7 +155,7 @@ class MedSegR(LossModule):
 
         kept = hashes if self.grounding.cacheable else None
         return [
-            torch.stack([part.to(self.dtype) for part in parts])
+            torch.stack([part.float() for part in parts])
             for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)
         ]
 
@@ -259,7 +256,8 @@ class MedSegR(LossModule):
         made = self.ask(images, said)
         rows = list(zip(asked, made, strict=True))
         return {
-            "areas": torch.tensor([question_row(drawn, true) for (_, true), (_, drawn) in rows]),
+            **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
+            "areas": torch.tensor([question_row(drawn, true.cpu()) for (_, true), (_, drawn) in rows]),
             "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
             "seg": torch.tensor([[len(true) - len(drawn), len(true)] for (_, true), (_, drawn) in rows]),
             "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
@@ -284,41 +282,45 @@ class MedSegR(LossModule):
         }
         return measured
 
-    @torch.no_grad()
-    def predict_image(
-        self, image: torch.Tensor, question: str = QUESTION, so_far: Sequence[Exchange] = ()
-    ) -> dict[str, Any]:
-        """Answer and masks (COCO run lengths) of one question.
+    def predict_images(  # type: ignore[override]
+        self,
+        images: Sequence[torch.Tensor],
+        questions: Sequence[str] | None = None,
+        histories: Sequence[Sequence[Exchange]] | None = None,
+    ) -> list[Segmentation]:
+        """Answer and masks for a question about each image.
 
         Args:
-            image: (1 or 3, height, width) in [0, 1].
-            question: what is asked.
-            so_far: questions and answers before it.
+            images: (1 or 3, height, width) in [0, 1].
+            questions: one each; all abnormalities are asked for if None.
+            histories: questions and answers before each.
 
         Raises:
-            QuestionError: the question is empty, too long, or holds ``[SEG]``.
+            QuestionError: a question is empty, too long, or holds ``[SEG]``.
         """
-        asked = checked_question(question)
-        answer, masks = self.ask([image], [[*so_far, (asked, None)]])[0]
-        return {
-            "question": asked,
-            "answer": answer.text,
-            "ended": answer.ended,
-            "masks": [encode_mask(mask.numpy() > 0) for mask in masks],
-        }
-
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """Write a page with question, answer and overlay, and beside it the overlay, each mask, and the answer as JSON."""
-        from zoo.pages import overlay, write_answer_page
-
-        write_answer_page(image, [prediction], file)
-        masks = decode_masks(prediction["masks"], (image.shape[-2], image.shape[-1]))
-        overlay(image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
-        for number, mask in enumerate(masks, start=1):
-            Image.fromarray((mask.numpy() * 255).astype(np.uint8)).save(
-                file.with_name(f"{file.stem}-mask-{number}.png")
+        asked = [checked_question(question) for question in questions or [QUESTION] * len(images)]
+        before = histories or [()] * len(images)
+        said = [[*history, (question, None)] for history, question in zip(before, asked, strict=True)]
+        return [
+            Segmentation(
+                image, question, answer.text, answer.ended, tuple(encode_mask(mask.numpy() > 0) for mask in masks)
             )
-        file.with_suffix(".json").write_text(json.dumps(prediction, indent=2) + "\n", encoding="utf-8")
+            for image, question, (answer, masks) in zip(on_cpu(images), asked, self.ask(images, said), strict=True)
+        ]
+
+    def predict_image(  # type: ignore[override]
+        self, image: torch.Tensor, question: str = QUESTION, history: Sequence[Exchange] = ()
+    ) -> Segmentation:
+        """Answer and masks for one question about one image; ``history`` are questions and answers before it."""
+        prediction = super().predict_image(image, questions=[question], histories=[history])
+        assert isinstance(prediction, Segmentation)
+        return prediction
+
+    def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The questions of a batch; of a conversation, its first."""
+        if "turns" in batch:
+            return {"questions": [turns[0].question for turns in batch["turns"]]}
+        return {"questions": batch["question"]} if "question" in batch else {}
 
     def example_batch(self) -> dict[str, Any]:
         """One image, a question and an answer with one mask, tokenized."""

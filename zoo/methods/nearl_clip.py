@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
-
-import torch
+from typing import Annotated
 
 from zoo.adapters.nearl import Interaction, NearlAdapter, Ways
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
-from zoo.pictures import draw_probabilities
+from zoo.precision import BasePrecision
 from zoo.registry import Slot, Supplied, register
 
 
@@ -29,17 +26,8 @@ class NearlClip(ClipClassification):
         template: str = TEMPLATE,
         interaction: Interaction = "instance",
         ways: Ways = "both",
+        base_precision: BasePrecision | None = None,
     ) -> None:
         """Build; see :class:`~zoo.adapters.nearl.NearlAdapter` for the arguments."""
         wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, ways=ways)
-        super().__init__(clip, wired, class_names, template)
-
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """The image, where the USEformer's queries look at it (mean over layers), and bars of the probabilities."""
-        adapter = self.adapter
-        assert isinstance(adapter, NearlAdapter)
-        attention = None
-        if adapter.interaction == "instance" and adapter.useformer.mix:
-            with torch.no_grad():
-                attention = adapter.attention_maps(self.clip, image[None].to(self.device))[0].mean(dim=0)
-        draw_probabilities(image, prediction["probabilities"], file, attention)
+        super().__init__(clip, wired, class_names, template, base_precision)

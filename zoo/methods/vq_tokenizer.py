@@ -4,7 +4,7 @@ The edge loss is ours: radiographs live by their edges, and a perceptual network
 GPU that the embedded default does not have.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.decoders.vq_image import VQImage
 from zoo.methods.base import Metric, Outputs, ZooModule
-from zoo.pictures import contact_sheet
+from zoo.methods.distributed import is_distributed
+from zoo.methods.predictions import Reconstruction, on_cpu
 from zoo.registry import Slot, register
 
 
@@ -64,14 +65,12 @@ class VQTokenizer(ZooModule):
         """Reconstruction in [-1, 1], quantisation loss and codes of images (batch, 1 or 3, height, width) in [0, 1]."""
         return self.tokenizer(self.prepare(images))
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Reconstruction, edges, codebook and commitment."""
         images = self.prepare(batch["image"])
         rebuilt, quantisation, _ = self.tokenizer(images)
         edge = sum(functional.l1_loss(a, b) for a, b in zip(edges(rebuilt), edges(images), strict=True))
-        loss = functional.l1_loss(rebuilt, images) + self.edge_weight * edge + quantisation
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
-        return loss
+        return {"loss": functional.l1_loss(rebuilt, images) + self.edge_weight * edge + quantisation}
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Restart unused codes every so many steps, early in the training."""
@@ -88,6 +87,8 @@ class VQTokenizer(ZooModule):
         unused[used] = False
         drawn = torch.randint(len(latents), (int(unused.sum()),), device=latents.device)
         self.tokenizer.codebook[unused] = latents[drawn]
+        if is_distributed():  # each process has drawn its own
+            torch.distributed.broadcast(self.tokenizer.codebook.data, src=0)
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Squared error of each image (on the scale of [0, 1]) and its codes."""
@@ -103,20 +104,15 @@ class VQTokenizer(ZooModule):
             "codebook_use": lambda o: o["codes"].unique().numel() / codes,
         }
 
-    @torch.no_grad()
-    def predict_image(self, image: torch.Tensor) -> dict[str, Any]:
-        """The codes of an image and how well they give it back."""
-        outputs = self.evaluation_step({"image": image[None].to(self.device)})
-        return {"psnr": self.metrics()["psnr"](outputs), "codes": outputs["codes"][0].tolist()}
-
-    @torch.no_grad()
-    def draw_prediction(self, image: torch.Tensor, prediction: dict[str, Any], file: Path) -> None:
-        """The image beside what its codes decode to."""
-        codes = torch.tensor([prediction["codes"]], device=self.device)
-        pair = [self.prepare(image[None])[0, 0].numpy(), self.tokenizer.decode(codes)[0].mean(dim=0).cpu().numpy()]
-        contact_sheet(
-            pair, ["input", f"decoded from {codes.shape[1]} codes, {prediction['psnr']:.1f} dB"], [[], []], file
-        )
+    def predict_images(self, images: Sequence[torch.Tensor]) -> list[Reconstruction]:  # type: ignore[override]
+        """The codes of each image and what they give back."""
+        predictions = []
+        for image, original in zip(images, on_cpu(images), strict=True):
+            outputs = self.evaluation_step({"image": image[None]})
+            prepared, rebuilt = self.prepare(image[None])[0, 0].cpu(), self.tokenizer.decode(outputs["codes"])[0]
+            codes, psnr = tuple(outputs["codes"][0].tolist()), self.metrics()["psnr"](outputs)
+            predictions.append(Reconstruction(original, codes, psnr, prepared, rebuilt.mean(dim=0).cpu()))
+        return predictions
 
     def example_batch(self) -> dict[str, Any]:
         """One blank image."""

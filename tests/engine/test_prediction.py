@@ -1,0 +1,116 @@
+"""Predictions for files: read as they are needed, named apart, written as they come, never over an input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from zoo.cli.app import app
+from zoo.config.recipe import read_recipe
+from zoo.engine import prediction
+from zoo.engine.prediction import RESULTS, output_names, predict_files
+from zoo.engine.publishing import publish
+from zoo.engine.training import train
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory, striped_folder) -> str:
+    """The folder of a tiny classifier's card."""
+    from tests.conftest import TINY_RECIPE
+
+    root = tmp_path_factory.mktemp("card")
+    (root / "tiny.yaml").write_text(TINY_RECIPE.format(folder=striped_folder))
+    run = train(read_recipe(root / "tiny.yaml", ["trainer.max_epochs=1"]), root / "run")
+    return str(publish(run, "tiny", folder=root / "cards"))
+
+
+def write_film(file: Path, value: int = 90) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((32, 32), value, np.uint8)).save(file)
+    return file
+
+
+def test_inputs_of_one_stem_have_pictures_of_their_own(card, tmp_path):
+    files = [write_film(tmp_path / side / "film.png", 20 * n) for n, side in enumerate(("a", "b", "a/c"))]
+    results = predict_files(card, files, tmp_path / "out")
+    pictures = {results[str(file)]["picture"] for file in files}
+    assert len(pictures) == 3 and all(Path(picture).is_file() for picture in pictures)
+    names = output_names([Path("x/a.png"), Path("x/a.jpg"), Path("y/b.png")])
+    assert len(set(names.values())) == 3 and names["y/b.png"] == "b"
+
+
+def test_an_input_is_never_overwritten(card, tmp_path):
+    film = write_film(tmp_path / "film.png")
+    before = film.read_bytes()
+    done = CliRunner().invoke(app, ["predict", card, str(film), "--out", str(tmp_path), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert film.read_bytes() == before and (tmp_path / "film-prediction.png").is_file()
+
+
+def test_outputs_are_overwritten_only_when_told(card, tmp_path):
+    film = write_film(tmp_path / "in" / "film.png")
+    predict_files(card, [film], tmp_path / "out")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        predict_files(card, [film], tmp_path / "out")
+    predict_files(card, [film], tmp_path / "out", overwrite=True)
+    lines = (tmp_path / "out" / RESULTS).read_text().splitlines()
+    assert len(lines) == 2, "the results of the first prediction are kept"
+
+
+def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_path, monkeypatch):
+    files = [write_film(tmp_path / f"{index}.png", index) for index in range(40)]
+    read, told = [], []
+    real = prediction.read_image
+    monkeypatch.setattr(prediction, "read_image", lambda path, **options: read.append(path) or real(path, **options))
+
+    def tell(path: str, content: dict) -> None:
+        if not told:
+            assert len(read) <= 16, "a few batches ahead at most"
+            assert len((tmp_path / "out" / RESULTS).read_text().splitlines()) == 1
+        told.append((path, content["class"]))
+
+    predict_files(card, files, tmp_path / "out", batch_size=4, tell=tell)
+    assert [path for path, _ in told] == list(map(str, files)) and len(read) == 40
+    content = [json.loads(line) for line in (tmp_path / "out" / RESULTS).read_text().splitlines()]
+    assert [(line["image"], line["class"]) for line in content] == told
+
+
+def test_a_batch_gives_what_each_image_gives_alone(card, tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for index, size in enumerate(((32, 32), (50, 40), (64, 64))):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(files[-1])
+    together = predict_files(card, files, None)
+    for file in files:
+        alone = predict_files(card, [file], None)[str(file)]
+        for name, value in alone["probabilities"].items():
+            assert together[str(file)]["probabilities"][name] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_passed_over(card, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    files = [tmp_path / "bad.png", write_film(tmp_path / "good.png"), tmp_path / "gone.png"]
+    done = CliRunner().invoke(app, ["predict", card, *map(str, files), "--json", "--device", "cpu"])
+    assert done.exit_code == 1
+    results = json.loads(done.stdout)
+    assert "class" in results[str(files[1])]
+    assert "cannot be read" in results[str(files[0])]["error"] and "no such file" in results[str(files[2])]["error"]
+    assert "bad.png" in done.stderr and "gone.png" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cuda", "there is no cuda device"), ("tpu", "is no device"), ("cuda:x", "is no device")]
+)
+def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
+    import torch
+
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    film = write_film(tmp_path / "film.png")
+    for arguments in (["predict", card, str(film)], ["eval", card], ["verify", card]):
+        done = CliRunner().invoke(app, [*arguments, "--device", device])
+        assert done.exit_code == 1 and message in done.stderr

@@ -1,0 +1,57 @@
+"""`zoo check` finds what would fail before any weight is loaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.tiny_models import llava, sam
+from zoo.cli.app import app
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import RecipeError, list_recipes, read_recipe
+from zoo.engine.preflight import preflight
+
+NAME = "medseg_r/llava_7b_sam_vit_h"
+
+
+def problems(*settings: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        preflight(resolve_recipe(read_recipe(NAME, settings)))
+    return str(caught.value)
+
+
+def test_every_published_recipe_passes_with_notes_alone():
+    notes = {name: preflight(resolve_recipe(read_recipe(name))) for name in list_recipes()}
+    assert any("asks for 4 device(s)" in note for note in notes["nearl_clip/vitb16_btmri_4gpu"])
+    assert notes["nearl_clip/chest_drr_16shot"] == []
+
+
+def test_sources_are_looked_at(tmp_path):
+    empty, pickled = tmp_path / "empty", tmp_path / "pickled"
+    empty.mkdir()
+    pickled.mkdir()
+    (pickled / "config.json").write_text("{}")
+    torch.save({}, pickled / "pytorch_model.bin")
+    text = problems(
+        f"method.context.source={tmp_path}/gone", f"method.grounding.source={empty}", "init_from=no-such-card"
+    )
+    assert "method.context.source: there is no folder" in text
+    assert f"{empty} has no config.json" in text and f"{empty} has no safetensors" in text
+    assert "init_from: no card is named 'no-such-card'" in text
+    assert "pytorch_model.bin is a pickle" in problems(f"method.context.source={pickled}")
+
+
+def test_strategies_are_looked_at():
+    assert "did you mean fsdp2" in problems("trainer.strategy=fsdp22")
+    assert "is FSDP1" in problems("trainer.strategy=fsdp_cpu_offload")
+
+
+def test_the_command_takes_changes(tmp_path: Path):
+    llava(tmp_path / "llava")
+    sam(tmp_path / "sam")
+    settings = [f"method.context.source={tmp_path}/llava", f"method.grounding.source={tmp_path}/sam"]
+    done = CliRunner().invoke(app, ["check", NAME, *settings])
+    assert done.exit_code == 0 and "fine" in done.stdout
+    done = CliRunner().invoke(app, ["check", NAME, f"method.context.source={tmp_path}/gone", settings[1]])
+    assert done.exit_code == 2

@@ -1,0 +1,100 @@
+"""The published full-size recipes on tiny models in the real formats: only sources, data, devices and precision are changed."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_models import anole, biomedclip, coop_split, ivl_traces, llava, medseg_files, openclip_vitb16, qwen, sam
+from zoo.config.recipe import list_recipes, read_recipe
+
+STORED = {"llava": torch.float16, "qwen": torch.bfloat16, "anole": torch.bfloat16}
+"""How the real weights are stored."""
+ANSWER = "On the left [SEG]."
+
+
+def make_sources(folder: Path, **dtypes: torch.dtype) -> Path:
+    """Write every tiny model and data set; ``dtypes`` are those of stored weights in place of the real ones'."""
+    stored = {**STORED, **dtypes}
+    llava(folder / "llava", dtype=stored["llava"])
+    qwen(folder / "qwen", dtype=stored["qwen"])
+    anole(folder / "anole", dtype=stored["anole"])
+    sam(folder / "sam")
+    openclip_vitb16(folder / "clip")
+    biomedclip(folder / "biomedclip")
+    coop_split(folder / "coop")
+    ivl_traces(folder / "ivl")
+    medseg_files(folder / "medseg")
+    return folder
+
+
+def is_full_size(name: str) -> bool:
+    """Whether a recipe names weights that are not the zoo's own."""
+    return not name.split("/")[1].startswith("chest_drr")
+
+
+def full_size_recipes() -> list[str]:
+    """One full-size recipe of those that differ in their data, prompt, devices and strategy alone."""
+    first: dict[str, str] = {}
+    for name in filter(is_full_size, list_recipes()):
+        content = read_recipe(name).content
+        method = {key: value for key, value in content["method"].items() if key != "template"}
+        trainer = {key: content["trainer"].get(key) for key in ("precision", "gradient_clip_val")}
+        first.setdefault(json.dumps([method, trainer], sort_keys=True), name)
+    return list(first.values())
+
+
+def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
+    """Overrides of a full-size recipe that put the tiny sources in the place of the real ones."""
+    content = read_recipe(name).content
+    method, data = content["method"], content["data"]["name"]
+    settings = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2"]
+    settings += ["trainer.accumulate_grad_batches=1", "trainer.enable_progress_bar=false"]
+    if "context" in method:
+        settings.append(f"method.context.source={folder / method['context']['family'].split('2')[0]}")
+        settings.append(f"method.grounding.source={folder / 'sam'}")
+        settings += ["method.context.image_size=56"] if method["context"]["family"] == "qwen2_5_vl" else []
+        settings += ["method.context.quantization=null"] if method["context"].get("quantization") else []
+    if "decoder" in method:
+        settings.append(f"method.decoder.source={folder / 'anole'}")
+        settings += ["method.decoder.quantization=null"] if method["decoder"].get("quantization") else []
+    if method.get("clip", {}).get("name") == "open_clip":
+        settings += [f"method.clip.model=local-dir:{folder / 'clip'}", "method.clip.pretrained=null"]
+    if method.get("clip", {}).get("name") == "biomedclip":
+        settings.append(f"method.clip.source=local-dir:{folder / 'biomedclip'}")
+    if data == "coop_split":
+        settings += [f"data.split_file={folder}/coop/split.json", f"data.images={folder}/coop/images", "data.shots=4"]
+    else:
+        kind = "medseg" if data == "medseg_files" else "ivl"
+        settings += [f"data.{split}={folder}/{kind}/data.jsonl" for split in ("train", "val", "test")]
+        settings.append("data.batch_size=1")
+    return [*settings, *more]
+
+
+def test_image(name: str, folder: Path) -> Path:
+    """A file to predict on."""
+    kind = read_recipe(name)["data"]["name"]
+    inside = {"coop_split": "coop/images/dots/test_0.png", "medseg_files": "medseg/0.png"}
+    return folder / inside.get(kind, "ivl/film_0.png")
+
+
+@contextmanager
+def forced_answer(text: str = ANSWER) -> Iterator[None]:
+    """Inside, language models answer every question of a batch with one text, token by token."""
+    from zoo.decoders.global_context import GlobalContext
+
+    place = {"next": 0}
+
+    def likeliest(self: GlobalContext, state: torch.Tensor) -> torch.Tensor:
+        self.logits(state)
+        ids = [*self.text.encode(text, add_special_tokens=False), self.stop]
+        token = ids[place["next"]]
+        place["next"] = (place["next"] + 1) % len(ids)
+        return torch.full((len(state),), token, device=state.device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GlobalContext, "_likeliest", likeliest)
+        yield

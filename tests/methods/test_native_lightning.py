@@ -1,0 +1,87 @@
+"""Every method under a plain Lightning Trainer, without the zoo's own driver: fit, validate, test and predict."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+
+from tests.small_recipes import RECIPES, TRAINING_FREE, make_folder, write_recipe
+from zoo.config.recipe import read_recipe
+from zoo.engine.assembly import Assembly, assemble
+from zoo.methods.predictions import Prediction
+
+NEEDS_TEXTS = {"clip_pretraining"}
+"""Its data set is rendered; tests/methods/test_training.py trains it."""
+NO_LABELS = {"vq_tokenizer"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("native"))
+
+
+def plain(**options) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(accelerator="cpu", max_epochs=1, use_distributed_sampler=False, **quiet, **options)
+
+
+def made(folder: Path, name: str) -> Assembly:
+    torch.manual_seed(0)
+    return assemble(read_recipe(write_recipe(folder, name)))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - NEEDS_TEXTS))
+def test_fit_validate_test_and_predict(folder, name):
+    assembly = made(folder, name)
+    method, data = assembly.method, assembly.data
+    before = {key: value.clone() for key, value in method.trained_state().items()}
+    trainer = plain()
+    trainer.fit(method, data)
+    after = method.trained_state()
+    changed = any(not torch.equal(before[key], value) for key, value in after.items())
+    assert changed == (name != "zero_shot"), "what trains, or is looked up, is not what it was"
+    assert trainer.global_step > 0 or name in TRAINING_FREE
+    validated = plain().validate(method, data, verbose=False)[0]
+    assert validated and all(key.startswith("val_") for key in validated)
+    tested = plain().test(method, data, verbose=False)[0]
+    assert set(tested) == {f"test_{metric}" for metric in method.metrics()}
+    assert len(next(iter(method.test_outputs.values()))) == len(data.split("test"))
+    predictions = [item for batch in plain().predict(method, data) for item in batch]
+    assert len(predictions) == len(data.split("test"))
+    assert all(isinstance(item, Prediction) and item.to_dict() for item in predictions)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nearl_clip vitb16",
+        "nearl_clip prototype",
+        "lora",
+        "medseg_r llava sam",
+        "medseg_r llava sam all rows",
+        "medseg_r causal_lm unet",
+        "interleaved_reasoning anole",
+        "interleaved_reasoning small crop",
+        "finding_unet",
+    ],
+)
+def test_lightnings_own_half_precision(folder, name, precision):
+    """Trained weights stay float32, no frozen dataclass is refused, and metrics are counted in float32."""
+    assembly = made(folder, name)
+    method, data = assembly.method, assembly.data
+    fingerprint = assembly.method.base_fingerprint()
+    plain(precision=precision).fit(method, data)
+    state = method.trained_state()
+    assert all(value.dtype == torch.float32 for value in state.values() if value.is_floating_point())
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert method.base_fingerprint() == fingerprint, "it is that of the stored weights"
+    plain(precision=precision).test(method, data, verbose=False)
+    floats = [value for value in method.test_outputs.values() if value.is_floating_point()]
+    assert floats and all(value.dtype == torch.float32 for value in floats)

@@ -1,0 +1,25 @@
+"""Tiny models and data in the file formats of the real ones, written to local folders in seconds.
+
+``dtype`` is that of the stored weights; the real ones are float32 (SAM, CLIP), float16 (LLaVA-1.5) and bfloat16 (Qwen2.5-VL,
+Anole).
+"""
+
+from tests.tiny_models.anole import anole
+from tests.tiny_models.clip import biomedclip, openclip_vitb16
+from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
+from tests.tiny_models.language import byte_tokenizer, causal_lm, llava, qwen
+from tests.tiny_models.segmentation import sam
+
+__all__ = [
+    "anole",
+    "biomedclip",
+    "byte_tokenizer",
+    "causal_lm",
+    "coop_split",
+    "ivl_traces",
+    "llava",
+    "medseg_files",
+    "openclip_vitb16",
+    "qwen",
+    "sam",
+]

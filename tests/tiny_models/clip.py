@@ -1,0 +1,77 @@
+"""Tiny CLIPs as folders that open_clip reads (``local-dir:FOLDER``): OpenAI's ViT-B/16 and BiomedCLIP."""
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+BIOMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+
+
+def openclip_vitb16(folder: Path) -> Path:
+    """ViT-B/16's layout (class token, 16 pixel patches, causal text, QuickGELU as OpenAI's weights have it) at 64 pixels."""
+    import open_clip
+
+    torch.manual_seed(0)
+    config = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "layers": 3, "width": 64, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
+    }
+    return _write(folder, open_clip.CLIP(**config), config)
+
+
+def biomedclip(folder: Path) -> Path:
+    """BiomedCLIP's layout: timm's ViT at 160 pixels with a linear projection, BERT with an MLP, a WordPiece tokenizer.
+
+    As on the hub, open_clip_config.json names BERT's own repository; its config.json lies beside it.
+    """
+    import open_clip
+    from transformers import BertConfig
+
+    torch.manual_seed(0)
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    ).save_pretrained(folder)
+    text = {
+        "hf_model_name": str(folder),
+        "hf_tokenizer_name": BIOMEDBERT,
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "cls_last_hidden_state_pooler",
+        "context_length": 64,
+    }
+    vision = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": 160}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    model = open_clip.CustomTextCLIP(32, vision, {**text, "hf_model_pretrained": False})
+    return _write(folder, model, {**config, "text_cfg": {**text, "hf_model_name": BIOMEDBERT}})
+
+
+def wordpiece_tokenizer() -> Any:
+    """An uncased BERT tokenizer that spells every word: any printable ASCII text has tokens of its own."""
+    from transformers import BertTokenizer
+
+    letters = string.ascii_lowercase + string.digits
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *string.punctuation, *(f"##{c}" for c in letters)]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)})
+
+
+def _write(folder: Path, model: nn.Module, config: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocess = {"mean": MEAN, "std": STD}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder

@@ -1,0 +1,85 @@
+"""Verbs on cards: publish, verify, push, pull."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.console import Device, Json, console, errors, print_json, print_table, reported
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="a finished run folder")],
+    name: Annotated[str, typer.Option(help="Name of the card.")],
+    version: Annotated[str, typer.Option(help="Raise it when the card changes.")] = "1.0.0",
+    half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
+    limitations: Annotated[str, typer.Option(help="Added to what the data set says of itself.")] = "",
+    license: Annotated[str, typer.Option(help="Of the weights, as a Hugging Face licence name.")] = "apache-2.0",
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Make a card from a run. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name nearl-clip-chest-drr`."""
+    from zoo.engine.publishing import publish as make_card
+
+    with reported():
+        options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license, "device": device}
+        folder = make_card(run, name, half=half, replace=replace, **options)
+        console.print(f"wrote {folder}\nnext: zoo verify {name}")
+
+
+@verbs.command()
+def verify(
+    cards: Annotated[list[str] | None, typer.Argument(help="cards")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All cards at hand.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure cards' numbers again; fails where one does not hold. Example: `zoo verify --all`."""
+    from zoo.cards.store import list_cards
+    from zoo.engine.verification import verify as measure_again
+
+    names = list_cards() if every else cards or []
+    if not names:
+        errors.print("name a card, or say --all")
+        raise typer.Exit(2)
+    with reported():
+        checked = [result for name in names for result in measure_again(name, device=device)]
+    failed = [result for result in checked if not result.holds]
+    if as_json:
+        print_json([{**asdict(result), "holds": result.holds} for result in checked])
+    else:
+        rows = [
+            [c.card, c.metric.name, f"{c.metric.value:.4f}", f"{c.measured:.4f}", "yes" if c.holds else "NO"]
+            for c in checked
+        ]
+        print_table("verified", ["card", "metric", "card says", "measured", "holds"], rows)
+    if failed:
+        errors.print(f"{len(failed)} of {len(checked)} numbers do not hold")
+        raise typer.Exit(1)
+
+
+@verbs.command()
+def push(
+    card: Annotated[str, typer.Argument(help="a card")], repo: Annotated[str, typer.Argument(help="OWNER/NAME")]
+) -> None:
+    """Upload a card to the Hugging Face Hub, with your own token. Example: `zoo push my-card me/my-card`."""
+    from zoo.cards.hub import push as upload
+
+    with reported():
+        console.print(upload(card, repo))
+
+
+@verbs.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME, or a folder")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> None:
+    """Fetch a card into the cache, hashes checked. Example: `zoo pull me/my-card`."""
+    from zoo.cards.hub import pull as fetch
+
+    with reported():
+        console.print(f"wrote {fetch(repo, revision)}")

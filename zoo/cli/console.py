@@ -1,0 +1,55 @@
+"""What all verbs share: the console, errors as one line, tables and JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zoo.config.recipe import RecipeError
+from zoo.registry import UnknownComponentError
+
+console, errors = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+Settings = Annotated[list[str] | None, typer.Argument(help="Changes, as key=value.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Print the zoo's own errors and those of the disk as a message; anything else is a bug and keeps its trace."""
+    try:
+        yield
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        known = type(error).__module__.startswith(("zoo.", "huggingface_hub")) or isinstance(error, OSError)
+        if not known:
+            raise
+        errors.print(f"{type(error).__name__}:", style="bold red", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, RecipeError | UnknownComponentError) else 1) from error
+
+
+def print_json(content: Any) -> None:
+    """Print JSON on standard output."""
+    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def numbers(text: str) -> list[int]:
+    """Comma-separated whole numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a list of whole numbers such as 0,1,2") from None

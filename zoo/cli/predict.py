@@ -1,0 +1,103 @@
+"""Verbs that ask a card: predict."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.console import Device, Json, console, errors, print_json, print_table, reported
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def predict(
+    card: Annotated[str, typer.Argument(help="a card")],
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM or NIfTI files")],
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    ask: Annotated[str | None, typer.Option(help="A question, for a card that answers questions.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask about one image, turn by turn; an empty line ends.")
+    ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Masks of a DICOM image as DICOM SEG in --out.")
+    ] = False,
+    frame: Annotated[int | None, typer.Option(help="Which frame of a multi-frame DICOM.")] = None,
+    axis: Annotated[int | None, typer.Option(help="Which axis to cut a NIfTI volume across.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the outputs of an earlier prediction.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr a.png --out seen`.
+
+    Files are read as they are needed and each result is written as it comes, to predictions.jsonl in --out too.
+    With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out seen`
+    """
+    from zoo.engine.prediction import predict_files
+
+    with reported():
+        if chat:
+            _chat(card, images, out, frame, device)
+            return
+        if dicom_seg and out is None:
+            raise typer.BadParameter("--dicom-seg needs --out")
+        predictions = predict_files(
+            card,
+            images,
+            out,
+            ask=ask,
+            dicom_seg=dicom_seg,
+            frame=frame,
+            axis=axis,
+            device=device,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            tell=_report_error if as_json else _print_prediction,
+        )
+    if as_json:
+        print_json(predictions)
+    if any("error" in prediction for prediction in predictions.values()):
+        raise typer.Exit(1)
+
+
+def _report_error(path: str, prediction: dict[str, Any]) -> None:
+    if "error" in prediction:
+        errors.print(prediction["error"], markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
+    if "error" in prediction:
+        _report_error(path, prediction)
+        return
+    console.print(path, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for key, value in prediction.items():
+        if isinstance(value, dict):
+            print_table(key, ["name", "value"], [[str(n), f"{v:.3f}"] for n, v in value.items()])
+        elif key in ("masks", "evidence_ids"):
+            console.print(f"{key}: {len(value)}")
+        else:
+            console.print(f"{key}: {value}", markup=False)
+
+
+def _chat(card: str, images: list[Path], out: Path | None, frame: int | None, device: str) -> None:
+    from zoo.engine.prediction import chat as converse
+
+    if len(images) != 1:
+        raise typer.BadParameter("--chat is about one image")
+
+    def listen() -> str | None:
+        try:
+            return console.input("[bold]you:[/] ").strip() or None
+        except (EOFError, KeyboardInterrupt):
+            return None
+
+    page = None
+    for turn in converse(card, images[0], listen, out=out, frame=frame, device=device):
+        said = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
+        (errors if "error" in turn else console).print(said, markup=False)
+        page = turn.get("page", page)
+    if page is not None:
+        console.print(f"wrote {page}", markup=False, highlight=False, soft_wrap=True)

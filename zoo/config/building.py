@@ -1,0 +1,89 @@
+"""From a recipe to the tree of its components, resolved once; whatever is built is built from that tree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.config.components import Component
+from zoo.config.recipe import COMPONENT_SECTIONS, Problem, Recipe, RecipeError
+from zoo.config.validation import resolve_component, section_problems
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A checked recipe and the components that its sections name."""
+
+    recipe: Recipe
+    data: Component
+    method: Component
+    optimizer: Component
+    scheduler: Component | None
+
+    def with_metadata(self, metadata: Mapping[str, Any], *, again: bool = False) -> "ResolvedRecipe":
+        """The same with the method's injected arguments (class names, say) written out.
+
+        Args:
+            metadata: of the data set.
+            again: replace what was written out before, for other data.
+        """
+        method = (self.method.without(metadata) if again else self.method).with_metadata(metadata)
+        recipe = self.recipe.with_content(method=method.to_dict())
+        return ResolvedRecipe(recipe, self.data, method, self.optimizer, self.scheduler)
+
+
+def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
+    """Check every name and argument against the registries and signatures, without building anything.
+
+    Raises:
+        RecipeError: with all problems found.
+    """
+    problems: list[Problem] = []
+
+    def report(key: str, message: str) -> None:
+        problems.append(Problem(recipe.origin(key), key, message))
+
+    section_problems(recipe, report)
+    components: dict[str, Any] = {section: None for section in COMPONENT_SECTIONS}
+    for section, kind in COMPONENT_SECTIONS.items():
+        if recipe[section] is not None:
+            components[section] = resolve_component(kind, recipe[section], section, report)
+        elif section in ("data", "method", "optimizer"):
+            report(section, "is missing")
+    if problems:
+        raise RecipeError(problems)
+    return ResolvedRecipe(recipe, **components)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """As :func:`resolve_recipe`, for its errors alone."""
+    resolve_recipe(recipe)
+
+
+def resolve(kind: str, node: Mapping[str, Any], key: str = "", source: str = "recipe") -> Component:
+    """Resolve a single component.
+
+    Args:
+        kind: of the component.
+        node: a mapping with a ``name`` and arguments.
+        key: where it stands, for messages.
+        source: file or place that it is from, for messages.
+
+    Raises:
+        RecipeError: with everything that is wrong with it.
+    """
+    problems: list[Problem] = []
+    component = resolve_component(
+        kind, node, key or kind, lambda key, message: problems.append(Problem(source, key, message))
+    )
+    if problems or component is None:
+        raise RecipeError(problems)
+    return component
+
+
+def build(kind: str, node: Mapping[str, Any], **injected: Any) -> Any:
+    """Resolve and build a single component; ``injected`` values go to the parameters that the node leaves out.
+
+    Raises:
+        RecipeError: the node does not fit the component.
+    """
+    return resolve(kind, node).build(**injected)

@@ -1,0 +1,189 @@
+"""Recipes: a YAML file of registered names, read and merged here, checked in :mod:`zoo.config.validation`.
+
+A recipe has the keys of :data:`SECTIONS`. A section with a ``name`` is a component: the name picks from the registry of
+its slot, the other keys are arguments of its constructor, and an argument marked with a :class:`~zoo.registry.Slot` is a
+component again. There is no import path, no expression and no environment look-up, so a recipe from a stranger runs
+nothing but registered code.
+"""
+
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from zoo.paths import recipes_folder
+from zoo.registry import nearest
+
+SECTIONS = {
+    "seed": "seed of everything random (default 0)",
+    "data": "a dataset",
+    "method": "a method",
+    "optimizer": "an optimizer",
+    "scheduler": "a learning-rate schedule; none if left out",
+    "trainer": "arguments of lightning.Trainer",
+    "init_from": "a card, or a list of cards, whose trained weights are the start",
+    "base": "a recipe that this one changes, as METHOD/NAME or a path beside it",
+}
+"""Top-level keys of a recipe."""
+
+COMPONENT_SECTIONS = {"data": "dataset", "method": "method", "optimizer": "optimizer", "scheduler": "scheduler"}
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe: where it stands, under which key, and what to do."""
+
+    file: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line, ``FILE: KEY: MESSAGE``."""
+        return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
+
+
+class RecipeError(ValueError):
+    """Everything that is wrong with a recipe, at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Keep the problems and print them one a line."""
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A read recipe: plain containers, interpolations resolved, not yet checked.
+
+    ``layers`` are the files and overrides it was merged from, the last one strongest.
+    """
+
+    content: dict[str, Any]
+    layers: list[tuple[str, dict[str, Any]]] = field(default_factory=list, repr=False)
+
+    def __getitem__(self, section: str) -> Any:
+        """The content of a section, None where it is left out."""
+        return self.content.get(section, 0 if section == "seed" else None)
+
+    def with_content(self, **sections: Any) -> "Recipe":
+        """A copy with other content in some sections."""
+        return Recipe({**self.content, **sections}, self.layers)
+
+    def origin(self, key: str) -> str:
+        """The file, or the command line, that set ``key`` last; for a key that nothing sets, its parent's."""
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):
+            for name, content in reversed(self.layers):
+                if _holds(content, parts[:length]):
+                    return name
+        return self.layers[-1][0] if self.layers else "recipe"
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; reading it again gives the same content."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.content))
+
+
+def _holds(content: Any, parts: list[str]) -> bool:
+    for part in parts:
+        if not isinstance(content, Mapping) or part not in content:
+            return False
+        content = content[part]
+    return True
+
+
+def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
+    """The file of a recipe given as a path or as ``METHOD/NAME`` of a published one.
+
+    Raises:
+        RecipeError: there is no such file; the message has the nearest published names.
+    """
+    published = recipes_folder()
+    for folder in filter(None, (beside, Path(), published)):
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return candidate
+    raise RecipeError([Problem(str(name), "", f"no such recipe{nearest(str(name), list_recipes())}")])
+
+
+def list_recipes() -> list[str]:
+    """Names of all published recipes, ``METHOD/NAME``."""
+    folder = recipes_folder()
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def read_recipe(name: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a recipe, its bases and ``key=value`` overrides, and resolve interpolations.
+
+    Raises:
+        RecipeError: a file is missing or is no YAML mapping, bases go round, an override is malformed, an interpolation
+            cannot be resolved.
+    """
+    layers = [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]
+    merged: dict[str, Any] = {}
+    for _, content in layers:
+        merged = _merge(merged, content)
+    merged.pop("base", None)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", "") or "")
+        raise RecipeError([Problem(Recipe({}, layers).origin(key), key, str(error).splitlines()[0])]) from error
+    return Recipe(typing.cast(dict[str, Any], resolved), layers)
+
+
+def _file_layers(path: Path, seen: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    if path.resolve() in seen:
+        raise RecipeError([Problem(str(path), "base", "recipes inherit from one another in a circle")])
+    content = _read_mapping(path)
+    base = content.get("base")
+    below = _file_layers(find_recipe(str(base), beside=path.parent), [*seen, path.resolve()]) if base else []
+    return [*below, (str(path), content)]
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, which no recipe is")])
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = OmegaConf.create(text)
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError, ValueError) as error:
+        # OmegaConf asserts that a file is a mapping or a list, and lets a date or number out of range escape.
+        raise RecipeError([Problem(str(path), "", f"is not readable YAML: {error}")]) from error
+    if found := _RESOLVER.search(text):
+        raise RecipeError([Problem(str(path), "", f"'{found.group()}' is a resolver; only ${{key}} is allowed")])
+    if not isinstance(config, DictConfig):
+        raise RecipeError([Problem(str(path), "", "is a list; a recipe is a mapping of sections")])
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+
+
+def _override_layer(overrides: typing.Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    place = "command line"
+    wrong = [item for item in overrides if not re.match(r"^[\w.-]+=", item) or _RESOLVER.search(item)]
+    if wrong:
+        raise RecipeError([Problem(place, item, "an override is written key=value, as data.shots=4") for item in wrong])
+    try:
+        for item in overrides:
+            layer = OmegaConf.to_container(OmegaConf.from_dotlist([item]), resolve=False)
+            yield place, typing.cast(dict[str, Any], layer)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise RecipeError([Problem(place, item, f"is not readable: {error}")]) from error
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings; one that names another component replaces what it stands on, since the old arguments are not its own."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(under, dict) and isinstance(value, Mapping) and value.get("name") in (None, under.get("name")):
+            merged[key] = _merge(under, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,102 @@
+"""Recipes checked against the registries and signatures: every mistake at once, before anything heavy is built."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.config.components import Component, expected_class, is_supplied, signature_of
+from zoo.config.recipe import SECTIONS, Recipe
+from zoo.registry import UnknownComponentError, nearest, registry, slot_of
+
+Report = Callable[[str, str], None]
+"""Takes the key of an argument and what is wrong with it."""
+
+
+def resolve_component(kind: str, node: Any, key: str, report: Report, expected: type | None = None) -> Component | None:
+    """Resolve one component of a recipe, and those in its slots; everything wrong with it is reported.
+
+    Args:
+        kind: of the component.
+        node: its section, a mapping with a ``name``.
+        key: where the section stands in the recipe.
+        report: called with each problem.
+        expected: the class that it must be.
+
+    Returns:
+        The component; None where the name leads to none.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        report(key, f"is not a component; write {{name: ..., ...}} with a name of: {', '.join(registry(kind))}")
+        return None
+    try:
+        target = registry(kind).resolve(node["name"])
+    except UnknownComponentError as error:
+        report(f"{key}.name", str(error))
+        return None
+    if expected and inspect.isclass(target) and not issubclass(target, expected):
+        report(f"{key}.name", f"is {node['name']}, which is no {expected.__name__}")
+        return None
+    arguments = {name: value for name, value in node.items() if name != "name"}
+    return Component(kind, node["name"], target, resolve_arguments(target, arguments, key, report))
+
+
+def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: Report) -> dict[str, Any]:
+    """Check arguments against a signature and resolve the components among them."""
+    parameters, hints = signature_of(target)
+    resolved = dict(arguments)
+    for name, value in arguments.items():
+        place = f"{key}.{name}"
+        if name not in parameters:
+            report(place, f"is no argument of {target.__name__}{nearest(str(name), list(parameters))}")
+        elif (kind := slot_of(hints.get(name))) and value is not None:
+            resolved[name] = resolve_component(kind, value, place, report, expected_class(hints[name]))
+        elif message := type_problem(hints.get(name, Any), value):
+            report(place, message)
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty and not is_supplied(hints.get(name))
+        if required and name not in arguments:
+            report(f"{key}.{name}", f"is missing; {target.__name__} needs it")
+    return resolved
+
+
+def section_problems(recipe: Recipe, report: Report) -> None:
+    """Report what is wrong with the sections that are not components."""
+    for key in recipe.content:
+        if key not in SECTIONS:
+            report(str(key), f"is no section{nearest(str(key), list(SECTIONS))}")
+    if not isinstance(recipe["seed"], int) or not 0 <= recipe["seed"] < 2**32:
+        report("seed", f"is {recipe['seed']!r}; a seed is a whole number from 0 to 2**32 - 1")
+    if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
+        report("init_from", problem)
+    if recipe["trainer"] is not None:
+        _trainer_problems(recipe["trainer"], report)
+
+
+def _trainer_problems(arguments: Any, report: Report) -> None:
+    if not isinstance(arguments, dict):
+        report("trainer", "is not a mapping of lightning.Trainer's arguments")
+        return
+    from lightning import Trainer
+
+    resolve_arguments(Trainer, arguments, "trainer", report)
+
+
+def type_problem(annotation: Any, value: Any) -> str | None:
+    """What is wrong with a value for an annotation, as a sentence's end; None where it fits."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    settings = ConfigDict(arbitrary_types_allowed=True)
+    try:
+        adapter = TypeAdapter(annotation, config=settings)
+    except PydanticUserError:  # a dataclass or model brings its own configuration
+        adapter = TypeAdapter(annotation)
+    try:
+        accepted = adapter.validate_python(value, strict=not isinstance(value, str | list))
+    except ValidationError as error:
+        reasons = sorted({item["msg"][0].lower() + item["msg"][1:] for item in error.errors()})
+        return f"is {value!r}: {'; or '.join(reasons)}"
+    if isinstance(value, str) and not isinstance(accepted, str | Path):
+        return f"is the text {value!r}; write it without quotes"
+    return None

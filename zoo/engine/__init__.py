@@ -1,0 +1,1 @@
+"""Whatever runs: training, evaluation, prediction, comparison, planning, publishing and verification."""

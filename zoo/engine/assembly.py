@@ -1,0 +1,84 @@
+"""From a resolved recipe to the objects it names, trained weights of its base cards included."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from zoo.cards.store import card_chain, read_weights
+from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.config.recipe import Recipe
+from zoo.data.module import ZooData
+from zoo.methods.base import ZooModule
+from zoo.pretrained import plain_name
+
+
+@dataclass
+class Assembly:
+    """What a recipe builds, and the recipe with everything that the data supplied written out."""
+
+    recipe: Recipe
+    method: ZooModule
+    data: ZooData
+
+
+def build_data(resolved: ResolvedRecipe) -> ZooData:
+    """Build the recipe's dataset; nothing is rendered or read yet."""
+    data: ZooData = resolved.data.build(seed=resolved.recipe["seed"])
+    return data
+
+
+def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
+    """Check a recipe and build its dataset and its method, with the weights of the ``init_from`` cards.
+
+    Args:
+        recipe: to build.
+        other_data: the recipe is a run's, and its data may have been changed since: what it says of them is replaced.
+
+    Raises:
+        RecipeError: the recipe does not fit the registries.
+        CardError: the card is not there, is damaged, or has weights for another model.
+    """
+    resolved = resolve_recipe(recipe)
+    data = build_data(resolved)
+    resolved = resolved.with_metadata(data.metadata(), again=other_data)
+    return Assembly(resolved.recipe, build_method(resolved), data)
+
+
+def build_method(resolved: ResolvedRecipe) -> ZooModule:
+    """Build a resolved recipe's method, load the weights it starts from, and hold its base in the recipe's precision."""
+    recipe = resolved.recipe
+    with torch.random.fork_rng(devices=[]):  # what is drawn and frozen is the same whenever it is built again
+        torch.manual_seed(recipe["seed"])
+        method: ZooModule = resolved.method.build()
+    method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
+    for card in card_chain(recipe["init_from"]):
+        load_where_it_fits(method, read_weights(card), card.name)
+    precision = str((recipe["trainer"] or {}).get("precision", ""))
+    method.hold_base(precision if precision in ("bf16-true", "16-true") else method.base_precision)
+    return method
+
+
+def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], source: str) -> list[str]:
+    """Load every weight that the method has a place for, whatever adapters were put around it.
+
+    Returns:
+        Names of the weights without a place (a head for other classes, say).
+
+    Raises:
+        ValueError: not one weight has a place.
+    """
+    own = method.state_dict()
+    places = {plain_name(name): name for name in own}
+    weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
+    fitting = {
+        places[name]: value
+        for name, value in weights.items()
+        if name in places and own[places[name]].shape == value.shape
+    }
+    if not fitting:
+        raise ValueError(
+            f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
+        )
+    method.load_state_dict(fitting, strict=False)
+    return sorted(weights.keys() - {plain_name(name) for name in fitting})

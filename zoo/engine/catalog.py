@@ -1,0 +1,50 @@
+"""What there is, and everything about one thing: components, recipes and cards."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from zoo.cards.store import list_cards, read_card
+from zoo.config.recipe import list_recipes, read_recipe
+from zoo.registry import KINDS, UnknownComponentError, nearest, registry
+
+
+def everything() -> dict[str, Any]:
+    """All names: components by kind, recipes, datasets, cards."""
+    return {
+        "components": {kind: list(registry(kind)) for kind in KINDS},
+        "recipes": list_recipes(),
+        "datasets": list(registry("dataset")),
+        "cards": list_cards(),
+    }
+
+
+def facts_about(name: str) -> dict[str, Any]:
+    """Everything about a component (signature, docstring, file), recipe or card.
+
+    Raises:
+        UnknownComponentError: nothing has this name; the message has the nearest ones.
+    """
+    for kind in KINDS:
+        if name in registry(kind):
+            return _component_facts(kind, name)
+    if name in list_recipes() or Path(name).is_file():
+        return {"recipe": name, "resolved": read_recipe(name).to_yaml()}
+    if name in list_cards():
+        card = read_card(name)
+        return {"card": name, "folder": str(card.folder), **card.record.model_dump(mode="json")}
+    names = [name for kind in KINDS for name in registry(kind)] + list_recipes() + list_cards()
+    raise UnknownComponentError(f"nothing is named '{name}'{nearest(name, names)}")
+
+
+def _component_facts(kind: str, name: str) -> dict[str, Any]:
+    component = registry(kind).resolve(name)
+    module = inspect.getmodule(component)
+    return {
+        kind: name,
+        "python": f"from {component.__module__} import {component.__qualname__}",
+        "signature": f"{component.__qualname__}{inspect.signature(component)}",
+        "source": inspect.getdoc(module) if module else "",
+        "description": inspect.getdoc(component),
+        "arguments": inspect.getdoc(component.__init__) if inspect.isclass(component) else "",
+    }

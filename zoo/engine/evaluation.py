@@ -1,0 +1,93 @@
+"""Measuring a run or a card on a split, sample by sample, with intervals."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from zoo.cards.store import CardError, read_card, read_safetensors
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import Recipe, read_recipe
+from zoo.data.module import ZooData
+from zoo.engine.assembly import assemble, build_data
+from zoo.engine.loading import load_resolved
+from zoo.engine.trainers import inference_trainer, is_first_process
+from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.metrics.intervals import Measured, measure
+
+
+@dataclass
+class Subject:
+    """What is measured: a method with weights, the data of its recipe, and the device to measure on."""
+
+    method: ZooModule
+    recipe: Recipe
+    data: ZooData
+    device: str = "auto"
+
+
+def open_subject(source: str | Path, overrides: Sequence[str] = (), device: str = "auto") -> Subject:
+    """Open a run folder or a card for evaluation, with other data where overrides say so.
+
+    Other classes are allowed where the method's weights do not depend on them.
+
+    Raises:
+        RecipeError: the overrides do not fit.
+        CardError: there is no such run or card, it is damaged, or its weights do not fit the classes asked for.
+    """
+    run = Path(source)
+    if (run / "model.safetensors").is_file() and not (run / "README.md").is_file():
+        return _open_run(run, overrides, device)
+    if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
+        raise CardError(f"{run} is a run that has not ended; finish it with: zoo train {run}/recipe.yaml --resume")
+    card = read_card(source)
+    resolved = resolve_recipe(read_recipe(card.folder / "recipe.yaml", overrides))
+    data = build_data(resolved)
+    resolved = resolved.with_metadata(data.metadata(), again=True)
+    return Subject(load_resolved(card, resolved).eval(), resolved.recipe, data, device)
+
+
+def _open_run(run: Path, overrides: Sequence[str], device: str) -> Subject:
+    assembly = assemble(read_recipe(run / "recipe.yaml", overrides), other_data=True)
+    method = assembly.method
+    try:
+        method.load_trained_state(read_safetensors(run / "model.safetensors"))
+    except ValueError as error:
+        raise CardError(f"{run}: {error}") from error
+    trained_on = json.loads((run / "summary.json").read_text(encoding="utf-8"))["base_fingerprint"]
+    if trained_on != method.base_fingerprint():
+        raise CardError(f"{run} was trained on a frozen base with other weights than the one built now")
+    return Subject(method.eval(), assembly.recipe, assembly.data, device)
+
+
+def collect(subject: Subject, split: str = "test", *, progress: bool = True) -> Outputs:
+    """Outputs of every sample of a split, each once, from all processes."""
+    trainer: Any = inference_trainer(subject.recipe, subject.device, progress=progress)
+    subject.data.test_split = split
+    trainer.test(subject.method, datamodule=subject.data, verbose=False)
+    return subject.method.test_outputs
+
+
+def evaluate(subject: Subject, split: str = "test", *, progress: bool = True) -> dict[str, Measured]:
+    """All metrics of the method over a split."""
+    return measure_all(subject.method.metrics(), [collect(subject, split, progress=progress)])
+
+
+def measure_all(metrics: dict[str, Metric], runs: Sequence[Outputs]) -> dict[str, Measured]:
+    """Every metric over one run, or over several of the same samples."""
+    return {name: measure(metric, runs) for name, metric in metrics.items()}
+
+
+def collect_once(subject: Subject, file: Path, split: str = "test") -> Outputs:
+    """As :func:`collect`, kept in a file so that a comparison can be taken up again."""
+    if file.is_file():
+        return load_file(file)
+    outputs = collect(subject, split)
+    if is_first_process():
+        partial = file.with_suffix(".partial")
+        save_file(outputs, partial)
+        partial.replace(file)
+    return outputs

@@ -1,0 +1,249 @@
+"""Predictions of a card for files: read as they are needed, in batches, each written as it comes."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from zoo.cards.store import CardError, read_card
+from zoo.config.recipe import Recipe
+from zoo.data.dicom_seg import write_dicom_seg
+from zoo.data.images import ImageError, read_image
+from zoo.data.medseg import QuestionError, checked_question
+from zoo.data.module import Sample
+from zoo.engine.loading import load
+from zoo.engine.trainers import inference_trainer
+from zoo.methods.base import ZooModule
+from zoo.methods.predictions import Prediction, Segmentation
+from zoo.visualization.pages import write_answer_page
+
+_PROGRESS_FROM = 3
+"""Files from which on a progress bar is shown."""
+RESULTS = "predictions.jsonl"
+"""File in the output folder that holds a line for each input, written as it comes."""
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What to take of a file: ``frame`` of a multi-frame DICOM, ``axis`` to cut a NIfTI volume across."""
+
+    frame: int | None = None
+    axis: int | None = None
+
+    def read(self, path: Path) -> torch.Tensor:
+        """Read an image (1 or 3, height, width) in [0, 1]."""
+        return read_image(path, frame=self.frame, axis=self.axis)
+
+
+class ImageFiles(Dataset[Sample]):
+    """Images from files, read when asked for; one that cannot be read has its ``error`` in place of its image."""
+
+    def __init__(self, paths: Sequence[Path], options: FileOptions, question: str | None) -> None:
+        """Name the files and the question about each."""
+        self.paths, self._options, self._question = list(paths), options, question
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``path``, ``image`` or ``error``, and ``question`` where there is one."""
+        asked = {} if self._question is None else {"question": self._question}
+        try:
+            return {"path": self.paths[index], "image": self._options.read(self.paths[index]), **asked}
+        except ImageError as error:
+            return {"path": self.paths[index], "error": str(error)}
+
+
+def _collate(samples: list[Sample]) -> dict[str, Any]:
+    """Lists of the images that could be read, the paths of all as text, and the errors of the others."""
+    good = [sample for sample in samples if "image" in sample]
+    batch: dict[str, Any] = {
+        "image": [sample["image"] for sample in good],
+        "path": [str(sample["path"]) for sample in good],
+        "errors": [f"{sample['error']}" for sample in samples if "error" in sample],
+        "failed": [str(sample["path"]) for sample in samples if "error" in sample],
+    }
+    return {**batch, "question": [sample["question"] for sample in good]} if good and "question" in good[0] else batch
+
+
+def output_names(paths: Sequence[Path], out: Path | None = None) -> dict[str, str]:
+    """A name for each input's outputs, unique among them: its stem, with the folders before it where stems are the same.
+
+    Where ``out`` is the folder of the input itself, the name says that it is a prediction, so that no input is overwritten.
+    """
+    names: dict[str, str] = {}
+    stems = Counter(path.stem for path in set(paths))
+    for path in paths:
+        parts = [part for part in path.with_suffix("").parts if part not in ("/", "..", ".")]
+        base = path.stem if stems[path.stem] == 1 else "-".join(parts)
+        if out is not None and path.resolve().parent == out.resolve():
+            base += "-prediction"
+        number, name = 2, base
+        while name in names.values():
+            name, number = f"{base}-{number}", number + 1
+        names.setdefault(str(path), name)
+    return names
+
+
+class _Writer(Callback):
+    """Writes and hands on each prediction as it comes."""
+
+    def __init__(self, out: Path | None, names: dict[str, str], dicom_seg: bool, tell: Callable[..., None]) -> None:
+        self._out, self._names, self._dicom_seg, self._tell = out, names, dicom_seg, tell
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        for path, prediction in zip(batch["path"], outputs, strict=True):
+            self._tell(path, self._written(path, prediction))
+        for path, error in zip(batch["failed"], batch["errors"], strict=True):
+            self._tell(path, self._line(path, {"error": error}))
+
+    def _written(self, path: str, prediction: Prediction) -> dict[str, Any]:
+        content = prediction.to_dict()
+        if self._out is not None:
+            content["picture"] = str(prediction.save(self._out, self._names[path], overwrite=True))
+        if self._dicom_seg and self._out is not None:
+            segmentation = prediction if isinstance(prediction, Segmentation) else None
+            masks, labels = (list(segmentation.masks), segmentation.labels) if segmentation else ([], [])
+            file = self._out / f"{self._names[path]}-seg.dcm"
+            write_dicom_seg(Path(path), masks, labels, file)
+            content["dicom_seg"] = str(file)
+        return self._line(path, content)
+
+    def _line(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        if self._out is not None:
+            self._out.mkdir(parents=True, exist_ok=True)
+            with (self._out / RESULTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"image": path, **content}) + "\n")
+        return content
+
+
+def predict_files(
+    card: str,
+    images: Sequence[Path],
+    out: Path | None,
+    *,
+    ask: str | None = None,
+    dicom_seg: bool = False,
+    frame: int | None = None,
+    axis: int | None = None,
+    device: str = "auto",
+    batch_size: int = 8,
+    overwrite: bool = False,
+    tell: Callable[[str, dict[str, Any]], None] = lambda path, content: None,
+) -> dict[str, dict[str, Any]]:
+    """Predict every image with a card; a file that cannot be read is reported and passed over.
+
+    Args:
+        card: its name or folder.
+        images: files.
+        out: folder for pictures and :data:`RESULTS`; nothing is written if None.
+        ask: a question, for a card that answers questions.
+        dicom_seg: write the masks of DICOM images as DICOM SEG too.
+        frame: of a multi-frame DICOM.
+        axis: to cut a NIfTI volume across.
+        device: to predict on.
+        batch_size: images at a time.
+        overwrite: replace the outputs of an earlier prediction; an input is never replaced.
+        tell: called with each path and its prediction as it comes.
+
+    Returns:
+        By path, what the prediction's ``to_dict`` holds, and ``picture`` and ``dicom_seg`` where they were written; of a file
+        that cannot be read, ``error``.
+
+    Raises:
+        CardError: the card is missing or damaged, or answers no questions and one is asked.
+        QuestionError: the question cannot be asked.
+        FileExistsError: an output is there already, and ``overwrite`` is off.
+    """
+    method, recipe = load(card), read_card(card).recipe()
+    if ask is not None and not method.answers_questions:
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
+    paths = list(dict.fromkeys(map(Path, images)))
+    names = output_names(paths, out)
+    if out is not None and not overwrite:
+        _refuse_overwriting(out, names)
+    results: dict[str, dict[str, Any]] = {}
+
+    def keep(path: str, content: dict[str, Any]) -> None:
+        results[path] = content
+        tell(path, content)
+
+    writer = _Writer(out, names, dicom_seg, keep)
+    files = ImageFiles(paths, FileOptions(frame, axis), None if ask is None else checked_question(ask))
+    _run(method, recipe, files, writer, device, batch_size)
+    return results
+
+
+def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback, device: str, batch_size: int) -> None:
+    progress = len(files) >= _PROGRESS_FROM
+    trainer = inference_trainer(recipe, device, progress=progress, callbacks=[writer])
+    sampler: DistributedSampler[Any] | None = None
+    if trainer.world_size > 1:
+        sampler = DistributedSampler(files, trainer.world_size, trainer.global_rank, shuffle=False)
+    loader = DataLoader(files, batch_size=batch_size, sampler=sampler, collate_fn=_collate)
+    trainer.predict(method, loader, return_predictions=False)
+
+
+def _refuse_overwriting(out: Path, names: dict[str, str]) -> None:
+    """Raise FileExistsError where the prediction for an input would take the place of a file."""
+    for path, name in names.items():
+        taken = [file for file in out.glob(f"{name}.*") if file.suffix in (".html", ".png", ".json")]
+        if taken:
+            raise FileExistsError(
+                f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or say --overwrite"
+            )
+
+
+def chat(
+    card: str,
+    image: Path,
+    listen: Callable[[], str | None],
+    *,
+    out: Path | None = None,
+    frame: int | None = None,
+    device: str = "auto",
+) -> Iterator[dict[str, Any]]:
+    """Ask one question after another about an image; each answer knows those before it.
+
+    Args:
+        card: of a method that answers questions.
+        image: file of the image.
+        listen: gives the next question; None ends.
+        out: folder for a page that grows with the conversation.
+        frame: of a multi-frame DICOM.
+        device: to answer on.
+
+    Yields:
+        Each prediction; of a question that cannot be asked, ``error``.
+
+    Raises:
+        CardError: the card answers no questions.
+        ImageError: the image cannot be read.
+    """
+    pixels, method = read_image(image, frame=frame), load(card)
+    if not method.answers_questions:
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions")
+    method.to(inference_trainer(read_card(card).recipe(), device, progress=False).strategy.root_device)
+    page = None if out is None else out / f"{output_names([image], out)[str(image)]}.html"
+    turns: list[dict[str, Any]] = []
+    while (question := listen()) is not None:
+        try:
+            history = [(turn["question"], turn["answer"]) for turn in turns]
+            turn = method.predict_image(pixels, question=question, history=history).to_dict()
+        except QuestionError as error:
+            yield {"error": str(error)}
+            continue
+        turns.append(turn)
+        if page is not None:
+            write_answer_page(pixels, turns, page)
+            turn = {**turn, "page": str(page)}
+        yield turn

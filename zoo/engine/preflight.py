@@ -1,0 +1,93 @@
+"""What would stop a recipe once it runs, found before any weight is loaded."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.cards.store import CardError, card_chain
+from zoo.config.building import ResolvedRecipe
+from zoo.config.components import Component
+from zoo.config.recipe import Problem, RecipeError
+from zoo.engine.strategies import StrategyError, check_strategy
+
+_PATH_STARTS = ("/", "./", "../", "~", "local-dir:")
+_PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes"}
+"""Arguments that need a package."""
+
+
+def preflight(resolved: ResolvedRecipe) -> list[str]:
+    """Look at what a recipe refers to: sources of weights, base cards, packages, strategy and devices.
+
+    Returns:
+        Notes: what is missing here and may be there where the recipe is to run, as GPUs and packages.
+
+    Raises:
+        RecipeError: with everything that cannot work anywhere, as a folder without weights.
+    """
+    recipe, problems = resolved.recipe, []
+    for key, message in (*_component_problems(resolved.method, "method"), *_other_problems(resolved)):
+        problems.append(Problem(recipe.origin(key), key, message))
+    if problems:
+        raise RecipeError(problems)
+    return [*_package_notes(resolved.method), *_notes(recipe["trainer"] or {})]
+
+
+def _component_problems(component: Component, key: str) -> Iterator[tuple[str, str]]:
+    for name, value in component.arguments.items():
+        place = f"{key}.{name}"
+        if isinstance(value, Component):
+            yield from _component_problems(value, place)
+        elif name in ("source", "model") and isinstance(value, str) and value.startswith(_PATH_STARTS):
+            yield from ((place, message) for message in _folder_problems(value.removeprefix("local-dir:")))
+
+
+def _folder_problems(folder: str) -> Iterator[str]:
+    """What a folder of weights lacks."""
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        yield f"there is no folder {folder}"
+        return
+    if not any(path.glob("*config.json")):
+        yield f"{folder} has no config.json"
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.gguf")):
+        pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
+        told = f", and {pickles[0]} is a pickle, which the zoo does not load" if pickles else ""
+        yield f"{folder} has no safetensors{told}"
+
+
+def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
+    recipe = resolved.recipe
+    try:
+        card_chain(recipe["init_from"])
+    except CardError as error:
+        yield "init_from", str(error)
+    strategy = (recipe["trainer"] or {}).get("strategy", "auto")
+    try:
+        check_strategy(str(strategy))
+    except StrategyError as error:
+        if "pip install" not in str(error):
+            yield "trainer.strategy", str(error)
+
+
+def _package_notes(component: Component) -> Iterator[str]:
+    for name, value in component.arguments.items():
+        if isinstance(value, Component):
+            yield from _package_notes(value)
+        elif (package := _PACKAGES.get(name)) and value and find_spec(package) is None:
+            yield f"{name} of {component.name} needs the package {package}, which is not installed"
+
+
+def _notes(trainer: dict[str, Any]) -> Iterator[str]:
+    devices, accelerator = trainer.get("devices", 1), str(trainer.get("accelerator", "auto"))
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (isinstance(devices, int) and devices > max(here, 1) and accelerator != "cpu") or (
+        accelerator in ("gpu", "cuda") and not here
+    ):
+        yield f"asks for {devices} device(s) of the kind '{accelerator}'; here are {here} GPUs"
+    try:
+        check_strategy(str(trainer.get("strategy", "auto")))
+    except StrategyError as error:
+        yield str(error)

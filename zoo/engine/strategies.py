@@ -1,0 +1,145 @@
+"""Strategies that a recipe may name: Lightning's own, FSDP2 that saves as one process does, and DeepSpeed's ZeRO."""
+
+from datetime import timedelta
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    Strategy,
+    StrategyRegistry,
+)
+from lightning.pytorch.trainer.states import TrainerFn
+
+from zoo.methods.base import ZooModule
+from zoo.methods.sharding import gathered, sharded_optimizer_state, sharded_state
+from zoo.registry import nearest
+
+FSDP2 = ("fsdp", "fsdp2")
+"""Names of :class:`FSDP2Strategy` in recipes."""
+_FSDP1 = "fsdp_cpu_offload"
+
+
+class StrategyError(ValueError):
+    """A strategy that there is none of, or that needs a package that is not installed."""
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Weights, gradients and optimizer state divided among all processes, as :meth:`ZooModule.configure_model` says.
+
+    Checkpoints are files of whole tensors, trained weights alone: the same that one process writes, so a run resumes on
+    another number of devices, or under another strategy that writes files. Works on GPUs (NCCL) and CPUs (gloo).
+    """
+
+    def __init__(
+        self, process_group_backend: str | None = None, timeout: timedelta | None = default_pg_timeout
+    ) -> None:
+        """Set how processes talk; see :class:`lightning.pytorch.strategies.DDPStrategy`."""
+        super().__init__(
+            save_distributed_checkpoint=False, process_group_backend=process_group_backend, timeout=timeout
+        )
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """False: weights are sharded before Lightning's set-up, and can be loaded then as everywhere else."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """True: by :meth:`load_optimizer_state_dict`."""
+        return True
+
+    def setup_environment(self) -> None:
+        """Start the processes; all of them share the data, none a layer."""
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Set up for training.
+
+        Raises:
+            StrategyError: the trainer tests or predicts, where processes that share weights would wait for one another:
+                answers differ in length.
+        """
+        if trainer.state.fn in (TrainerFn.TESTING, TrainerFn.PREDICTING):
+            raise StrategyError("fsdp2 trains; test and predict with strategy ddp, or on one device")
+        super().setup(trainer)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The trained weights whole, on the first process; empty on the others. A collective."""
+        method: Any = self.lightning_module
+        return gathered(method.trained_state(), keep=self.is_global_zero)
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """An optimizer's state whole, by number as torch's optimizers have it; empty but on the first process. A collective."""
+        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        return gathered(plain.state_dict(), keep=self.is_global_zero)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a file that any strategy but DeepSpeed wrote; its tensors stay on the disk until they are used."""
+        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=weights_only is not False)
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        """Each process keeps its shards."""
+        assert self.lightning_module is not None
+        state = sharded_state(checkpoint["state_dict"], self.lightning_module)
+        self.lightning_module.load_state_dict(state, strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        """Each process keeps its shards."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            optimizer.load_state_dict(sharded_optimizer_state(state, optimizer))
+
+
+def check_strategy(name: str) -> None:
+    """Refuse what cannot run, before any weight is loaded.
+
+    Raises:
+        StrategyError: there is no such strategy, it is FSDP1, or its package is not installed.
+    """
+    names = [*StrategyRegistry.available_strategies(), "auto", "fsdp2"]
+    if name == _FSDP1:
+        raise StrategyError(f"{name} is FSDP1, which torch deprecates; use fsdp2, or deepspeed_stage_3_offload")
+    if name not in names:
+        raise StrategyError(f"there is no strategy '{name}'{nearest(name, names)}")
+    if name.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
+
+
+def resolve_strategy(name: str) -> Strategy | str:
+    """The strategy that a recipe names, for :class:`lightning.Trainer`; a name that Lightning resolves itself stays.
+
+    Raises:
+        StrategyError: see :func:`check_strategy`.
+    """
+    check_strategy(name)
+    if name in FSDP2:
+        return FSDP2Strategy()
+    if name.startswith("deepspeed"):
+        settings: dict[str, Any] = StrategyRegistry[name]["init_params"]
+        return DeepSpeedStrategy(**settings, exclude_frozen_parameters=True)
+    return name
+
+
+def gather_trained_state(strategy: Strategy, method: ZooModule) -> dict[str, torch.Tensor]:
+    """The trained weights whole, under any strategy, on the first process; a collective that all processes enter."""
+    if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
+        return _gathered_by_deepspeed(method, keep=strategy.is_global_zero)
+    return gathered(method.trained_state(), keep=strategy.is_global_zero)
+
+
+def _gathered_by_deepspeed(method: ZooModule, keep: bool) -> dict[str, torch.Tensor]:
+    """ZeRO-3 leaves empty tensors in a module between steps; each is gathered in its turn."""
+    from deepspeed.zero import GatheredParameters
+
+    state = method.trained_state()
+    for name, parameter in method.named_parameters(remove_duplicate=False):
+        if name in state:
+            with GatheredParameters([parameter]):
+                state[name] = parameter.detach().cpu().clone() if keep else state[name]
+    return state if keep else {}

@@ -1,0 +1,195 @@
+"""Lightning trainers for recipes: arguments, devices, precision and strategy, the same for everything that runs."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zoo.config.recipe import Recipe
+from zoo.engine.strategies import resolve_strategy
+from zoo.precision import dtype_of
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+    from lightning.pytorch.plugins import Precision
+
+CHECKPOINT_EVERY = 50
+"""Steps between checkpoints."""
+_INFERENCE = ("accelerator", "devices", "num_nodes", "strategy", "limit_test_batches", "limit_predict_batches")
+_SHARDED = ("fsdp", "deepspeed", "model_parallel")
+
+
+_EXPECTED_WARNINGS = (
+    ".*ended before the epoch ended",  # the data module resumes in mid-epoch by itself, which Lightning does not know of
+    "Found .* module.s. in eval mode",  # the frozen base
+    ".*treespec, LeafSpec",
+    ".*does not have many workers",
+    ".*overridden `transfer_batch_to_device`",
+    "Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
+    ".*callbacks used to create the checkpoint need to be provided",
+)
+
+
+class DeviceError(ValueError):
+    """A device that this machine does not have, or a name that is none."""
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def held_precision(precision: str) -> "Precision":
+    """Lightning's precision "bf16-true" or "16-true" for methods of the zoo.
+
+    The frozen base is cast, trained weights stay float32, and the method itself autocasts; images and masks of a batch stay
+    as they are. (Lightning's own plugin, with which ``Trainer.fit`` works too, rounds them.)
+    """
+    from lightning.pytorch.plugins import Precision
+
+    class HeldPrecision(Precision):
+        def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
+            return module.to(dtype=dtype_of(precision))
+
+    plugin = HeldPrecision()
+    plugin.precision = precision  # type: ignore[assignment]
+    return plugin
+
+
+def quiet() -> None:
+    """Leave out Lightning's advertisements, and warnings of what the zoo does on purpose."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for expected in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=expected)
+
+
+def _progress_bar() -> "Callback":
+    """A bar on standard error, so that standard output holds results alone."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return RichProgressBar(console_kwargs={"stderr": True})
+
+
+def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Lightning's arguments for training: the recipe's on top of what every run needs."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger
+
+    quiet()
+    given = dict(recipe["trainer"] or {})
+    bar = given.get("enable_progress_bar", True)
+    keep: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
+    checkpoints = [
+        ModelCheckpoint(every_n_train_steps=CHECKPOINT_EVERY, **keep),
+        ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+    ]
+    arguments = {
+        "default_root_dir": out,
+        "logger": CSVLogger(out, name="logs", flush_logs_every_n_steps=10),  # a resumed run logs into a new version
+        "callbacks": [*checkpoints, *([_progress_bar()] if bar else [])],
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+        **given,
+    }
+    arguments["strategy"] = resolve_strategy(str(given.get("strategy", "auto")))
+    return _with_precision(arguments)
+
+
+def make_trainer(arguments: dict[str, Any]) -> "Trainer":
+    """A trainer.
+
+    Raises:
+        DeviceError: Lightning cannot have it here, as a GPU that there is not.
+    """
+    from lightning import Trainer
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError) as error:
+        raise DeviceError(str(error).splitlines()[0]) from error
+
+
+def inference_trainer(
+    recipe: Recipe | None, device: str = "auto", *, progress: bool = True, **options: Any
+) -> "Trainer":
+    """A trainer that tests and predicts with a recipe's devices and strategy.
+
+    Weights are used in the precision that they are held in: a base of two bytes computes in its own, and "bf16-mixed" of a
+    recipe counts only if it is given on the command line, so that a published number does not depend on the processor.
+    Sharded strategies become ddp: answers differ in length, and processes that share weights would wait for one another.
+
+    Args:
+        recipe: whose ``trainer`` section is followed; Lightning's defaults if None.
+        device: "auto", or "cpu", "cuda", "cuda:1", "mps" in place of the recipe's.
+        progress: show a progress bar.
+        options: more arguments of the trainer.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    quiet()
+    progress = progress and sys.stderr.isatty()
+    given = (recipe["trainer"] if recipe else None) or {}
+    arguments: dict[str, Any] = {key: given[key] for key in _INFERENCE if key in given}
+    precision = str(given.get("precision", "32-true"))
+    chosen = recipe is not None and recipe.origin("trainer.precision") == "command line"
+    if precision.endswith("-true") or chosen:
+        arguments["precision"] = precision
+    if str(arguments.get("strategy", "")).startswith(_SHARDED):
+        arguments["strategy"] = "ddp"
+    arguments |= _device_arguments(arguments, device)
+    arguments |= {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "inference_mode": False,
+        "enable_progress_bar": progress,
+        **options,
+    }
+    if progress:
+        arguments["callbacks"] = [*arguments.get("callbacks", []), _progress_bar()]
+    return make_trainer(_with_precision(arguments))
+
+
+def _device_arguments(given: Mapping[str, Any], device: str) -> dict[str, Any]:
+    if device != "auto":
+        return _named_device(device)
+    accelerator = str(given.get("accelerator", "auto"))
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        accelerator = "auto"
+    devices = given.get("devices", 1)
+    if isinstance(devices, int) and devices > 1 and torch.cuda.is_available() and accelerator != "cpu":
+        devices = min(devices, torch.cuda.device_count())
+    elif isinstance(devices, int) and devices > 1 and accelerator == "auto":
+        devices = 1
+    return {"accelerator": accelerator, "devices": devices}
+
+
+def _named_device(device: str) -> dict[str, Any]:
+    name, _, index = device.partition(":")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in available or (index and not index.isdigit()):
+        raise DeviceError(f"'{device}' is no device; there are auto, cpu, cuda, cuda:N and mps")
+    if not available[name]:
+        raise DeviceError(f"there is no {name} device here; use --device cpu or auto")
+    if name == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no {device}; there are {torch.cuda.device_count()} cuda devices")
+    return {"accelerator": name, "devices": [int(index)] if index and name == "cuda" else 1, "strategy": "auto"}
+
+
+def _with_precision(arguments: dict[str, Any]) -> dict[str, Any]:
+    precision = str(arguments.get("precision", ""))
+    if precision not in ("bf16-true", "16-true"):
+        return arguments
+    rest = {key: value for key, value in arguments.items() if key != "precision"}
+    return {**rest, "plugins": [*(rest.get("plugins") or []), held_precision(precision)]}

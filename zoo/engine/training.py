@@ -1,0 +1,170 @@
+"""Training runs: a folder that holds the resolved recipe, the environment, checkpoints, curves and the trained weights."""
+
+import json
+import platform
+import subprocess
+import time
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zoo.config.recipe import Recipe, read_recipe
+from zoo.engine.assembly import Assembly, assemble
+from zoo.engine.strategies import check_strategy, gather_trained_state
+from zoo.engine.trainers import is_first_process, make_trainer, training_arguments
+from zoo.paths import PACKAGE
+from zoo.visualization.curves import plot_curves
+
+if TYPE_CHECKING:
+    import pandas
+
+_PACKAGES = (
+    "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
+    "safetensors peft numpy"
+).split()
+_PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be used as asked: it is taken, or there is nothing to resume."""
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
+    """Train a recipe into the folder ``out``.
+
+    A killed run goes on from its last checkpoint with ``resume``, in mid-epoch if need be, and ends with the weights it
+    would have had.
+
+    Raises:
+        RecipeError: the recipe does not fit the registries.
+        StrategyError: its strategy cannot run here.
+        DeviceError: its devices are not here.
+        RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
+    """
+    from lightning import seed_everything
+
+    check_strategy(str((recipe["trainer"] or {}).get("strategy", "auto")))
+    seed_everything(recipe["seed"], workers=True, verbose=False)
+    is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
+    if is_first:
+        _claim(out, resume)
+    trainer = make_trainer(training_arguments(recipe, out))  # what it refuses, it refuses before weights are loaded
+    assembly = assemble(recipe)
+    method, data = assembly.method, assembly.data
+    if is_first:
+        _write_record(assembly, out, resume)
+        method.base_fingerprint()  # of the stored weights, before they are sharded
+    start = time.monotonic()
+    if trainer.strategy.root_device.type == "cpu":
+        _warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
+    trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
+    if trainer.interrupted:
+        return out
+    weights = gather_trained_state(trainer.strategy, method)
+    if trainer.is_global_zero:
+        save_weights(weights, out / "model.safetensors")
+        summary = {
+            "steps": trainer.global_step,
+            "seconds": round(time.monotonic() - start, 1),
+            "base_fingerprint": method.base_fingerprint(),
+        }
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        plot_curves(read_log(out), out / "curves.png")
+    trainer.strategy.barrier("saved")
+    return out
+
+
+def _warn_of_slow_half_precision(precision: str) -> None:
+    capability = torch.backends.cpu.get_cpu_capability()
+    if "16" in precision and capability == "AVX2":
+        warnings.warn(
+            f"{precision} is emulated on this processor ({capability}), many times slower; trainer.precision=32-true is not",
+            stacklevel=3,
+        )
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The checkpoint that a killed run left: a file, or under DeepSpeed a folder.
+
+    Raises:
+        RunError: it left none.
+    """
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.exists():
+        raise RunError(f"{run} has no checkpoint to resume from; start it again without --resume in another folder")
+    return path
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write safetensors whole or not at all: a full disk leaves what was there before."""
+    from safetensors.torch import save_file
+
+    partial = path.with_suffix(".partial")
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """What a run was made with: versions, git revision, machine."""
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "git_revision": git_revision(PACKAGE),
+        "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "system": platform.system(),
+    }
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that a folder stands at, with "-dirty" if tracked files differ from it; None outside of git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _claim(out: Path, resume: bool) -> None:
+    if resume:
+        last_checkpoint(out)
+    elif any((out / name).exists() for name in ("model.safetensors", "checkpoints")):
+        raise RunError(f"{out} holds a run already; resume it with --resume or choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
+    path = out / "recipe.yaml"
+    if resume:
+        if _without_placement(read_recipe(path)) != _without_placement(assembly.recipe):
+            raise RunError(f"the recipe is not the one that {out} was started with; resume with {path}")
+        return
+    path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+
+def _without_placement(recipe: Recipe) -> dict[str, Any]:
+    """A recipe but for where it runs, which a resumed run may change."""
+    trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _PLACEMENT}
+    return {**recipe.content, "trainer": trainer}
+
+
+def read_log(run: Path) -> "pandas.DataFrame":
+    """Everything a run logged, by step; where a resumed run did steps again, what it logged last."""
+    import pandas
+
+    logs = sorted((run / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    table = pandas.concat([pandas.read_csv(log) for log in logs] or [pandas.DataFrame({"step": []})])
+    return table.groupby("step", as_index=False).last()

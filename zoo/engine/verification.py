@@ -1,0 +1,52 @@
+"""Measuring a card's numbers again."""
+
+from dataclasses import dataclass
+
+from zoo.cards.prose import model_index
+from zoo.cards.schema import CardMetric
+from zoo.cards.store import PROSE, CardError, check_files, read_card, read_front_matter
+from zoo.engine.evaluation import collect, open_subject
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A card's metric beside the value measured now."""
+
+    card: str
+    metric: CardMetric
+    measured: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two differ by no more than the card's tolerance."""
+        return abs(self.measured - self.metric.value) <= self.metric.tolerance
+
+
+def verify(name: str, *, device: str = "auto", progress: bool = True) -> list[Checked]:
+    """Check a card's files and base, and measure its numbers again.
+
+    Raises:
+        CardError: a file, the base or the model index is not what the record says, or a metric is none of the method's.
+            Numbers that do not hold are returned, not raised.
+    """
+    card = read_card(name)
+    check_files(card)
+    if read_front_matter(card.folder / PROSE).get("model-index") != model_index(card.record):
+        raise CardError(f"the model-index of card '{card.name}' has other numbers than its record; publish it again")
+    subject = open_subject(card.folder, device=device)
+    metrics = subject.method.metrics()
+    unknown = [metric.name for metric in card.record.metrics if metric.name not in metrics]
+    if unknown:
+        raise CardError(
+            f"card '{card.name}' has metrics that {card.record.method} does not measure: {', '.join(unknown)}"
+        )
+    checked = []
+    for split in dict.fromkeys(metric.split for metric in card.record.metrics):
+        outputs = collect(subject, split, progress=progress)
+        count = len(next(iter(outputs.values())))
+        for metric in card.record.metrics:
+            if metric.split == split and metric.n != count:
+                raise CardError(f"card '{card.name}' measured {metric.name} on {metric.n} samples; here are {count}")
+            if metric.split == split:
+                checked.append(Checked(card.name, metric, metrics[metric.name](outputs)))
+    return checked

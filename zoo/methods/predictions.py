@@ -1,0 +1,190 @@
+"""What methods predict, typed: each prediction knows its image, prints as JSON and saves itself as files for people."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from zoo.data.ivl import Step
+from zoo.data.masks import RunLength, decode_masks
+from zoo.data.medseg import said_of_masks
+from zoo.decoders.evidence import EvidenceName
+from zoo.visualization.figures import contact_sheet, plot_probabilities
+from zoo.visualization.pages import overlay, write_answer_page, write_trace_page
+
+
+@dataclass(frozen=True)
+class Prediction(ABC):
+    """A prediction for one ``image`` (1 or 3, height, width) in [0, 1], on the CPU."""
+
+    image: torch.Tensor = field(repr=False)
+    suffix: ClassVar[str] = ".png"
+    """Of the file that people look at."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON can hold it."""
+
+    @abstractmethod
+    def _save(self, file: Path) -> None:
+        """Write ``file``, which has :attr:`suffix`, and what goes with it under names that begin with its stem."""
+
+    def save(self, folder: Path, name: str = "prediction", *, overwrite: bool = False) -> Path:
+        """Save the prediction as files for people.
+
+        Args:
+            folder: made if need be.
+            name: what the files' names begin with.
+            overwrite: replace files of this name.
+
+        Returns:
+            The file to look at first.
+
+        Raises:
+            FileExistsError: it is there already, and ``overwrite`` is off.
+        """
+        file = folder / f"{name}{self.suffix}"
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} is there already; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save(file)
+        return file
+
+
+@dataclass(frozen=True)
+class Classification(Prediction):
+    """Probabilities of classes that exclude one another; ``attention`` (rows, columns) says where the model looks."""
+
+    probabilities: dict[str, float] = field(default_factory=dict)
+    attention: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``class``, and ``probabilities`` from the likeliest class down."""
+        ranked = dict(sorted(self.probabilities.items(), key=lambda item: -item[1]))
+        return {"class": self.label, "probabilities": ranked}
+
+    def _save(self, file: Path) -> None:
+        plot_probabilities(self.image, self.to_dict()["probabilities"], file, self.attention)
+
+
+@dataclass(frozen=True)
+class Findings(Prediction):
+    """Probabilities of findings, each for itself."""
+
+    findings: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``findings``."""
+        return {"findings": self.findings}
+
+    def _save(self, file: Path) -> None:
+        plot_probabilities(self.image, self.findings, file)
+
+
+@dataclass(frozen=True)
+class Segmentation(Prediction):
+    """An answer to a question and its masks (COCO run lengths), one for each ``[SEG]``; ``ended`` is False where it was cut."""
+
+    question: str = ""
+    answer: str = ""
+    ended: bool = True
+    masks: tuple[RunLength, ...] = field(default=(), repr=False)
+    suffix: ClassVar[str] = ".html"
+
+    @property
+    def labels(self) -> list[str]:
+        """What the answer says of each mask."""
+        return said_of_masks(self.answer, len(self.masks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """``question``, ``answer``, ``ended`` and ``masks``."""
+        return {"question": self.question, "answer": self.answer, "ended": self.ended, "masks": list(self.masks)}
+
+    def _save(self, file: Path) -> None:
+        """A page with question, answer and overlay, and beside it the overlay, each mask, and the answer as JSON."""
+        write_answer_page(self.image, [self.to_dict()], file)
+        masks = decode_masks(self.masks, (self.image.shape[-2], self.image.shape[-1]))
+        overlay(self.image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
+        for number, mask in enumerate(masks, start=1):
+            pixels = (mask.numpy() * 255).astype(np.uint8)
+            Image.fromarray(pixels).save(file.with_name(f"{file.stem}-mask-{number}.png"))
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        file.with_name(f"{file.stem}.json").write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class NamedMasks(Prediction):
+    """Masks (names, height, width) of 0 and 1, each with the name of what it is of."""
+
+    names: tuple[str, ...] = ()
+    masks: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``share of the image`` that each mask covers, largest first."""
+        shares = zip(self.names, self.masks.mean(dim=(1, 2)).tolist(), strict=True)
+        return {"share of the image": dict(sorted(shares, key=lambda item: -item[1]))}
+
+    def _save(self, file: Path) -> None:
+        overlay(self.image, self.masks).save(file)
+
+
+@dataclass(frozen=True)
+class Report(Prediction):
+    """A report with the steps of its chain of thought.
+
+    ``evidence`` holds images (height, width) in [0, 1] and ``evidence_ids`` their tokens; a step's ``image`` is its place
+    among them, -1 where it has none. ``mode`` says whether evidence is generated or provided.
+    """
+
+    report: str = ""
+    steps: tuple[Step, ...] = ()
+    evidence: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+    evidence_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    mode: EvidenceName = "none"
+    suffix: ClassVar[str] = ".html"
+
+    def to_dict(self) -> dict[str, Any]:
+        """``report``, ``steps`` (region, box, statement, evidence) and ``evidence_ids``."""
+        steps = [
+            {"region": step.region, "box": step.box, "statement": step.statement, "evidence": step.image}
+            for step in self.steps
+        ]
+        return {"report": self.report, "steps": steps, "evidence_ids": [list(ids) for ids in self.evidence_ids]}
+
+    def _save(self, file: Path) -> None:
+        """A page: the film with each region boxed in turn, the evidence beside its text, the report last."""
+        write_trace_page(self.image, self.to_dict(), self.evidence, self.mode, file)
+
+
+@dataclass(frozen=True)
+class Reconstruction(Prediction):
+    """An image given back by its codes: ``rebuilt`` (height, width) in [-1, 1] beside ``prepared``, the image as it was encoded."""
+
+    codes: tuple[int, ...] = field(default=(), repr=False)
+    psnr: float = 0.0
+    prepared: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    rebuilt: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``psnr`` in decibels, and ``codes``."""
+        return {"psnr": self.psnr, "codes": list(self.codes)}
+
+    def _save(self, file: Path) -> None:
+        title = f"decoded from {len(self.codes)} codes, {self.psnr:.1f} dB"
+        contact_sheet([self.prepared.numpy(), self.rebuilt.numpy()], ["input", title], [[], []], file)
+
+
+def on_cpu(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Images as predictions hold them."""
+    return [image.detach().float().cpu() for image in images]

@@ -1,0 +1,62 @@
+"""Precision of a frozen base and of what is trained on it.
+
+The base stays in the precision that it is stored in, or cast to; trained weights are float32 whatever the base's precision,
+since a bfloat16 weight loses updates smaller than 1/256 of itself. Both meet under autocast.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+
+HALF = (torch.float16, torch.bfloat16)
+"""Precisions of two bytes."""
+BasePrecision = Literal["fp32", "bf16", "fp16"]
+"""How a frozen base is held."""
+
+
+def base_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype:
+    """The precision in which most of the frozen floating-point numbers are held; float32 where nothing is frozen."""
+    numbers: Counter[torch.dtype] = Counter()
+    for parameter in parameters:
+        if not parameter.requires_grad and parameter.is_floating_point():
+            numbers[parameter.dtype] += parameter.numel()
+    return numbers.most_common(1)[0][0] if numbers else torch.float32
+
+
+@contextmanager
+def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Autocast to ``dtype`` where it has two bytes, and as the caller does otherwise; new tensors are float32 in any case."""
+    default = torch.get_default_dtype()
+    half = dtype in HALF and device.type != "meta"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast(device.type, dtype=dtype) if half else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def dtype_of(name: str | None) -> torch.dtype | None:
+    """The two-byte precision that a name of Lightning's ("bf16-mixed") or ours ("bf16") begins with; None for any other."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "16": torch.float16}.get(str(name).split("-")[0])
+
+
+def cast_base(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast frozen floating-point weights in place; trained ones become float32.
+
+    Buffers and batch norm stay as they are: running means, rotary frequencies and positions lose in two bytes what they are
+    kept for. Weights that share memory go on sharing it.
+    """
+    cast: dict[int, torch.Tensor] = {}
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            continue
+        for parameter in part.parameters(recurse=False):
+            wanted = torch.float32 if parameter.requires_grad else dtype
+            if parameter.is_floating_point() and parameter.dtype != wanted:
+                key = parameter.data_ptr()
+                parameter.data = cast.setdefault(key, parameter.data.to(wanted)) if key else parameter.data.to(wanted)

@@ -1,0 +1,82 @@
+"""Tables and plots of methods side by side."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+
+from zoo.metrics.intervals import Measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method under one setting: metrics averaged over the seeds."""
+
+    recipe: str
+    setting: str
+    seeds: list[int]
+    metrics: dict[str, Measured]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, percentages with 95% intervals; empty where a method does not have a metric."""
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    lines = [
+        "| recipe | setting | seeds | " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "| --- | --- | --- | " + " | ".join("---" for _ in names) + " |",
+    ]
+    for row in rows:
+        cells = [_cell(row.metrics[name]) if name in row.metrics else "" for name in names]
+        lines.append(f"| {row.recipe} | {row.setting} | {len(row.seeds)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(measured: Measured) -> str:
+    if isnan(measured.value):  # nothing to measure it on
+        return ""
+    return f"{100 * measured.value:.1f} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
+
+
+def write_table(rows: Sequence[Row], out: Path) -> None:
+    """Write ``table.md``, ``table.json`` and, of the first metric that all rows have, ``table.png``."""
+    (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
+    content = [asdict(row) for row in rows]
+    (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    shared = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    if shared:
+        plot_rows(rows, shared[0], out / "table.png")
+
+
+def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
+    """A metric: bars for one setting, lines over K for several."""
+    from matplotlib.figure import Figure
+
+    settings = list(dict.fromkeys(row.setting for row in rows))
+    recipes = list(dict.fromkeys(row.recipe for row in rows))
+    labels = [recipe.split("/")[0] for recipe in recipes]
+    if len(set(labels)) < len(labels):  # several recipes of one method
+        labels = [recipe.split("/")[-1] for recipe in recipes]
+    figure = Figure(figsize=(8, 0.45 * len(recipes) + 1.6 if len(settings) == 1 else 5), layout="constrained")
+    axes = figure.add_subplot()
+    for position, recipe in enumerate(recipes):
+        mine = [row for row in rows if row.recipe == recipe]
+        values = [100 * row.metrics[name].value for row in mine]
+        spread = [
+            [100 * (row.metrics[name].value - row.metrics[name].low) for row in mine],
+            [100 * (row.metrics[name].high - row.metrics[name].value) for row in mine],
+        ]
+        if len(settings) == 1:
+            axes.barh(position, values, xerr=spread, color="#4878a8", error_kw={"ecolor": "#222222", "capsize": 3})
+        else:
+            axes.errorbar(
+                [row.setting for row in mine], values, yerr=spread, marker="o", capsize=3, label=labels[position]
+            )
+    if len(settings) == 1:
+        axes.set_yticks(range(len(recipes)), labels)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{name.replace('_', ' ')}, {settings[0]}, % (95% interval)")
+    else:
+        axes.set_ylabel(f"{name.replace('_', ' ')}, % (95% interval)")
+        axes.legend(fontsize=8)
+    figure.savefig(file, dpi=120)

@@ -1,4 +1,6 @@
-"""Interleaved generation: one cache through all segments against prefilling the whole sequence again for each."""
+"""Interleaved generation: one cache against prefilling again for each segment, given images whole against code by code,
+and a batch against one by one.
+"""
 
 import threading
 import time
@@ -9,11 +11,14 @@ from pathlib import Path
 import torch
 from transformers import ChameleonConfig
 
+from tests.decoders.scripted import scripted
 from zoo.decoders import interleaved_generation as generation
 from zoo.decoders.interleaved_models import SmallInterleaved, vocabulary_map
 from zoo.decoders.vq_image import VQImage
 
-IMAGES, CODES, WORDS_A_STEP = 4, 256, 24
+IMAGES, CODES = 4, 256
+WORDS = [23] * (IMAGES + 1)
+"""How many words come before each image and before the end."""
 SETTINGS = generation.GenerationSettings(guidance="normal", greedy=True, max_images=IMAGES + 1, max_new_tokens=2000)
 
 
@@ -28,30 +33,10 @@ def model() -> SmallInterleaved:
     ).eval()
 
 
-class Script:
-    """Takes the model's own likeliest token but decides where text ends: an image after so many words, then the end."""
-
-    def __init__(self, decoder: SmallInterleaved) -> None:
-        self._vocabulary, self._choose, self.words, self.images = decoder.vocabulary, generation._choose, 0, 0
-
-    def __call__(self, logits: torch.Tensor, settings: object, generator: torch.Generator) -> int:
-        if torch.isfinite(logits[self._vocabulary.image_ids]).all():
-            return self._choose(logits, settings, generator)
-        self.words += 1
-        if self.words % WORDS_A_STEP:
-            forbidden = logits.clone()
-            forbidden[[self._vocabulary.stop, self._vocabulary.begin]] = -torch.inf
-            return self._choose(forbidden, settings, generator)
-        self.images += 1
-        return self._vocabulary.begin if self.images <= IMAGES else self._vocabulary.stop
-
-
 def one_cache(decoder: SmallInterleaved, prompt: torch.Tensor) -> torch.Tensor:
-    generation._choose, kept = Script(decoder), generation._choose
-    try:
+    """Images written by the model, guided."""
+    with scripted(decoder, [WORDS]):
         return generation.generate(decoder, [prompt], SETTINGS)[0]
-    finally:
-        generation._choose = kept
 
 
 def prefilled_again(decoder: SmallInterleaved, prompt: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -59,15 +44,22 @@ def prefilled_again(decoder: SmallInterleaved, prompt: torch.Tensor, whole: torc
     made, length = prompt, len(prompt)
     begins = [int(i) for i in (whole == decoder.vocabulary.begin).nonzero() if i >= length]
     edges = sorted([*(b + 1 for b in begins), *(b + 2 + CODES for b in begins), len(whole)])
-    generation._choose, kept = Script(decoder), generation._choose
-    try:
+    with scripted(decoder, [WORDS]):
         for edge in edges:
             inside = int(made[-1]) == decoder.vocabulary.begin
             options = replace(SETTINGS, max_new_tokens=edge - len(made), guidance="normal" if inside else "none")
             made = generation.generate(decoder, [made], options)[0]
-    finally:
-        generation._choose = kept
     return made
+
+
+def crop_of(decoder: SmallInterleaved) -> generation.Given:
+    """Evidence as ``crop`` gives it, already encoded: an image that depends on what was said."""
+
+    def given(index: int, ids: list[int]) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(sum(ids))
+        return decoder.vocabulary.image_ids[torch.randint(512, (CODES,), generator=generator)]
+
+    return given
 
 
 def peak_of(work: Callable[[], object]) -> tuple[float, float]:
@@ -105,10 +97,14 @@ def bandwidth_share(positions: int = 2048, seen_images: int = 4, codes: int = 10
     return (weights + min(seen, 3 * positions) * a_position) / read, read / 1e9
 
 
-def generation_speed() -> None:
+def a_prompt(decoder: SmallInterleaved, index: int = 0) -> torch.Tensor:
+    """Sixteen words, other ones for each index."""
+    return torch.tensor([decoder.vocabulary.start, *range(600 + index, 616 + index), decoder.vocabulary.separator])
+
+
+def cache_speed(decoder: SmallInterleaved) -> None:
     """Tokens a second of both ways over the same tokens, peak memory, and the share of the bandwidth limit on paper."""
-    decoder = model()
-    prompt = torch.tensor([decoder.vocabulary.start, *range(600, 616), decoder.vocabulary.separator])
+    prompt = a_prompt(decoder)
     whole = one_cache(decoder, prompt)
     new = len(whole) - len(prompt)
     ours, ours_memory = peak_of(lambda: one_cache(decoder, prompt))
@@ -122,6 +118,63 @@ def generation_speed() -> None:
     print(f"prefilled each time {new / theirs:8.1f} tokens/s, peak +{theirs_memory:.0f} MB; ratio {theirs / ours:.2f}")
     share, read = bandwidth_share()
     print(f"7B in bf16, on paper: a guided step at 2048 positions reads {read:.1f} GB, {share:.0%} of which it must")
+
+
+def given_image_speed(decoder: SmallInterleaved) -> None:
+    """Tokens a second of traces whose images are given, as evidence mode crop."""
+    prompt, given, options = a_prompt(decoder), crop_of(decoder), replace(SETTINGS, guidance="none")
+
+    def whole() -> torch.Tensor:
+        with scripted(decoder, [WORDS]):
+            return generation.generate(decoder, [prompt], options, given=given)[0]
+
+    def code_by_code() -> torch.Tensor:
+        with scripted(decoder, [WORDS], code_by_code=given):
+            return generation.generate(decoder, [prompt], options)[0]
+
+    made: list[torch.Tensor] = [whole()]
+    new = len(made[0]) - len(prompt)
+    slow, slow_memory = peak_of(lambda: made.append(code_by_code()))
+    fast, fast_memory = peak_of(lambda: made.append(whole()))
+    same = all(torch.equal(ids, made[0]) for ids in made)
+    print(f"{IMAGES} given images of {CODES} codes, {new} tokens, all the same: {same}")
+    print(f"code by code        {new / slow:8.1f} tokens/s, peak +{slow_memory:.0f} MB")
+    print(f"image by image      {new / fast:8.1f} tokens/s, peak +{fast_memory:.0f} MB; ratio {slow / fast:.2f}")
+
+
+def batch_speed(decoder: SmallInterleaved, size: int = 8) -> None:
+    """Tokens a second of a batch whose samples are given images at moments of their own and end at their own."""
+    prompts, given = [a_prompt(decoder, index) for index in range(size)], crop_of(decoder)
+    words = [[(5 * index + 7 * image) % 23 + 12 for image in range(IMAGES + 1)] for index in range(size)]
+    options = replace(SETTINGS, guidance="none")
+
+    def together() -> list[torch.Tensor]:
+        with scripted(decoder, words):
+            return generation.generate(decoder, prompts, options, given=given)
+
+    def one_by_one() -> list[torch.Tensor]:
+        results = []
+        for prompt, own in zip(prompts, words, strict=True):
+            with scripted(decoder, [own]):
+                results += generation.generate(decoder, [prompt], options, given=given)
+        return results
+
+    made: list[list[torch.Tensor]] = [together()]
+    new = sum(len(ids) - len(prompt) for ids, prompt in zip(made[0], prompts, strict=True))
+    slow, slow_memory = peak_of(lambda: made.append(one_by_one()))
+    fast, fast_memory = peak_of(lambda: made.append(together()))
+    same = all(torch.equal(a, b) for results in made for a, b in zip(results, made[0], strict=True))
+    print(f"{size} samples with {IMAGES} given images each, {new} tokens, all the same: {same}")
+    print(f"one by one          {new / slow:8.1f} tokens/s, peak +{slow_memory:.0f} MB")
+    print(f"in one batch        {new / fast:8.1f} tokens/s, peak +{fast_memory:.0f} MB; ratio {slow / fast:.2f}")
+
+
+def generation_speed() -> None:
+    """All ratios, each from two ways over the same tokens in one run."""
+    decoder = model()
+    given_image_speed(decoder)
+    batch_speed(decoder)
+    cache_speed(decoder)
 
 
 if __name__ == "__main__":

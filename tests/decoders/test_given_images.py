@@ -112,11 +112,14 @@ def test_samples_that_begin_images_when_they_please_are_equal_too(decoder):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("guidance", ["none", "normal", "obj", "full"])
-def test_each_token_after_a_given_image_is_that_of_whole_sequences(decoder, guidance):
-    """One for each row that guidance mixes, written out here, with no cache and no mask."""
-    options = replace(SETTINGS, guidance=guidance)
+def test_each_token_is_that_of_whole_sequences(decoder, guidance, opened):
+    """One for each row that guidance mixes, written out here, with no cache and no mask; the prompt may open an image."""
+    options = replace(SETTINGS, guidance=guidance, max_new_tokens=100, max_images=4)
     given, prompt, rows = first_images(decoder), prompts(decoder)[1], others(decoder)
+    if opened:
+        prompt = torch.cat([prompt, torch.tensor([decoder.vocabulary.begin])])
     with scripted(decoder, WORDS[:1]):
         made = generate(decoder, [prompt], options, **rows, given=given)[0]
     vocabulary, checked = decoder.vocabulary, 0
@@ -125,8 +128,8 @@ def test_each_token_after_a_given_image_is_that_of_whole_sequences(decoder, guid
     in_images = is_code | (made == vocabulary.begin) | (made == vocabulary.end) | (made == vocabulary.start)
     for position in range(len(prompt), len(made)):
         token, before = made[position], made[:position]
-        if int(token) in marks or (is_code[position] and images[position] == 2):
-            continue  # scripted or given; image 1 is the prompt's
+        if int(token) in marks or (is_code[position] and images[position] == 2 + opened):
+            continue  # scripted or given; image 1 is the prompt's, and 2 if opened there
         logits = decoder(before[None])[0, -1]
         if is_code[position]:
             image = before[int((before == vocabulary.begin).nonzero()[-1]) :]
@@ -137,7 +140,7 @@ def test_each_token_after_a_given_image_is_that_of_whole_sequences(decoder, guid
         logits[vocabulary.is_image(torch.arange(len(logits))) != is_code[position]] = -torch.inf
         assert int(logits.argmax()) == int(token)
         checked += 1
-    assert checked == 3 + 9 + 4 + 2 + 2 * decoder.codes_an_image
+    assert checked == sum(WORDS[0]) + (2 + opened) * decoder.codes_an_image
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ class GuidanceRows:
         self._sees = torch.stack([seen.get(name, in_image) for name in self._names], dim=1)
         forgets = [name not in _REMEMBERING for name in self._names]
         self._forgets = torch.tensor(forgets, device=self._device).repeat(samples)[:, None]
-        bare = torch.tensor([name == "unconditional" for name in self._names], device=self._device).repeat(samples)
-        self._kept = self._mask & ~bare[:, None]
+        self._kept = self._mask.clone()
+        self._kept[:, -1] &= self._prompt_ids[:, -1] != vocabulary.begin  # it opens the first image, which is forgotten
 
     def prefill(self) -> torch.Tensor:
         """Logits (samples, rows, vocabulary) after the prompts."""

@@ -54,15 +54,50 @@ def cards() -> str:
     return "\n".join(lines) + "\n"
 
 
+def plans() -> str:
+    """The memory of the full-size recipes from ``docs/tables/plans.json``, which ``--plans`` measures anew."""
+    content = json.loads((ROOT / "docs" / "tables" / "plans.json").read_text(encoding="utf-8"))
+    parts = list(content[0]["memory"])
+    lines = [
+        "| recipe | parameters | trained | precision, strategy, devices | " + " | ".join(parts) + " | peak |",
+        "| --- | --- | --- | --- |" + " --- |" * (len(parts) + 1),
+    ]
+    for row in content:
+        sizes = [f"{row['memory'][part] / 1e9:.1f}" for part in parts] + [f"{row['total_memory'] / 1e9:.1f}"]
+        setting = f"{row['precision']}, {row['strategy']}, {row['devices']}"
+        total, trained = row["parameters"]
+        name, millions = row["recipe"], f"{total / 1e6:,.0f} M | {trained / 1e6:,.1f} M"
+        lines.append(f"| {name} | {millions} | {setting} | " + " | ".join(sizes) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def measure_plans() -> None:
+    """Plan every full-size recipe that differs in more than its data, and write ``docs/tables/plans.json``."""
+    from dataclasses import asdict
+
+    from zoo.config.recipe import list_recipes, read_recipe
+    from zoo.engine.planning import plan
+
+    names = [name for name in list_recipes() if "chest_drr" not in name]
+    first = {repr([{**(c := read_recipe(name).content)["method"], "template": ""}, c["trainer"]]): name for name in names[::-1]}
+    rows = []
+    for name in sorted(first.values()):
+        made = plan(read_recipe(name))
+        facts = {key: value for key, value in asdict(made).items() if key not in ("components", "notes", "flops")}
+        rows.append({"recipe": name, **facts, "parameters": made.parameters, "total_memory": made.total_memory})
+    text = json.dumps(rows, indent=1) + "\n"
+    (ROOT / "docs" / "tables" / "plans.json").write_text(text, encoding="utf-8")
+
+
 def filled(text: str) -> str:
     """The text with every generated block written anew."""
 
     def block(match: re.Match[str]) -> str:
         kind, _, name = match.group(1).partition(" ")
-        content = {"table": lambda: table(name), "components": components, "cards": cards}[kind]()
+        content = {"table": lambda: table(name), "components": components, "cards": cards, "plans": plans}[kind]()
         return f"<!-- {match.group(1)} -->\n{content}<!-- end -->"
 
-    return re.sub(r"<!-- ((?:table|components|cards)[^>]*?) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ((?:table|components|cards|plans)[^>]*?) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
 
 
 def api_pages() -> dict[Path, str]:
@@ -89,4 +124,6 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
+    if "--plans" in sys.argv:
+        measure_plans()
     sys.exit(main("--check" in sys.argv))

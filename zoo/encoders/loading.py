@@ -121,7 +121,7 @@ def stand_in_config(source: str, default: Any, dtype: torch.dtype) -> tuple[Any,
     if (Path(source) / "config.json").is_file():
         config = AutoConfig.from_pretrained(source)
         return config, config.dtype or dtype
-    assume(f"{source} is not here: its published shape, held in {str(dtype).removeprefix('torch.')} as published")
+    assume(f"{source} is not here: its published shape, stored in {str(dtype).removeprefix('torch.')} as published")
     return default, dtype
 
 

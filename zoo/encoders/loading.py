@@ -15,8 +15,10 @@ Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["nf4", "int8"]
 """QLoRA's NormalFloat of 4 bits with double quantisation (Dettmers et al., arXiv 2305.14314), and LLM.int8() (arXiv 2208.07339)."""
 
-FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 """What is taken of a hub repository; never a pickle."""
+_OTHER_FORMATS = ["*/*", "consolidated*"]
+"""The same weights once more, as some repositories have them."""
 
 _NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
 
@@ -43,7 +45,7 @@ def local_folder(source: str, revision: str | None) -> Path:
         return Path(source)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(source, revision=revision, allow_patterns=FILES))
+    return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
 
 
 def load_pretrained(
@@ -119,7 +121,7 @@ def stand_in_config(source: str, default: Any, dtype: torch.dtype) -> tuple[Any,
     if (Path(source) / "config.json").is_file():
         config = AutoConfig.from_pretrained(source)
         return config, config.dtype or dtype
-    assume(f"{source} is not here: its published shape, held in {str(dtype).removeprefix('torch.')} as published")
+    assume(f"{source} is not here: its published shape, stored in {str(dtype).removeprefix('torch.')} as published")
     return default, dtype
 
 

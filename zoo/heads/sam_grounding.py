@@ -3,11 +3,11 @@
 transformers' SAM underneath. The image encoder and the prompt encoder are frozen, the mask decoder trains.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 
+from zoo.encoders.loading import build_stand_in, stand_in_config
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
 from zoo.registry import Supplied, register
@@ -62,12 +62,14 @@ class SamGrounding(PixelGrounding):
         """
         from transformers import SamConfig, SamModel
 
-        if source is not None and weights_wanted():
-            sam: Any = SamModel.from_pretrained(source, use_safetensors=True)
+        vision: Any = {**_SHAPES[size], "mlp_dim": 4 * _SHAPES[size]["hidden_size"]}
+        if source is None:
+            sam: Any = SamModel(SamConfig(vision_config=vision))
+        elif weights_wanted():
+            sam = SamModel.from_pretrained(source, use_safetensors=True)
         else:
-            vision: Any = {**_SHAPES[size], "mlp_dim": 4 * _SHAPES[size]["hidden_size"]}
-            known = SamConfig.from_pretrained(source) if source and Path(source).is_dir() else None
-            sam = SamModel(known or SamConfig(vision_config=vision))
+            config, dtype = stand_in_config(source, SamConfig(vision_config=vision), torch.float32)
+            sam = build_stand_in(SamModel, config, dtype, "sdpa", None)
         super().__init__(language_width, sam.config.prompt_encoder_config.hidden_size)
         self.sam = sam.requires_grad_(False)
         self.sam.mask_decoder.requires_grad_(True)

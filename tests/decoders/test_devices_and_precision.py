@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.decoders.scripted import scripted
+from tests.fake_device import KINDS, cuda
 from zoo.decoders.interleaved import IGNORED, InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
 from zoo.decoders.interleaved_models import SmallInterleaved
@@ -80,17 +81,25 @@ def test_all_that_streaming_and_losses_make_is_on_the_device_of_the_decoder(deco
         assert torch.equal(losses_there[name], loss)
 
 
-def test_generators_are_on_the_device_of_the_decoder(decoder, monkeypatch):
-    """A tensor on a GPU is not drawn from with a generator of the CPU."""
-    devices, make = [], torch.Generator
-
-    def recorded(device: object = None) -> torch.Generator:
-        devices.append(device)
-        return make()
-
-    monkeypatch.setattr(torch, "Generator", recorded)
-    generate(decoder, PROMPTS, replace(SETTINGS, max_new_tokens=2))
-    assert devices == [decoder.device] * 2
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("guidance", GUIDANCE)
+def test_generation_on_a_gpu(decoder, guidance, kind):
+    """Prompts and given images come from the CPU; a seed fixes the draw."""
+    options = replace(SETTINGS, guidance=guidance)
+    with cuda(kind) as device:
+        decoder.to(device)
+        results = []
+        for _ in range(2):
+            with scripted(decoder, WORDS):
+                results.append(
+                    generate(
+                        decoder, PROMPTS, options, **OTHERS, given=lambda index, ids: first_image(decoder, index, ids)
+                    )
+                )
+        assert next(stream(decoder, torch.tensor([0, 60, decoder.vocabulary.begin]), SETTINGS)).device.type == "cpu"
+    for ids, again in zip(*results, strict=True):
+        assert ids.device.type == "cpu" and torch.equal(ids, again)
+        decoder.vocabulary.check(ids, 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

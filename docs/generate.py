@@ -79,7 +79,10 @@ def measure_plans() -> None:
     from zoo.engine.planning import plan
 
     names = [name for name in list_recipes() if "chest_drr" not in name]
-    first = {repr([{**(c := read_recipe(name).content)["method"], "template": ""}, c["trainer"]]): name for name in names[::-1]}
+    first = {
+        repr([{**(c := read_recipe(name).content)["method"], "template": ""}, c["trainer"]]): name
+        for name in names[::-1]
+    }
     rows = []
     for name in sorted(first.values()):
         made = plan(read_recipe(name))

@@ -3,8 +3,10 @@
 import json
 import shutil
 import tempfile
-from math import isfinite
+from collections.abc import Mapping
+from math import isfinite, prod
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +25,7 @@ from zoo.cards.store import (
 )
 from zoo.engine.evaluation import Subject, collect, collect_once, measure_all, open_subject
 from zoo.engine.training import save_weights
+from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
 from zoo.paths import checkpoints_folder
 
@@ -118,7 +121,7 @@ def _record(
         license=license,
         base=_base(subject),
         data=CardData(name=recipe["data"]["name"], license=data.license, source=data.source),
-        parameters_total=sum(value.numel() for value in method.state_dict().values()),
+        parameters_total=_size(method),
         parameters_trained=sum(value.numel() for value in trained.values()),
         input=method.input_format,
         output=method.output_format,
@@ -136,6 +139,19 @@ def _record(
         limitations=" ".join(part for part in (data.limitations, limitations) if part) or "None stated.",
         trained_with=_trained_with(run),
     )
+
+
+def _size(method: ZooModule) -> int:
+    """All numbers of a method; of a quantised weight, which packs two in a byte, those that it stands for."""
+    own = {name for name, _ in method.named_parameters(remove_duplicate=False)}
+    own |= {name for name, _ in method.named_buffers(remove_duplicate=False)}
+    state: Mapping[str, Any] = method.state_dict(keep_vars=True)
+    shapes = [
+        getattr(getattr(value, "quant_state", None), "shape", value.shape)
+        for name, value in state.items()
+        if name in own
+    ]
+    return sum(map(prod, shapes))
 
 
 def _metric(name: str, measured: Measured, tolerance: float, seed: int) -> CardMetric:

@@ -60,6 +60,7 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
         settings += ["method.context.quantization=null"] if method["context"].get("quantization") else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")
+        settings.append("method.max_tokens=640")  # a tiny model with random weights seldom ends a report by itself
         settings += ["method.decoder.quantization=null"] if method["decoder"].get("quantization") else []
     if method.get("clip", {}).get("name") == "open_clip":
         settings += [f"method.clip.model=local-dir:{folder / 'clip'}", "method.clip.pretrained=null"]

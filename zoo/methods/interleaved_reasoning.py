@@ -143,7 +143,7 @@ class InterleavedReasoning(LossModule):
         ]
         batch = torch.stack([image.expand(3, -1, -1) for image in resized])
         self.decoder.tokenizer.eval()
-        return self.decoder.image_ids((batch * 2 - 1).to(codebook.dtype)).cpu()
+        return self.decoder.image_ids(batch * 2 - 1).cpu()
 
     def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
         """A record to ids and labels, None if it is left out; see :meth:`TraceWriter.sequence`."""

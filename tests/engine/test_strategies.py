@@ -16,6 +16,7 @@ from zoo.engine import strategies
 from zoo.engine.assembly import assemble
 from zoo.engine.strategies import FSDP2Strategy, StrategyError, check_strategy
 from zoo.engine.training import RunError, last_checkpoint
+from zoo.methods.sharding import sharded_parameters, transformer_blocks
 
 TRAINER = "{max_epochs: 2, enable_progress_bar: false, accelerator: cpu, gradient_clip_val: 0.5}"
 REST = f"optimizer: {{name: adamw, lr: 3.0e-3}}\nscheduler: {{name: cosine, warmup_steps: 2}}\ntrainer: {TRAINER}\n"
@@ -230,3 +231,16 @@ def test_fsdp2_refuses_to_predict(recipes):
     trainer = Trainer(strategy=FSDP2Strategy(), accelerator="cpu", devices=1, logger=False)
     with pytest.raises(StrategyError, match="fsdp2 trains; test and predict with"):
         trainer.test(assembly.method, datamodule=assembly.data)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("nearl", 6), ("medseg", 2), ("interleaved", 2)])
+def test_blocks_and_whatever_trains_are_divided(recipes, name, blocks):
+    """CLIP's image and text layers; of the others the language model's layers, and no image encoder."""
+    method = assemble(read_recipe(recipes[name])).method
+    found = transformer_blocks(method.sharded_modules())
+    assert len(found) == blocks
+    divided = {id(parameter) for parameter in sharded_parameters(method, method.sharded_modules())}
+    assert all(id(parameter) in divided for block in found for parameter in block.parameters())
+    assert all(id(parameter) in divided for parameter in method.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in method.parameters() if id(parameter) not in divided)
+    assert 0 < frozen < sum(parameter.numel() for parameter in method.parameters())

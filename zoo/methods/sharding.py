@@ -59,6 +59,9 @@ def shard(method: nn.Module, modules: Iterable[nn.Module], mesh: "DeviceMesh") -
     for block in transformer_blocks(modules):
         fully_shard(block, mesh=mesh)
     fully_shard(method, mesh=mesh, ignored_params=whole)
+    state = fully_shard.state(method)  # type: ignore[attr-defined]
+    for hook in (state._pre_forward_hook_handle, state._post_forward_hook_handle):
+        hook.remove()  # a step is what counts as forward; the method's own forward is called inside of it
     for step in _STEPS:
         register_fsdp_forward_method(method, step)
 

@@ -158,6 +158,8 @@ def test_verify_fails_where_a_number_does_not_hold(monkeypatch):
     from zoo.cards.schema import CardMetric
 
     metric = CardMetric(name="accuracy", value=0.9, tolerance=0.01, split="test", n=10, seeds=[0], interval=(0.8, 1.0))
-    monkeypatch.setattr(verification, "verify", lambda name, device: [verification.Checked(name, metric, 0.5)])
+    monkeypatch.setattr(
+        verification, "verify", lambda name, settings, device: [verification.Checked(name, metric, 0.5)]
+    )
     assert "1 of 1 numbers do not hold" in call("verify", "anything", code=1)
     assert "say --all" in call("verify", code=2)

@@ -1,6 +1,8 @@
 """Predictions for files: read as they are needed, named apart, written as they come, never over an input."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,33 @@ def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
     for arguments in (["predict", card, str(film)], ["eval", card], ["verify", card]):
         done = CliRunner().invoke(app, [*arguments, "--device", device])
         assert done.exit_code == 1 and message in done.stderr
+
+
+def test_two_processes_share_the_files(card, tmp_path):
+    files = [write_film(tmp_path / f"{index}.png", 30 * index) for index in range(5)]
+    command = [
+        sys.executable,
+        "-m",
+        "zoo.cli",
+        "predict",
+        card,
+        *map(str, files),
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
+    two = ["--set", "trainer.devices=2", "--set", "trainer.strategy=ddp", "--batch-size", "1"]
+    done = subprocess.run([*command, *two], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    together, alone = json.loads(done.stdout), predict_files(card, files, None)
+    assert list(together) == list(map(str, files))
+    assert {path: content["class"] for path, content in together.items()} == {
+        path: content["class"] for path, content in alone.items()
+    }
+    assert all(Path(content["picture"]).is_file() for content in together.values())
+
+
+def test_only_the_trainer_of_a_card_can_be_changed(card, tmp_path):
+    film = write_film(tmp_path / "film.png")
+    done = CliRunner().invoke(app, ["predict", card, str(film), "--set", "method.template=a {}"])
+    assert done.exit_code == 2 and "only trainer.* can be changed here" in done.stderr

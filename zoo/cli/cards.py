@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.console import Device, Json, console, errors, print_json, print_table, reported
+from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, reported
 
 verbs = typer.Typer()
 
@@ -21,12 +21,14 @@ def publish(
     license: Annotated[str, typer.Option(help="Of the weights, as a Hugging Face licence name.")] = "apache-2.0",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
     device: Device = "auto",
+    settings: Set = None,
 ) -> None:
     """Make a card from a run. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name nearl-clip-chest-drr`."""
     from zoo.engine.publishing import publish as make_card
 
     with reported():
-        options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license, "device": device}
+        options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license}
+        options |= {"device": device, "settings": settings or []}
         folder = make_card(run, name, half=half, replace=replace, **options)
         console.print(f"wrote {folder}\nnext: zoo verify {name}")
 
@@ -36,6 +38,7 @@ def verify(
     cards: Annotated[list[str] | None, typer.Argument(help="cards")] = None,
     every: Annotated[bool, typer.Option("--all", help="All cards at hand.")] = False,
     device: Device = "auto",
+    settings: Set = None,
     as_json: Json = False,
 ) -> None:
     """Measure cards' numbers again; fails where one does not hold. Example: `zoo verify --all`."""
@@ -47,7 +50,7 @@ def verify(
         errors.print("name a card, or say --all")
         raise typer.Exit(2)
     with reported():
-        checked = [result for name in names for result in measure_again(name, device=device)]
+        checked = [result for name in names for result in measure_again(name, settings or [], device=device)]
     failed = [result for result in checked if not result.holds]
     if as_json:
         print_json([{**asdict(result), "holds": result.holds} for result in checked])

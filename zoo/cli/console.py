@@ -1,6 +1,7 @@
 """What all verbs share: the console, errors as one line, tables and JSON."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,23 @@ from rich.table import Table
 from zoo.config.recipe import RecipeError
 from zoo.registry import UnknownComponentError
 
-console, errors = Console(), Console(stderr=True)
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+"""What torchrun, SLURM and Lightning call a process's number; the first that is set counts."""
+
+
+def is_first_process() -> bool:
+    """Whether this process prints, of those that work together."""
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
+console, errors = Console(quiet=not is_first_process()), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 Settings = Annotated[list[str] | None, typer.Argument(help="Changes, as key=value.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value of the recipe, as trainer.devices=4 or trainer.precision=bf16-mixed."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
@@ -35,8 +49,9 @@ def reported() -> Iterator[None]:
 
 
 def print_json(content: Any) -> None:
-    """Print JSON on standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+    """Print JSON on standard output, in the first process."""
+    if is_first_process():
+        sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.console import Device, Json, console, errors, print_json, print_table, reported
+from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, reported
 
 verbs = typer.Typer()
 
@@ -25,6 +25,7 @@ def predict(
     frame: Annotated[int | None, typer.Option(help="Which frame of a multi-frame DICOM.")] = None,
     axis: Annotated[int | None, typer.Option(help="Which axis to cut a NIfTI volume across.")] = None,
     device: Device = "auto",
+    settings: Set = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the outputs of an earlier prediction.")
@@ -53,6 +54,7 @@ def predict(
             frame=frame,
             axis=axis,
             device=device,
+            settings=settings or [],
             batch_size=batch_size,
             overwrite=overwrite,
             tell=_report_error if as_json else _print_prediction,

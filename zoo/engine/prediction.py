@@ -11,15 +11,16 @@ import torch
 from lightning import Callback
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from zoo.cards.store import CardError, read_card
-from zoo.config.recipe import Recipe
+from zoo.cards.store import RECIPE, CardError, read_card
+from zoo.config.recipe import Recipe, read_recipe
 from zoo.data.dicom_seg import write_dicom_seg
 from zoo.data.images import ImageError, read_image
 from zoo.data.medseg import QuestionError, checked_question
 from zoo.data.module import Sample
 from zoo.engine.loading import load
-from zoo.engine.trainers import inference_trainer
+from zoo.engine.trainers import check_trainer_settings, inference_trainer
 from zoo.methods.base import ZooModule
+from zoo.methods.distributed import gather_objects
 from zoo.methods.predictions import Prediction, Segmentation
 from zoo.visualization.pages import write_answer_page
 
@@ -136,6 +137,7 @@ def predict_files(
     frame: int | None = None,
     axis: int | None = None,
     device: str = "auto",
+    settings: Sequence[str] = (),
     batch_size: int = 8,
     overwrite: bool = False,
     tell: Callable[[str, dict[str, Any]], None] = lambda path, content: None,
@@ -151,6 +153,7 @@ def predict_files(
         frame: of a multi-frame DICOM.
         axis: to cut a NIfTI volume across.
         device: to predict on.
+        settings: ``trainer.*=value`` changes of the card's recipe.
         batch_size: images at a time.
         overwrite: replace the outputs of an earlier prediction; an input is never replaced.
         tell: called with each path and its prediction as it comes.
@@ -160,11 +163,13 @@ def predict_files(
         that cannot be read, ``error``.
 
     Raises:
+        RecipeError: a setting is of something else than the trainer.
         CardError: the card is missing or damaged, or answers no questions and one is asked.
         QuestionError: the question cannot be asked.
         FileExistsError: an output is there already, and ``overwrite`` is off.
     """
-    method, recipe = load(card), read_card(card).recipe()
+    check_trainer_settings(settings)
+    method, recipe = load(card), read_recipe(read_card(card).folder / RECIPE, settings)
     if ask is not None and not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
     paths = list(dict.fromkeys(map(Path, images)))
@@ -180,7 +185,8 @@ def predict_files(
     writer = _Writer(out, names, dicom_seg, keep)
     files = ImageFiles(paths, FileOptions(frame, axis), None if ask is None else checked_question(ask))
     _run(method, recipe, files, writer, device, batch_size)
-    return results
+    gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
+    return {str(path): gathered[str(path)] for path in paths}
 
 
 def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback, device: str, batch_size: int) -> None:

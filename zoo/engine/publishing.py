@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from zoo.cards.store import (
     swap,
 )
 from zoo.engine.evaluation import Subject, collect, collect_once, measure_all, open_subject
+from zoo.engine.trainers import check_trainer_settings
 from zoo.engine.training import save_weights
 from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
@@ -44,6 +45,7 @@ def publish(
     replace: bool = False,
     folder: Path | None = None,
     device: str = "auto",
+    settings: Sequence[str] = (),
 ) -> Path:
     """Make the card ``name`` from a finished run; a card of this name stays until the new one is whole.
 
@@ -59,10 +61,13 @@ def publish(
         replace: overwrite a card of this name.
         folder: where cards are kept; the zoo's own if None.
         device: to measure on.
+        settings: ``trainer.*=value`` to measure with.
 
     Raises:
+        RecipeError: a setting is of something else.
         CardError: the run has not ended, or the card is there already and ``replace`` is off.
     """
+    check_trainer_settings(settings)
     target = (folder or checkpoints_folder()) / name
     if target.exists() and not replace:
         raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")
@@ -73,7 +78,7 @@ def publish(
         draft = Path(scratch) / name
         draft.mkdir()
         _write_weights(run, draft, half)
-        subject = open_subject(run, device=device)
+        subject = open_subject(run, settings, device)
         if half:
             stored = read_safetensors(draft / WEIGHTS)
             subject.method.load_trained_state(

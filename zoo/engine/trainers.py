@@ -3,13 +3,13 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.config.recipe import Recipe
+from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.precision import dtype_of
 
@@ -60,6 +60,18 @@ def held_precision(precision: str) -> "Precision":
     plugin = HeldPrecision()
     plugin.precision = precision  # type: ignore[assignment]
     return plugin
+
+
+def check_trainer_settings(settings: Sequence[str]) -> None:
+    """Refuse changes of a recipe other than of its ``trainer``: what was trained on, or on what, is not to be changed now.
+
+    Raises:
+        RecipeError: naming them.
+    """
+    message = "only trainer.* can be changed here"
+    problems = [Problem("command line", item, message) for item in settings if not item.startswith("trainer.")]
+    if problems:
+        raise RecipeError(problems)
 
 
 def quiet() -> None:

@@ -1,5 +1,6 @@
 """Measuring a card's numbers again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoo.cards.prose import model_index
@@ -22,8 +23,14 @@ class Checked:
         return abs(self.measured - self.metric.value) <= self.metric.tolerance
 
 
-def verify(name: str, *, device: str = "auto", progress: bool = True) -> list[Checked]:
+def verify(name: str, settings: Sequence[str] = (), *, device: str = "auto", progress: bool = True) -> list[Checked]:
     """Check a card's files and base, and measure its numbers again.
+
+    Args:
+        name: of the card, or its folder.
+        settings: ``key=value`` changes of its recipe, as where its data are on this machine.
+        device: to measure on.
+        progress: show a progress bar.
 
     Raises:
         CardError: a file, the base or the model index is not what the record says, or a metric is none of the method's.
@@ -33,7 +40,7 @@ def verify(name: str, *, device: str = "auto", progress: bool = True) -> list[Ch
     check_files(card)
     if read_front_matter(card.folder / PROSE).get("model-index") != model_index(card.record):
         raise CardError(f"the model-index of card '{card.name}' has other numbers than its record; publish it again")
-    subject = open_subject(card.folder, device=device)
+    subject = open_subject(card.folder, settings, device)
     metrics = subject.method.metrics()
     unknown = [metric.name for metric in card.record.metrics if metric.name not in metrics]
     if unknown:

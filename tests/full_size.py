@@ -20,6 +20,7 @@ def make_sources(folder: Path, **dtypes: torch.dtype) -> Path:
     """Write every tiny model and data set; ``dtypes`` are those of stored weights in place of the real ones'."""
     stored = {**STORED, **dtypes}
     llava(folder / "llava", dtype=stored["llava"])
+    llava(folder / "llava-64", dtype=stored["llava"], width=64)  # NF4 takes blocks of 64
     qwen(folder / "qwen", dtype=stored["qwen"])
     anole(folder / "anole", dtype=stored["anole"])
     sam(folder / "sam")
@@ -54,14 +55,17 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
     settings = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2"]
     settings += ["trainer.accumulate_grad_batches=1", "trainer.enable_progress_bar=false"]
     if "context" in method:
-        settings.append(f"method.context.source={folder / method['context']['family'].split('2')[0]}")
+        family = method["context"]["family"].split("2")[0]
+        quantized = method["context"].get("quantization") is not None
+        settings.append(
+            f"method.context.source={folder / (f'{family}-64' if quantized and family == 'llava' else family)}"
+        )
+        settings += ["method.context.quantization=null"] if quantized and family != "llava" else []
         settings.append(f"method.grounding.source={folder / 'sam'}")
         settings += ["method.context.image_size=56"] if method["context"]["family"] == "qwen2_5_vl" else []
-        settings += ["method.context.quantization=null"] if method["context"].get("quantization") else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")
         settings.append("method.max_tokens=640")  # a tiny model with random weights seldom ends a report by itself
-        settings += ["method.decoder.quantization=null"] if method["decoder"].get("quantization") else []
     if method.get("clip", {}).get("name") == "open_clip":
         settings += [f"method.clip.model=local-dir:{folder / 'clip'}", "method.clip.pretrained=null"]
     if method.get("clip", {}).get("name") == "biomedclip":

@@ -22,6 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+from zoo.errors import ZooError
 from zoo.paths import PACKAGE
 
 T = TypeVar("T")
@@ -44,11 +45,11 @@ _DECORATORS = ("zoo.registry.register", "zoo.register")
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class UnknownComponentError(LookupError):
+class UnknownComponentError(ZooError, LookupError):
     """A name that no component of the kind has."""
 
 
-class DuplicateComponentError(ValueError):
+class DuplicateComponentError(ZooError, ValueError):
     """A second component of the same kind and name."""
 
 
@@ -146,7 +147,7 @@ def components_in(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
             if "register" not in source:  # parsing takes the time, and most files register nothing
                 continue
             components = list(_registered(ast.parse(source), ".".join(parts[:-1])))
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except (OSError, ImportError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             warnings.warn(f"{path} is skipped, its components cannot be read: {error}", stacklevel=2)
             continue
         yield from ((kind, component, f"{module}:{attribute}") for kind, component, attribute in components)

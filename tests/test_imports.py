@@ -12,6 +12,7 @@ from zoo.paths import PACKAGE
 
 FLOORS = {
     "registry": 1,
+    "errors": 1,
     "paths": 1,
     "pretrained": 1,
     "precision": 1,

@@ -1,14 +1,22 @@
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from zoo.registry import KINDS, DuplicateComponentError, Registry, UnknownComponentError, register, registry
+from zoo.registry import (
+    KINDS,
+    DuplicateComponentError,
+    Registry,
+    UnknownComponentError,
+    components_in,
+    register,
+    registry,
+)
 
 
 def run_python(code: str, **environment: str) -> str:
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=True
     )
@@ -85,3 +93,98 @@ def test_scan_finds_every_decorated_component():
 
     decorated = sum(len(re.findall(r"^@register\(", path.read_text(), re.MULTILINE)) for path in PACKAGE.rglob("*.py"))
     assert decorated == sum(len(list(registry(kind))) for kind in KINDS)
+
+
+FORMS = {
+    "single quotes": "from zoo.registry import register\n@register('adapter', \"x\")\nclass X: ...",
+    "several lines": "from zoo.registry import register\n@register(\n    'adapter',  # kind\n    'x',\n)\nclass X: ...",
+    "keywords": "from zoo.registry import register\n@register(name='x', kind='adapter')\nclass X: ...",
+    "one keyword": "from zoo.registry import register\n@register('adapter', name='x')\nclass X: ...",
+    "below others": "from zoo.registry import register\n@final\n@register('adapter', 'x')\nclass X: ...",
+    "above others": "from zoo.registry import register\n@register('adapter', 'x')\n@final(\n)\ndef X(): ...",
+    "the module": "import zoo.registry\n@zoo.registry.register('adapter', 'x')\nclass X: ...",
+    "the package": "import zoo\n@zoo.register('adapter', 'x')\nclass X: ...",
+    "another name": "from zoo.registry import register as component\n@component('adapter', 'x')\nclass X: ...",
+    "the module by another name": "import zoo.registry as parts\n@parts.register('adapter', 'x')\nclass X: ...",
+    "from the package": "from zoo import registry\n@registry.register('adapter', 'x')\nclass X: ...",
+    "where it can be imported": (
+        "from zoo.registry import register\ntry:\n    import torch\nexcept ImportError:\n    pass\n"
+        "else:\n    @register('adapter', 'x')\n    class X: ..."
+    ),
+    "windows line breaks": "from zoo.registry import register\r\n@register('adapter', 'x')\r\nclass X: ...\r\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_component_is_found_however_its_decorator_is_written(form, tmp_path):
+    (tmp_path / "part.py").write_bytes(FORMS[form].encode())
+    assert list(components_in(tmp_path, "tiny")) == [("adapter", "x", "tiny.part:X")]
+
+
+def test_stacked_decorators_give_two_names_and_a_package_its_own_module(tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    code = "from ...registry import register\n@register('adapter', 'x')\n@register('head', 'y')\nclass X: ..."
+    (folder / "__init__.py").write_text(code)
+    assert list(components_in(tmp_path, "zoo.tiny")) == [
+        ("adapter", "x", "zoo.tiny.parts:X"),
+        ("head", "y", "zoo.tiny.parts:X"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import atexit\n@atexit.register('adapter', 'x')\ndef X(): ...",
+        'text = """\n@register("adapter", "x")\nclass X: ...\n"""',
+        "# @register('adapter', 'x')\nclass X: ...",
+        "from zoo.registry import register\ndef make():\n    @register('adapter', 'x')\n    class X: ...",
+    ],
+    ids=["another register", "text", "comment", "inside a function"],
+)
+def test_what_only_looks_like_a_component_is_none(code, tmp_path):
+    (tmp_path / "part.py").write_text(code)
+    assert list(components_in(tmp_path, "tiny")) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"from zoo.registry import register\n@register('adapter', 'x'\nclass X: ...",
+        b"from zoo.registry import register\nNAME = 'x'\n@register('adapter', NAME)\nclass X: ...",
+        b"from zoo.registry import register\n@register('adapter')\nclass X: ...",
+        b"# register \xff\xfe",
+        b"# register \0",
+        b"register = " + b"-" * 100_000 + b"1",
+    ],
+    ids=["syntax", "no literal", "no name", "encoding", "null byte", "nesting"],
+)
+def test_a_malformed_file_is_skipped_with_a_warning(content, tmp_path):
+    (tmp_path / "broken.py").write_bytes(content)
+    (tmp_path / "part.py").write_text(FORMS["keywords"])
+    with pytest.warns(UserWarning, match="broken.py is skipped"):
+        assert list(components_in(tmp_path, "tiny")) == [("adapter", "x", "tiny.part:X")]
+
+
+def test_zoo_list_survives_a_malformed_file(tmp_path):
+    from zoo.paths import PACKAGE
+
+    shutil.copytree(PACKAGE, tmp_path / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "zoo" / "adapters" / "broken.py").write_text("from zoo.registry import register\n@register(\n")
+    command = [sys.executable, "-m", "zoo.cli", "list", "components"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and "useformer" in done.stdout and "broken.py is skipped" in done.stderr
+
+
+def test_import_and_list_are_quick():
+    """The least of three: seconds of the processor, so that a busy machine does not fail it."""
+
+    def seconds(*arguments: str) -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])
+
+    assert min(seconds("-c", "import zoo") for _ in range(3)) < 0.3
+    assert min(seconds("-m", "zoo.cli", "list") for _ in range(3)) < 1.0

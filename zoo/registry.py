@@ -5,19 +5,24 @@ A component registers itself with a decorator on its class::
     @register("adapter", "oca")
     class OrthogonalCrossAttention(nn.Module): ...
 
-The zoo's own components are found by reading that line from the source, so looking a name up, or listing all names,
-imports nothing heavy; the module is imported when the component is resolved. Another package offers components with
-an entry point in the group ``zoo.components``, named ``KIND.NAME`` and pointing at ``module:Class``.
+The zoo's own components are found by parsing the source for that decorator, however it is written, as long as kind and
+name are literals. So looking a name up, or listing all names, imports nothing heavy; the module is imported when the
+component is resolved. Another package offers components with an entry point in the group ``zoo.components``, named
+``KIND.NAME`` and pointing at ``module:Class``.
 """
 
+import ast
 import difflib
 import importlib
-import re
+import importlib.util
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
+from zoo.errors import ZooError
 from zoo.paths import PACKAGE
 
 T = TypeVar("T")
@@ -36,14 +41,15 @@ KINDS = {
 }
 """Every kind of component, with what it is for."""
 
-_DECORATOR = re.compile(r'^@register\("(\w+)", "([\w.-]+)"\)\n(?:@.*\n)*(?:class|def) (\w+)', re.MULTILINE)
+_DECORATORS = ("zoo.registry.register", "zoo.register")
+_Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class UnknownComponentError(LookupError):
+class UnknownComponentError(ZooError, LookupError):
     """A name that no component of the kind has."""
 
 
-class DuplicateComponentError(ValueError):
+class DuplicateComponentError(ZooError, ValueError):
     """A second component of the same kind and name."""
 
 
@@ -124,11 +130,64 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
-def _own_components() -> Iterator[tuple[str, str, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(("zoo", *path.relative_to(PACKAGE).with_suffix("").parts))
-        for kind, name, attribute in _DECORATOR.findall(path.read_text(encoding="utf-8")):
-            yield kind, name, f"{module}:{attribute}"
+def components_in(package: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and ``module:attribute`` of every component that the files of a package register, importing none.
+
+    A file that cannot be read or parsed is skipped with a warning, so that one broken file does not hide all others.
+
+    Args:
+        package: its folder.
+        name: under which it is imported.
+    """
+    for path in sorted(package.rglob("*.py")):
+        parts = (name, *path.relative_to(package).with_suffix("").parts)
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        try:
+            source = path.read_text(encoding="utf-8")
+            if "register" not in source:  # parsing takes the time, and most files register nothing
+                continue
+            components = list(_registered(ast.parse(source), ".".join(parts[:-1])))
+        except (OSError, ImportError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            warnings.warn(f"{path} is skipped, its components cannot be read: {error}", stacklevel=2)
+            continue
+        yield from ((kind, component, f"{module}:{attribute}") for kind, component, attribute in components)
+
+
+def _registered(tree: ast.Module, package: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and attribute of each registering decorator at the level of a module of ``package``."""
+    imported: dict[str, str] = {}
+    for node in _module_level(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            imported |= {alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names}
+        elif isinstance(node, _Definition):
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and _qualified_name(call.func, imported) in _DECORATORS:
+                    yield *_kind_and_name(call), node.name
+
+
+def _module_level(node: ast.AST) -> Iterator[ast.AST]:
+    """Statements that run when a module is imported, those inside ``if``, ``try`` and ``with`` included."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, _Definition | ast.expr):
+            yield from _module_level(child)
+
+
+def _qualified_name(node: ast.expr, imported: dict[str, str]) -> str:
+    """The dotted name of an expression, with what its first part was imported as."""
+    if isinstance(node, ast.Attribute):
+        return f"{_qualified_name(node.value, imported)}.{node.attr}"
+    return imported.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+
+def _kind_and_name(call: ast.Call) -> tuple[str, str]:
+    """The two literal arguments of a decorator; ``ast.literal_eval`` raises ValueError for anything else."""
+    arguments = dict(zip(("kind", "name"), call.args, strict=False))
+    arguments |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    return ast.literal_eval(arguments.get("kind", "")), ast.literal_eval(arguments.get("name", ""))
 
 
 def _offered_components() -> Iterator[tuple[str, str, str]]:
@@ -140,7 +199,7 @@ def _offered_components() -> Iterator[tuple[str, str, str]]:
 @cache
 def _registries() -> dict[str, Registry]:
     registries = {kind: Registry(kind) for kind in KINDS}
-    for source in (_own_components(), _offered_components()):
+    for source in (components_in(PACKAGE, "zoo"), _offered_components()):
         for kind, name, target in source:
             registries[_known_kind(kind)].add(name, target)
     return registries

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.registry import Supplied
 
 Clip = Annotated[ClipEncoder, Supplied]
@@ -29,11 +30,11 @@ class FewShotAdapter(nn.Module, ABC):
         """Tokenize the classes.
 
         Raises:
-            ValueError: no classes, or a template without {}.
+            ArgumentError: no classes, or a template without {}.
         """
         super().__init__()
         if not class_names or "{}" not in template:
-            raise ValueError(
+            raise ArgumentError(
                 f"needs class names and a template with {{}}; got {len(class_names)} names and '{template}'"
             )
         self.prompts = [template.replace("{}", name) for name in class_names]

@@ -11,6 +11,7 @@ from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.registry import Slot, register
 
 Interaction = Literal["instance", "prototype"]
@@ -172,10 +173,10 @@ class NearlAdapter(FewShotAdapter):
         """Where the USEformer's queries look: (batch, points, rows, columns), each map summing to at most 1.
 
         Raises:
-            ValueError: the interaction is not "instance", or the USEformer does not mix.
+            ArgumentError: the interaction is not "instance", or the USEformer does not mix.
         """
         if self.interaction != "instance" or not self.useformer.mix:
-            raise ValueError("attention maps need the instance interaction and a USEformer that mixes")
+            raise ArgumentError("attention maps need the instance interaction and a USEformer that mixes")
         maps: list[torch.Tensor | None] = []
         self.eval()
         self._instance(clip, images, maps)

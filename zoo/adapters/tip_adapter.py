@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.registry import register
 
 _ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
@@ -79,14 +80,14 @@ class TipAdapter(FewShotAdapter):
         """Fill the cache from the training images, then search alpha and beta on the validation ones.
 
         Raises:
-            ValueError: a class has more images than the cache has places.
+            ArgumentError: a class has more images than the cache has places.
         """
         features, labels = self._encoded(clip, train)
         classes = self.labels.shape[1]
         for label in range(classes):
             mine = features[labels == label]
             if len(mine) > self.per_class:
-                raise ValueError(f"{len(mine)} shots of '{self.prompts[label]}', and per_class is {self.per_class}")
+                raise ArgumentError(f"{len(mine)} shots of '{self.prompts[label]}', and per_class is {self.per_class}")
             start = label * self.per_class
             self.keys[start : start + len(mine)] = mine
             self.labels[start : start + len(mine), label] = 1

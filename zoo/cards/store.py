@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from zoo.cards.schema import CardRecord
 from zoo.config.recipe import Recipe, read_recipe
+from zoo.errors import ZooError
 from zoo.paths import cache_folder, checkpoints_folder
 from zoo.registry import nearest
 
@@ -26,7 +27,7 @@ _MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
 
-class CardError(RuntimeError):
+class CardError(ZooError, RuntimeError):
     """A card that is not there, is damaged, or does not belong to the model at hand."""
 
 

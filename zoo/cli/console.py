@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.config.recipe import RecipeError
+from zoo.errors import ZooError
 from zoo.registry import UnknownComponentError
 
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
@@ -36,16 +37,25 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print the zoo's own errors and those of the disk as a message; anything else is a bug and keeps its trace."""
+    """Print the user's errors as a message: the zoo's, the disk's, and the hub's. Anything else is a bug and keeps its trace."""
     try:
         yield
-    except (ValueError, LookupError, OSError, RuntimeError) as error:
-        known = type(error).__module__.startswith(("zoo.", "huggingface_hub")) or isinstance(error, OSError)
-        if not known:
-            raise
+    except _expected_errors() as error:
+        own = isinstance(error, ZooError)  # may have a line for each mistake; others get one line
         errors.print(f"{type(error).__name__}:", style="bold red", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        errors.print(str(error) if own else " ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, RecipeError | UnknownComponentError) else 1) from error
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors of the zoo, of the disk, of huggingface_hub, and of the HTTP client that it uses.
+
+    Python asks only once something was raised, so that the hub is not imported for nothing.
+    """
+    from huggingface_hub import errors as hub
+
+    of_hub = [value for value in vars(hub).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (ZooError, OSError, *of_hub)
 
 
 def print_json(content: Any) -> None:

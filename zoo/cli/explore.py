@@ -21,7 +21,8 @@ def list_(
     """What there is. Example: `zoo list recipes`."""
     from zoo.engine.catalog import everything as list_everything
 
-    everything = list_everything()
+    with reported():
+        everything = list_everything()
     if what != "all" and what not in everything:
         errors.print(f"nothing is called '{what}'{nearest(what, [*everything, 'all'])}")
         raise typer.Exit(2)

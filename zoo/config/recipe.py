@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from zoo.errors import ZooError
 from zoo.paths import recipes_folder
 from zoo.registry import nearest
 
@@ -50,7 +51,7 @@ class Problem:
         return f"{self.file}: {self.key}: {self.message}" if self.key else f"{self.file}: {self.message}"
 
 
-class RecipeError(ValueError):
+class RecipeError(ZooError, ValueError):
     """Everything that is wrong with a recipe, at once."""
 
     def __init__(self, problems: list[Problem]) -> None:

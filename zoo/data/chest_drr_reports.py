@@ -11,6 +11,7 @@ from zoo.data.chest_drr.findings import SEVERITIES, findings_of
 from zoo.data.chest_drr.rendered import RenderedCases
 from zoo.data.chest_drr.reports import denying, stating, write_report
 from zoo.data.module import Sample, ZooData
+from zoo.errors import ArgumentError
 from zoo.registry import Supplied, register
 
 
@@ -73,12 +74,12 @@ class ChestDrrReports(RenderedCases, ZooData):
             seed: of order and wording; the cases themselves do not depend on it.
 
         Raises:
-            ValueError: there is no such finding.
+            ArgumentError: there is no such finding.
         """
         super().__init__(batch_size, workers, seed)
         self.kinds = findings or list(SEVERITIES)
         if unknown := set(self.kinds) - set(SEVERITIES):
-            raise ValueError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")
+            raise ArgumentError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")
         self.choose(size, image_size, style, build_workers, self.kinds, at_most)
         self.severity = severity
 

@@ -15,11 +15,12 @@ from torchvision.transforms import v2
 
 from zoo.data.images import read_image
 from zoo.data.module import Sample, ZooData
+from zoo.errors import ZooError
 
 Classes = Literal["all", "base", "novel"]
 
 
-class DataError(ValueError):
+class DataError(ZooError, ValueError):
     """A data set that cannot be used as it is; the message says which entry and why."""
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoo.errors import ZooError
+
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
@@ -14,7 +16,7 @@ _NIFTI = (".nii", ".nii.gz")
 _DICOM = (".dcm", ".dicom")
 
 
-class ImageError(ValueError):
+class ImageError(ZooError, ValueError):
     """A file that is no readable image, or not one that the zoo should read."""
 
 

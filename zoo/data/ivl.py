@@ -14,6 +14,7 @@ from typing import Any
 
 from zoo.data.images import ImageError, image_size
 from zoo.data.json_lines import numbered_lines
+from zoo.errors import ZooError
 
 MARK = "<image>"
 SUMMARY = "Summarizing the previous analysis, I will generate the following report:"
@@ -25,7 +26,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
 
 
-class RecordError(ValueError):
+class RecordError(ZooError, ValueError):
     """A record that does not keep to the form; the message begins with file and line."""
 
 
@@ -170,13 +171,13 @@ def parse_response(response: str, first_image: int = 1) -> tuple[list[Step], str
         first_image: index of the first rationale in the record's images.
 
     Raises:
-        ValueError: a box is malformed, or steps are not followed by a report.
+        RecordError: a box is malformed, or steps are not followed by a report.
     """
     texts = response.split(MARK)
     body, summary, report = texts[-1].partition(SUMMARY)
     if not summary:
         if len(texts) > 1:
-            raise ValueError(f"no report: the sentence '{SUMMARY}' is missing")
+            raise RecordError(f"no report: the sentence '{SUMMARY}' is missing")
         return [], response.strip()
     texts[-1] = body
     openings, seen = [], []
@@ -204,9 +205,9 @@ def _box(numbers: Any) -> Box:
     try:
         left, top, right, bottom = (round(float(number)) for number in numbers)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"a box is [left, top, right, bottom] in pixels, not {numbers!r}") from None
+        raise RecordError(f"a box is [left, top, right, bottom] in pixels, not {numbers!r}") from None
     if not (0 <= left < right and 0 <= top < bottom):
-        raise ValueError(f"the box {[left, top, right, bottom]} is empty or begins outside the image")
+        raise RecordError(f"the box {[left, top, right, bottom]} is empty or begins outside the image")
     return left, top, right, bottom
 
 

@@ -18,6 +18,7 @@ from zoo.data.chest_drr.labels import stated_findings
 from zoo.data.images import read_image
 from zoo.data.ivl import IvlRecord, check_images, read_records
 from zoo.data.module import Sample, ZooData, listed
+from zoo.errors import ArgumentError
 from zoo.paths import cache_folder
 from zoo.registry import Supplied, register
 
@@ -123,7 +124,7 @@ def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
         The folder of ``ids`` int32, ``learned`` bool and ``ends`` int64, flat over all records that are not left out.
 
     Raises:
-        ValueError: all are left out.
+        ArgumentError: all are left out.
     """
     digest = hashlib.sha256(codec.image_fingerprint().encode())
     for record in records:
@@ -177,7 +178,7 @@ def _sequences(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -
             ids.append(np.array(sequence[0], dtype=np.int32))
             learned.append(np.array(sequence[1]) != IGNORED)
     if not ids:
-        raise ValueError(f"all {len(records)} traces are longer than max_tokens={codec.max_tokens}; raise it")
+        raise ArgumentError(f"all {len(records)} traces are longer than max_tokens={codec.max_tokens}; raise it")
     ends = np.cumsum([len(item) for item in ids])
     return {"ids": np.concatenate(ids), "learned": np.concatenate(learned), "ends": ends}
 

@@ -16,6 +16,7 @@ from typing import Any
 from zoo.data.images import ImageError, image_size
 from zoo.data.json_lines import numbered_lines
 from zoo.data.masks import RunLength
+from zoo.errors import ZooError
 
 SEG = "[SEG]"
 MAX_QUESTION = 2_000
@@ -23,7 +24,7 @@ MAX_QUESTION = 2_000
 _MAX_LINE = 20_000_000
 
 
-class QuestionError(ValueError):
+class QuestionError(ZooError, ValueError):
     """A record or question that cannot be used; of a file, the message begins with file and line."""
 
 

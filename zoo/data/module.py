@@ -9,6 +9,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
+from zoo.errors import ArgumentError
+
 Sample = dict[str, Any]
 Item = TypeVar("Item")
 _STEPS_SORTED = 8
@@ -128,11 +130,11 @@ class ZooData(LightningDataModule):
             seed: of sampling and order.
 
         Raises:
-            ValueError: a size is not positive.
+            ArgumentError: a size is not positive.
         """
         super().__init__()
         if batch_size < 1 or workers < 0:
-            raise ValueError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
+            raise ArgumentError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.test_split = "test"
         """The split that ``Trainer.test`` measures on."""
@@ -156,10 +158,10 @@ class ZooData(LightningDataModule):
         """The samples of one split.
 
         Raises:
-            ValueError: there is no such split.
+            ArgumentError: there is no such split.
         """
         if name not in ("train", "val", "test"):
-            raise ValueError(f"no split '{name}'; there are train, val and test")
+            raise ArgumentError(f"no split '{name}'; there are train, val and test")
         if name not in self._splits:
             self._splits[name] = self.open_split(name)
         return self._splits[name]

@@ -20,6 +20,7 @@ from zoo.data.fitting import fitted
 from zoo.data.medseg import SEG
 from zoo.encoders.language import CausalLanguage
 from zoo.encoders.vision import VisionEncoder, merged, projector
+from zoo.errors import ArgumentError
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
@@ -243,12 +244,12 @@ class CausalContext(GlobalContext):
             merge: squares of merge x merge image tokens become one, so that sequences are shorter.
 
         Raises:
-            ValueError: the grid does not divide into such squares.
+            ArgumentError: the grid does not divide into such squares.
         """
         super().__init__()
         side = math.isqrt(vision.tokens)
         if side % merge:
-            raise ValueError(f"merge is {merge}, of {side} x {side} tokens")
+            raise ArgumentError(f"merge is {merge}, of {side} x {side} tokens")
         self.merge = merge
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
         self.width, self.text = model.width, model.tokenizer

@@ -14,13 +14,14 @@ from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from zoo.decoders.vq_image import VQImage, official_weights
+from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
 IGNORED = -100
 
 
-class VocabularyError(ValueError):
+class VocabularyError(ZooError, ValueError):
     """A vocabulary that does not hold what an interleaved decoder needs, or a sequence that does not keep to it."""
 
 
@@ -145,8 +146,8 @@ class InterleavedDecoder(nn.Module):
         """Load an Anole or Chameleon checkpoint folder (config.json and safetensors).
 
         Raises:
-            FileNotFoundError: the folder has no safetensors files.
-            ValueError: a weight is missing.
+            MissingWeightsError: the folder has no safetensors files.
+            WeightsError: a weight is missing.
         """
         made = cls.__new__(cls)
         nn.Module.__init__(made)
@@ -157,7 +158,7 @@ class InterleavedDecoder(nn.Module):
         self._build(ChameleonConfig.from_pretrained(folder))
         missing, _ = self.language.load_state_dict(official_weights(folder), strict=False)
         if missing:
-            raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+            raise WeightsError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""

@@ -12,6 +12,7 @@ import torch
 
 from zoo.decoders.guidance_rows import GuidanceRows
 from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
+from zoo.errors import ArgumentError
 
 Guidance = Literal["none", "normal", "obj", "full"]
 ROWS: dict[Guidance, tuple[str, ...]] = {
@@ -117,7 +118,7 @@ def generate(
         Ids of each sample (positions), on the CPU.
 
     Raises:
-        ValueError: the guidance needs a prompt that is not given, or a given image does not have the codes of an image.
+        ArgumentError: the guidance needs a prompt that is not given, or a given image does not have the codes of an image.
     """
     states = [_State(prompt.tolist(), settings.max_new_tokens) for prompt in prompts]
     for _ in _advance(decoder, states, settings, {"negative": negative, "original": original}, given):
@@ -161,7 +162,7 @@ def _advance(
     vocabulary, names = decoder.vocabulary, ROWS[settings.guidance]
     missing = [name for name in names if name in ("negative", "original") and others.get(name) is None]
     if missing:
-        raise ValueError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
+        raise ArgumentError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
     for state in states:
         if state.ids[-1] == vocabulary.begin:
             state.inside, state.images = 0, 1
@@ -200,7 +201,7 @@ def _take_given(
         if state.new[-1] != vocabulary.begin or state.left == 0 or (image := given(index, state.new)) is None:
             continue
         if image.shape != (decoder.codes_an_image,):
-            raise ValueError(f"a given image has {decoder.codes_an_image} codes; {tuple(image.shape)} were given")
+            raise ArgumentError(f"a given image has {decoder.codes_an_image} codes; {tuple(image.shape)} were given")
         codes = image.tolist()
         for token in [*codes, vocabulary.end][: state.left]:
             state.take(token, vocabulary)

@@ -19,6 +19,7 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
+from zoo.errors import WeightsError
 from zoo.pretrained import weights_wanted
 from zoo.registry import Slot, Supplied, register
 
@@ -136,7 +137,7 @@ class Anole(InterleavedDecoder):
 
         Raises:
             OSError: the folder lacks a file.
-            ValueError: a weight is missing.
+            WeightsError: a weight is missing.
             QuantizationError: bitsandbytes is not installed.
         """
         nn.Module.__init__(self)
@@ -155,7 +156,7 @@ class Anole(InterleavedDecoder):
             InterleavedChameleon, folder, attention, quantization, output_loading_info=True
         )
         if missing := report["missing_keys"]:
-            raise ValueError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+            raise WeightsError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
         self._build(language.config, language)
 
     def _build_stand_in(self, source: str, attention: Attention, quantization: Quantization | None) -> None:

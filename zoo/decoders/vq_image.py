@@ -17,11 +17,12 @@ from transformers.models.chameleon.modeling_chameleon import (
     ChameleonVQVAEEncoderResnetBlock,
 )
 
+from zoo.errors import ArgumentError, MissingWeightsError, WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
 
-class UnknownCodeError(ValueError):
+class UnknownCodeError(ZooError, ValueError):
     """A code that is not in the codebook."""
 
 
@@ -29,13 +30,13 @@ def official_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a checkpoint folder, whatever shards they are in.
 
     Raises:
-        FileNotFoundError: the folder has no safetensors files.
+        MissingWeightsError: the folder has no safetensors files.
     """
     from safetensors.torch import load_file
 
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
-        raise FileNotFoundError(f"{folder} has no safetensors files; the zoo loads no pickles")
+        raise MissingWeightsError(f"{folder} has no safetensors files; the zoo loads no pickles")
     return {name: value for shard in shards for name, value in load_file(shard).items()}
 
 
@@ -143,8 +144,8 @@ class VQImage(ChameleonVQVAE):
         """Load the tokenizer out of an Anole or Chameleon checkpoint folder (config.json and safetensors).
 
         Raises:
-            FileNotFoundError: the folder lacks a file.
-            ValueError: a weight of the encoder, codebook or decoder is missing.
+            MissingWeightsError: the folder lacks a file.
+            WeightsError: a weight of the encoder, codebook or decoder is missing.
         """
         from transformers import ChameleonConfig
 
@@ -154,7 +155,7 @@ class VQImage(ChameleonVQVAE):
         prefix = "model.vqmodel."
         state = {k.removeprefix(prefix): v for k, v in official_weights(folder).items() if k.startswith(prefix)}
         if missing := made.state_dict().keys() - state.keys():
-            raise ValueError(f"{folder} lacks {len(missing)} weights of the image tokenizer, as {sorted(missing)[0]}")
+            raise WeightsError(f"{folder} lacks {len(missing)} weights of the image tokenizer, as {sorted(missing)[0]}")
         made.load_state_dict(state)
         return made.eval()
 
@@ -182,14 +183,14 @@ class VQImage(ChameleonVQVAE):
 
         Raises:
             UnknownCodeError: a code is outside the codebook.
-            ValueError: the number of codes is not that of an image.
+            ArgumentError: the number of codes is not that of an image.
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(self.codebook):
             raise UnknownCodeError(
                 f"codes run from {int(codes.min())} to {int(codes.max())}; there are {len(self.codebook)}"
             )
         if codes.shape[-1] != self.grid**2:
-            raise ValueError(f"an image is {self.grid**2} codes, and {codes.shape[-1]} are given: it was cut short")
+            raise ArgumentError(f"an image is {self.grid**2} codes, and {codes.shape[-1]} are given: it was cut short")
         latents = functional.embedding(codes, self.codebook).mT.unflatten(-1, (self.grid, self.grid))
         return self.decoder(self.post_quant_conv(latents))
 

@@ -10,9 +10,10 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.errors import ArgumentError, ZooError
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
-from zoo.registry import register
+from zoo.registry import nearest, register
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -107,6 +108,10 @@ class ClipEncoder(nn.Module):
         return fingerprint_of((name, value) for name, value in own if "lora_" not in name)
 
 
+class OpenClipError(ZooError, RuntimeError):
+    """A model or weights that open_clip does not know or cannot load."""
+
+
 @register("vision_language_encoder", "open_clip")
 class OpenClip(ClipEncoder):
     """Any open_clip model with transformer towers, by open_clip's names."""
@@ -123,19 +128,32 @@ class OpenClip(ClipEncoder):
 
         Raises:
             UnsupportedTowerError: a tower is not a transformer.
-            RuntimeError: open_clip knows no such model or weights, or cannot load them.
+            OpenClipError: open_clip knows no such model or weights, or cannot load them.
         """
         import open_clip
 
         if not weights_wanted():
             built: Any = _architecture(model, image_size)
-        elif model.startswith(("hf-hub:", "local-dir:")):
-            built = open_clip.create_model(model, force_image_size=image_size)
         else:
-            built = open_clip.create_model(
-                model, pretrained=pretrained, force_image_size=image_size, require_pretrained=pretrained is not None
-            )
+            built = _pretrained_model(model, pretrained, image_size)
         super().__init__(built, open_clip.get_tokenizer(model), *_preprocessing(built))
+
+
+def _pretrained_model(model: str, pretrained: str | None, image_size: int | None) -> nn.Module:
+    import open_clip
+
+    options: dict[str, Any] = {"force_image_size": image_size}
+    if not model.startswith(("hf-hub:", "local-dir:")):
+        options |= {"pretrained": pretrained, "require_pretrained": pretrained is not None}
+    try:
+        return open_clip.create_model(model, **options)
+    except RuntimeError as error:  # its message lists all names there are, a hundred and more
+        reason = str(error).partition(" Available")[0].splitlines()[0]
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        known = nearest(pretrained, tags) if pretrained and tags else nearest(model, open_clip.list_models())
+        raise OpenClipError(
+            f"open_clip cannot build '{model}' with pretrained '{pretrained}': {reason}{known}"
+        ) from error
 
 
 def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
@@ -152,13 +170,13 @@ def _architecture(model: str, image_size: int | None) -> nn.Module:
     """A model of open_clip's list at full size, without a look at any weights.
 
     Raises:
-        ValueError: the model is not in open_clip's list, so that its sizes are known only where its weights are.
+        ArgumentError: the model is not in open_clip's list, so that its sizes are known only where its weights are.
     """
     import open_clip
 
     sizes = open_clip.get_model_config(model)
     if sizes is None:
-        raise ValueError(
+        raise ArgumentError(
             f"'{model}' cannot be planned: its sizes come with its weights; plan a model of open_clip's list"
         )
     if image_size is not None:
@@ -249,12 +267,12 @@ class SmallClip(ClipEncoder):
             weights_seed: of the random weights.
 
         Raises:
-            ValueError: a width is not a multiple of its head width, or the patch does not divide the image.
+            ArgumentError: a width is not a multiple of its head width, or the patch does not divide the image.
         """
         import open_clip
 
         if width % 64 or text_width % 32 or image_size % patch_size:
-            raise ValueError("width must be a multiple of 64, text_width of 32, and image_size of patch_size")
+            raise ArgumentError("width must be a multiple of 64, text_width of 32, and image_size of patch_size")
         text = {"context_length": context_length, "width": text_width, "heads": text_width // 32, "layers": text_layers}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights_seed)

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.errors import ZooError
 
-class UnsupportedTowerError(TypeError):
+
+class UnsupportedTowerError(ZooError, TypeError):
     """The CLIP model has a tower that is not a plain transformer, so that nothing can be put between its layers."""
 
 

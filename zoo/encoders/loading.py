@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from zoo.errors import ZooError
 from zoo.pretrained import assume, mark_quantized, stored_as
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -23,7 +24,7 @@ _OTHER_FORMATS = ["*/*", "consolidated*"]
 _NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
 
 
-class QuantizationError(RuntimeError):
+class QuantizationError(ZooError, RuntimeError):
     """A base that cannot be quantised as asked."""
 
 

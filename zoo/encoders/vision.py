@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import Slot, register
 
@@ -49,11 +50,11 @@ class ClipVision(VisionEncoder):
         """View a CLIP; its text tower stays beside it, unused, so that the weights keep their names.
 
         Raises:
-            ValueError: the tower has no such layer, or its input is not a square.
+            ArgumentError: the tower has no such layer, or its input is not a square.
         """
         super().__init__()
         if not 0 <= before_last < clip.vision.depth or len(set(clip.image_size)) != 1:
-            raise ValueError(f"before_last is {before_last} of {clip.vision.depth} layers, input {clip.image_size}")
+            raise ArgumentError(f"before_last is {before_last} of {clip.vision.depth} layers, input {clip.image_size}")
         self.clip, self._layers = clip, clip.vision.depth - before_last
         self.width, self.tokens = clip.vision.width, clip.vision.grid[0] * clip.vision.grid[1]
         self.image_size = clip.image_size[0]

@@ -9,6 +9,7 @@ from zoo.cards.store import card_chain, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
 from zoo.config.recipe import Recipe
 from zoo.data.module import ZooData
+from zoo.errors import WeightsError
 from zoo.methods.base import ZooModule
 from zoo.pretrained import plain_name
 
@@ -66,7 +67,7 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
         Names of the weights without a place (a head for other classes, say).
 
     Raises:
-        ValueError: not one weight has a place.
+        WeightsError: not one weight has a place.
     """
     own = method.state_dict()
     places = {plain_name(name): name for name in own}
@@ -77,7 +78,7 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
         if name in places and own[places[name]].shape == value.shape
     }
     if not fitting:
-        raise ValueError(
+        raise WeightsError(
             f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
         )
     method.load_state_dict(fitting, strict=False)

@@ -9,6 +9,7 @@ from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import collect_once, measure_all, open_subject
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
+from zoo.errors import ArgumentError
 from zoo.metrics.intervals import Measured
 from zoo.visualization.tables import Row, write_table
 
@@ -37,11 +38,11 @@ def compare(
         device: to measure on; training follows the recipe's ``trainer``.
 
     Raises:
-        ValueError: there is no such protocol.
+        ArgumentError: there is no such protocol.
         RecipeError: a recipe does not fit.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+        raise ArgumentError(f"no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
     rows = []
     for count in [None] if protocol == "full" else shots:
         for recipe in recipes:

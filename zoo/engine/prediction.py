@@ -19,6 +19,7 @@ from zoo.data.medseg import QuestionError, checked_question
 from zoo.data.module import Sample
 from zoo.engine.loading import load
 from zoo.engine.trainers import check_trainer_settings, inference_trainer
+from zoo.errors import OutputExistsError
 from zoo.methods.base import ZooModule
 from zoo.methods.distributed import gather_objects
 from zoo.methods.predictions import Prediction, Segmentation
@@ -166,7 +167,7 @@ def predict_files(
         RecipeError: a setting is of something else than the trainer.
         CardError: the card is missing or damaged, or answers no questions and one is asked.
         QuestionError: the question cannot be asked.
-        FileExistsError: an output is there already, and ``overwrite`` is off.
+        OutputExistsError: an output is there already, and ``overwrite`` is off.
     """
     check_trainer_settings(settings)
     method, recipe = load(card), read_recipe(read_card(card).folder / RECIPE, settings)
@@ -204,7 +205,7 @@ def _refuse_overwriting(out: Path, names: dict[str, str]) -> None:
     for path, name in names.items():
         taken = [file for file in out.glob(f"{name}.*") if file.suffix in (".html", ".png", ".json")]
         if taken:
-            raise FileExistsError(
+            raise OutputExistsError(
                 f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or say --overwrite"
             )
 

@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import (
 from lightning.pytorch.trainer.states import TrainerFn
 
 from zoo.config.recipe import Recipe
+from zoo.errors import ZooError
 from zoo.methods.base import ZooModule
 from zoo.methods.sharding import gathered, sharded_optimizer_state, sharded_state
 from zoo.registry import nearest, registry
@@ -28,7 +29,7 @@ FSDP2 = ("fsdp", "fsdp2")
 _FSDP1 = "fsdp_cpu_offload"
 
 
-class StrategyError(ValueError):
+class StrategyError(ZooError, ValueError):
     """A strategy that there is none of, or that needs a package that is not installed."""
 
 

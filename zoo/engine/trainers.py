@@ -11,6 +11,7 @@ import torch
 
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
+from zoo.errors import ZooError
 from zoo.precision import dtype_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _EXPECTED_WARNINGS = (
 )
 
 
-class DeviceError(ValueError):
+class DeviceError(ZooError, ValueError):
     """A device that this machine does not have, or a name that is none."""
 
 

@@ -15,6 +15,7 @@ from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import is_first_process, make_trainer, training_arguments
+from zoo.errors import ZooError
 from zoo.paths import PACKAGE
 from zoo.visualization.curves import plot_curves
 
@@ -28,7 +29,7 @@ _PACKAGES = (
 _PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
 
 
-class RunError(RuntimeError):
+class RunError(ZooError, RuntimeError):
     """A run folder that cannot be used as asked: it is taken, or there is nothing to resume."""
 
 

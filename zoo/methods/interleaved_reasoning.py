@@ -20,6 +20,7 @@ from zoo.data.ivl_traces import TraceData
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
+from zoo.errors import ArgumentError
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.predictions import Report, on_cpu
 from zoo.metrics.reports import (
@@ -103,11 +104,11 @@ class InterleavedReasoning(LossModule):
         """Tokenize the traces for training, once, on the trainer's device; the first process makes what the cache lacks.
 
         Raises:
-            ValueError: the data set has no traces.
+            ArgumentError: the data set has no traces.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, TraceData):
-            raise ValueError(f"{type(data).__name__} has no traces; use ivl_jsonl or chest_drr_ivl")
+            raise ArgumentError(f"{type(data).__name__} has no traces; use ivl_jsonl or chest_drr_ivl")
         super().setup(stage)
         if data is None or stage not in ("fit", "validate"):
             return

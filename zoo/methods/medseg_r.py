@@ -21,6 +21,7 @@ from zoo.data.medseg import Turn, checked_question
 from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import merged, projector
+from zoo.errors import ArgumentError
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
@@ -106,11 +107,11 @@ class MedSegR(LossModule):
         """For training, open the cache of embeddings.
 
         Raises:
-            ValueError: the data set has no conversations.
+            ArgumentError: the data set has no conversations.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, ConversationData):
-            raise ValueError(f"{type(data).__name__} has no conversations; use medseg_files or chest_drr_medseg_qa")
+            raise ArgumentError(f"{type(data).__name__} has no conversations; use medseg_files or chest_drr_medseg_qa")
         if stage == "fit" and self.cache_limit:
             self.open_caches()
         super().setup(stage)

@@ -15,6 +15,7 @@ from zoo.data.ivl import Step
 from zoo.data.masks import RunLength, decode_masks
 from zoo.data.medseg import said_of_masks
 from zoo.decoders.evidence import EvidenceName
+from zoo.errors import OutputExistsError
 from zoo.visualization.figures import contact_sheet, plot_probabilities
 from zoo.visualization.pages import overlay, write_answer_page, write_trace_page
 
@@ -47,11 +48,11 @@ class Prediction(ABC):
             The file to look at first.
 
         Raises:
-            FileExistsError: it is there already, and ``overwrite`` is off.
+            OutputExistsError: it is there already, and ``overwrite`` is off.
         """
         file = folder / f"{name}{self.suffix}"
         if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} is there already; choose another folder")
+            raise OutputExistsError(f"{file} is there already; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         self._save(file)
         return file

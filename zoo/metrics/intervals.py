@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from zoo.errors import ArgumentError
+
 Outputs = dict[str, torch.Tensor]
 
 
@@ -34,11 +36,11 @@ def measure(
         seed: of the draws.
 
     Raises:
-        ValueError: there is no run, or runs differ in their number of samples.
+        ArgumentError: there is no run, or runs differ in their number of samples.
     """
     sizes = {len(next(iter(run.values()))) for run in runs}
     if len(sizes) != 1:
-        raise ValueError(f"runs must have the same samples; they have {sorted(sizes) or 'none'}")
+        raise ArgumentError(f"runs must have the same samples; they have {sorted(sizes) or 'none'}")
     count = sizes.pop()
     rng = np.random.default_rng(seed)
     value = float(np.mean([metric(run) for run in runs]))

@@ -13,12 +13,13 @@ import torch
 
 from zoo.data.chest_drr.labels import LABELS, Label
 from zoo.data.ivl import Box
+from zoo.errors import ZooError
 
 External = Literal["radgraph", "chexbert"]
 Outputs = dict[str, torch.Tensor]
 
 
-class MissingMetricError(RuntimeError):
+class MissingMetricError(ZooError, RuntimeError):
     """A metric whose package or weights are not here."""
 
 

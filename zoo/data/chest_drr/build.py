@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.data.chest_drr.cases import SPLITS, CaseSpec, render_case
 from zoo.data.chest_drr.volume import source_folder
+from zoo.errors import ZooError
 from zoo.paths import cache_folder
 
 RENDERER_VERSION = 1
@@ -31,6 +32,10 @@ _KEEP_MEMORY = {
 """Lets glibc keep the hundreds of megabytes of one case for the next; giving them back each time took a third of the time."""
 Part = tuple[str, int, Path, Path]
 """Split, first index, file of images, file of records."""
+
+
+class RenderingError(ZooError, OSError):
+    """Rendering that cannot start or go on; what was rendered until then stays."""
 
 
 def series_folder(spec: CaseSpec) -> Path:
@@ -78,7 +83,7 @@ def build_series(spec: CaseSpec, counts: dict[str, int], workers: int | None = N
 
     Raises:
         MissingDataError: the package with the CT is not installed and something must be rendered.
-        OSError: the disk is full; what was rendered until then stays.
+        RenderingError: the disk is full; what was rendered until then stays.
     """
     folder = series_folder(spec)
     missing = [task for task in _tasks(folder, counts) if not task[2].is_file()]
@@ -111,7 +116,7 @@ def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
     folder = tasks[0][2].parent
     free, needed = shutil.disk_usage(folder).free, len(tasks) * _PART * (2 * spec.image_size**2 + 16_000)
     if free < needed:
-        raise OSError(f"building needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free")
+        raise RenderingError(f"building needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free")
     columns = (TextColumn("rendering chest_drr"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     shares = [tasks[start :: min(workers, len(tasks))] for start in range(min(workers, len(tasks)))]
     processes = [_start_worker(spec, share) for share in shares]
@@ -129,7 +134,7 @@ def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
     failed = [process for process in processes if process.returncode]
     if failed:
         _, said = failed[0].communicate()
-        raise OSError(f"rendering stopped; what was rendered stays. {said.strip().splitlines()[-1:]}")
+        raise RenderingError(f"rendering stopped; what was rendered stays. {said.strip().splitlines()[-1:]}")
 
 
 def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:

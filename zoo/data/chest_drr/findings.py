@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from zoo.data.chest_drr.volume import LOBES, ChestVolume, LungVoxels
+from zoo.errors import ArgumentError
 
 SEVERITIES: dict[str, tuple[str, ...]] = {
     "pleural effusion": ("small", "moderate", "large"),
@@ -55,10 +56,10 @@ def draw_finding(kind: str, rng: np.random.Generator, severity: str | None = Non
     """Draw side, lobe and, where not given, severity of a finding.
 
     Raises:
-        ValueError: no such finding or severity.
+        ArgumentError: no such finding or severity.
     """
     if kind not in SEVERITIES or severity not in (None, *SEVERITIES[kind]):
-        raise ValueError(f"no finding '{kind}' of severity '{severity}'; there are {SEVERITIES}")
+        raise ArgumentError(f"no finding '{kind}' of severity '{severity}'; there are {SEVERITIES}")
     severity = severity or str(rng.choice(SEVERITIES[kind]))
     if kind == "cardiomegaly":
         return Finding(kind, severity)

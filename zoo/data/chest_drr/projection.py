@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from zoo.data.chest_drr.volume import ChestVolume
+from zoo.errors import ArgumentError
 
 WATER_ATTENUATION = 0.0195
 """Linear attenuation of water per millimetre near 65 keV, the mean energy of a 110 kV beam."""
@@ -56,7 +57,7 @@ STYLES = ("standard", "portable")
 def draw_view(style: str, heart: float, shift: float, rng: np.random.Generator) -> View:
     """Draw a view: ``standard`` (PA, upright, centred) or ``portable`` (AP at one metre, tilted, flatter and noisier)."""
     if style not in STYLES:
-        raise ValueError(f"no style '{style}'; there are {', '.join(STYLES)}")
+        raise ArgumentError(f"no style '{style}'; there are {', '.join(STYLES)}")
     portable = style == "portable"
     loose = 2.0 if portable else 1.0
     edges = rng.uniform(0.0, 0.045 if portable else 0.02, size=4)

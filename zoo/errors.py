@@ -1,0 +1,42 @@
+"""What goes wrong by the user's doing: one :class:`ZooError` above it all.
+
+Each error has the builtin of its sort as a second base, so that ``except ValueError`` works as elsewhere. Those that belong
+to one part of the zoo are defined there; here are those that several parts raise.
+"""
+
+
+class ZooError(Exception):
+    """Any error that is meant for a user: the message says what was given, what was expected and what to do.
+
+    Example:
+        >>> import zoo
+        >>> try:
+        ...     zoo.load("no-such-card")
+        ... except zoo.ZooError as error:
+        ...     print(type(error).__name__)
+        CardError
+    """
+
+
+class ArgumentError(ZooError, ValueError):
+    """An argument that a component or function cannot take."""
+
+
+class OutputExistsError(ZooError, FileExistsError):
+    """A file that would be overwritten."""
+
+
+class WeightsError(ZooError, ValueError):
+    """Weights that do not fit the model they are meant for."""
+
+
+class MissingWeightsError(ZooError, FileNotFoundError):
+    """Weights that are not here; the message says how to get them."""
+
+
+class MissingOptimizerError(ZooError, RuntimeError):
+    """Training without an optimizer."""
+
+
+class UnsupportedError(ZooError, NotImplementedError):
+    """Something that a method cannot do."""

@@ -144,6 +144,20 @@ def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
     assert plain.requires_grad_(False).fingerprint() == quantised.requires_grad_(False).fingerprint()
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: SamGrounding(32, str(folder / "llava")),
+        lambda folder: VisionLanguageContext(str(folder / "sam")),
+        lambda folder: VisionLanguageContext(str(folder / "llava"), family="qwen2_5_vl", image_size=56),
+        lambda folder: Anole(str(folder / "llava")),
+    ],
+)
+def test_a_folder_of_another_model_is_refused_by_name(folder, load):
+    with pytest.raises(WeightsError, match="holds a model of type '(llava|sam)'"):
+        load(folder)
+
+
 @pytest.mark.parametrize("kind", ["llava", "qwen", "sam", "anole", "causal_lm"])
 def test_a_folder_that_lacks_weights_is_refused(tmp_path, kind):
     """transformers draws missing weights at random, says so in a table, and goes on."""

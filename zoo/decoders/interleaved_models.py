@@ -13,6 +13,7 @@ from zoo.encoders.loading import (
     Attention,
     Quantization,
     build_stand_in,
+    check_model_type,
     check_quantization,
     checkpoint_activations,
     load_pretrained,
@@ -151,6 +152,7 @@ class Anole(InterleavedDecoder):
             checkpoint_activations(self.language)
 
     def _load(self, folder: Path, attention: Attention = "sdpa", quantization: Quantization | None = None) -> None:
+        check_model_type(folder, "chameleon")
         language = load_pretrained(InterleavedChameleon, folder, attention, quantization)
         self._build(language.config, language)
 

@@ -13,6 +13,7 @@ from zoo.encoders.loading import (
     Attention,
     Quantization,
     build_stand_in,
+    check_model_type,
     check_quantization,
     checkpoint_activations,
     load_pretrained,
@@ -22,6 +23,9 @@ from zoo.encoders.loading import (
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, weights_wanted
 from zoo.registry import register
+
+_MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen2_5_vl qwen2_vl"}
+"""What transformers calls the models of a family."""
 
 
 @register("decoder", "vision_language_context")
@@ -54,11 +58,13 @@ class VisionLanguageContext(GlobalContext):
 
         Raises:
             QuantizationError: bitsandbytes is not installed.
+            WeightsError: the folder holds another kind of model, or lacks weights.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         super().__init__()
         self.family = family
+        check_model_type(source, _MODEL_TYPES[family])
         if not weights_wanted():
             config, dtype = stand_in_config(source, *_published(family))
             self.model = build_stand_in(AutoModelForImageTextToText, config, dtype, attention, quantization)

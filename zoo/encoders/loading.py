@@ -1,6 +1,7 @@
 """How models of transformers are loaded: attention, gradient checkpointing, bases quantised by bitsandbytes (QLoRA)."""
 
 import importlib.util
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,27 @@ def local_folder(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
+
+
+def check_model_type(source: str | Path, expected: str) -> None:
+    """Check that a local folder holds the kind of model that is wanted; a hub name is looked at when it is loaded.
+
+    Args:
+        source: local folder or hub name.
+        expected: what the ``model_type`` of its config.json must begin with, several separated by spaces.
+
+    Raises:
+        WeightsError: it is another kind of model.
+    """
+    config = Path(source) / "config.json"
+    if not config.is_file():
+        return
+    try:
+        kind = str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise WeightsError(f"{config} is no model's configuration: {error}") from error
+    if not kind.startswith(tuple(expected.split())):
+        raise WeightsError(f"{source} holds a model of type '{kind}', and one of type {expected} is needed here")
 
 
 def load_pretrained(

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+import tests.tiny_models as tiny
 from tests.tiny_models import anole, causal_lm, llava, sam
 from zoo.decoders.interleaved_models import Anole
 from zoo.decoders.vision_language_context import VisionLanguageContext
 from zoo.encoders.language import CausalLM
 from zoo.encoders.loading import QuantizationError
+from zoo.errors import WeightsError
 from zoo.heads.sam_grounding import SamGrounding
 from zoo.methods.medseg_r import MedSegR
 
@@ -139,3 +142,27 @@ def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
     assert all(value.is_floating_point() for value in quantised.tokenizer.parameters())
     assert sum(not value.is_floating_point() for value in quantised.language.parameters()) == 2 * 7
     assert plain.requires_grad_(False).fingerprint() == quantised.requires_grad_(False).fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen", "sam", "anole", "causal_lm"])
+def test_a_folder_that_lacks_weights_is_refused(tmp_path, kind):
+    """transformers draws missing weights at random, says so in a table, and goes on."""
+    folder = tmp_path / kind
+    getattr(tiny, kind)(folder)
+    load = {
+        "llava": lambda: VisionLanguageContext(str(folder)),
+        "qwen": lambda: VisionLanguageContext(str(folder), family="qwen2_5_vl", image_size=56),
+        "sam": lambda: SamGrounding(32, str(folder)),
+        "anole": lambda: Anole(str(folder)),
+        "causal_lm": lambda: CausalLM(str(folder)),
+    }[kind]
+    load()
+    file = sorted(folder.glob("*.safetensors"))[0]
+    weights = load_file(file)
+    lost = next(name for name in sorted(weights) if name.endswith(("q_proj.weight", "qkv.weight")))
+    save_file({name: value for name, value in weights.items() if name != lost}, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="lacks 1 weights of a"):
+        load()
+    save_file({**weights, lost: weights[lost][:-1]}, file, metadata={"format": "pt"})
+    with pytest.raises((WeightsError, RuntimeError, ValueError)):
+        load()

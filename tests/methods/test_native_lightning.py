@@ -1,14 +1,20 @@
 """Every method under a plain Lightning Trainer, without the zoo's own driver: fit, validate, test and predict."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning import Trainer
+from torch.utils.data import DataLoader
 
 from tests.small_recipes import RECIPES, TRAINING_FREE, make_folder, write_recipe
+from zoo.adapters.oca import OrthogonalCrossAttention
+from zoo.adapters.tip_adapter import TipAdapter
 from zoo.config.recipe import read_recipe
 from zoo.engine.assembly import Assembly, assemble
+from zoo.methods.clip_classification import ClipClassification
+from zoo.methods.nearl_clip import NearlClip
 from zoo.methods.predictions import Prediction
 
 NEEDS_TEXTS = {"clip_pretraining"}
@@ -85,3 +91,24 @@ def test_lightnings_own_half_precision(folder, name, precision):
     plain(precision=precision).test(method, data, verbose=False)
     floats = [value for value in method.test_outputs.values() if value.is_floating_point()]
     assert floats and all(value.dtype == torch.float32 for value in floats)
+
+
+def test_the_tutorials_loop_on_a_users_own_loader(tiny_clip):
+    """No data module, no recipe, batches that are a dictionary of tensors alone."""
+    generator = torch.Generator().manual_seed(0)
+    samples = [{"image": torch.rand(3, 32, 32, generator=generator), "label": index % 2} for index in range(8)]
+    loader = DataLoader(samples, batch_size=4)
+    method = NearlClip(tiny_clip, ["no finding", "a nodule"], adapter=partial(OrthogonalCrossAttention, rank=4))
+    method.optimizer_recipe = {"name": "adamw", "lr": 1e-3}
+    trainer = plain(precision="bf16-mixed")
+    trainer.fit(method, loader)
+    assert set(trainer.test(method, loader, verbose=False)[0]) == {"test_accuracy", "test_macro_f1", "test_auroc"}
+    predictions = [prediction for batch in trainer.predict(method, loader) for prediction in batch]
+    assert len(predictions) == 8 and {prediction.label for prediction in predictions} <= {"no finding", "a nodule"}
+
+
+def test_what_needs_the_shots_says_so_without_a_data_module(tiny_clip):
+    method = ClipClassification(tiny_clip, TipAdapter, ["no finding", "a nodule"])
+    samples = [{"image": torch.rand(3, 32, 32), "label": index % 2} for index in range(4)]
+    with pytest.raises(ValueError, match="pass a data module"):
+        plain().fit(method, DataLoader(samples, batch_size=2))

@@ -19,7 +19,6 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
-from zoo.errors import WeightsError
 from zoo.pretrained import weights_wanted
 from zoo.registry import Slot, Supplied, register
 
@@ -152,11 +151,7 @@ class Anole(InterleavedDecoder):
             checkpoint_activations(self.language)
 
     def _load(self, folder: Path, attention: Attention = "sdpa", quantization: Quantization | None = None) -> None:
-        language, report = load_pretrained(
-            InterleavedChameleon, folder, attention, quantization, output_loading_info=True
-        )
-        if missing := report["missing_keys"]:
-            raise WeightsError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+        language = load_pretrained(InterleavedChameleon, folder, attention, quantization)
         self._build(language.config, language)
 
     def _build_stand_in(self, source: str, attention: Attention, quantization: Quantization | None) -> None:

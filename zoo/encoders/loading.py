@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from zoo.errors import ZooError
+from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import assume, mark_quantized, stored_as
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -50,7 +50,10 @@ def local_folder(source: str, revision: str | None) -> Path:
 
 
 def load_pretrained(
-    model_class: Any, folder: Path, attention: Attention, quantization: Quantization | None, **options: Any
+    model_class: Any,
+    source: str | Path,
+    attention: Attention | None = None,
+    quantization: Quantization | None = None,
 ) -> Any:
     """Load a model from safetensors in the precision that it is stored in, its linear layers quantised if asked for.
 
@@ -59,21 +62,27 @@ def load_pretrained(
 
     Args:
         model_class: a transformers model or auto class.
-        folder: with config.json and safetensors.
-        attention: transformers' ``attn_implementation``.
+        source: folder with config.json and safetensors; a hub name too, where nothing is quantised.
+        attention: transformers' ``attn_implementation``; the model's own if None.
         quantization: of linear layers.
-        options: more of ``from_pretrained``, whose result is returned.
 
     Raises:
         QuantizationError: bitsandbytes is not installed.
+        WeightsError: a weight is missing, or has another shape; transformers would draw it at random and go on.
     """
     check_quantization(quantization)
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if quantization is not None:
         options["quantization_config"] = _quantization_config(quantization)
-    loaded = model_class.from_pretrained(folder, use_safetensors=True, attn_implementation=attention, **options)
+    model, report = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
+    if wrong := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
+        raise WeightsError(
+            f"{source} lacks {len(wrong)} weights of a {type(model).__name__}, or has them in another shape, as {wrong[0]}; "
+            "is it the right folder?"
+        )
     if quantization is not None:
-        _keep_stored_weights(loaded[0] if isinstance(loaded, tuple) else loaded, folder)
-    return loaded
+        _keep_stored_weights(model, Path(source))
+    return model
 
 
 def _quantization_config(quantization: Quantization) -> Any:

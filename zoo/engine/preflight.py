@@ -39,8 +39,13 @@ def _component_problems(component: Component, key: str) -> Iterator[tuple[str, s
         place = f"{key}.{name}"
         if isinstance(value, Component):
             yield from _component_problems(value, place)
-        elif name in ("source", "model") and isinstance(value, str) and value.startswith(_PATH_STARTS):
+        elif name in ("source", "model") and isinstance(value, str) and _is_local(value):
             yield from ((place, message) for message in _folder_problems(value.removeprefix("local-dir:")))
+
+
+def _is_local(source: str) -> bool:
+    """Whether a source is a folder: it is there, or can be no name of a hub repository."""
+    return source.startswith(_PATH_STARTS) or source.count("/") > 1 or Path(source).is_dir()
 
 
 def _folder_problems(folder: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from zoo.encoders.loading import build_stand_in, stand_in_config
+from zoo.encoders.loading import build_stand_in, load_pretrained, stand_in_config
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
 from zoo.registry import Supplied, register
@@ -66,7 +66,7 @@ class SamGrounding(PixelGrounding):
         if source is None:
             sam: Any = SamModel(SamConfig(vision_config=vision))
         elif weights_wanted():
-            sam = SamModel.from_pretrained(source, use_safetensors=True)
+            sam = load_pretrained(SamModel, source)
         else:
             config, dtype = stand_in_config(source, SamConfig(vision_config=vision), torch.float32)
             sam = build_stand_in(SamModel, config, dtype, "sdpa", None)

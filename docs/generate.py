@@ -1,4 +1,4 @@
-"""Writes everything in README and docs that comes from a record: tables, the list of components, the list of cards.
+"""Writes all that comes from a record: tables, lists of components and cards in README and docs, and the package's stub.
 
 ``python docs/generate.py`` writes; ``--check`` only says whether something is stale (a test runs it).
 """
@@ -8,9 +8,10 @@ import re
 import sys
 from pathlib import Path
 
+import zoo
 from zoo.cards.store import list_cards, read_card
 from zoo.metrics.intervals import Measured
-from zoo.registry import KINDS, registry
+from zoo.registry import KINDS, component_classes, registry
 from zoo.visualization.tables import Row, markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -109,10 +110,28 @@ def api_pages() -> dict[Path, str]:
     return {ROOT / "docs" / "api" / f"{module}.md": f"# {module}\n\n::: {module}\n" for module in sorted(modules)}
 
 
+def stub() -> str:
+    """The package's lazy names for type checkers: the public ones and the zoo's own components."""
+    modules = dict(zoo._PUBLIC)
+    for attribute, (kind, name) in component_classes().items():
+        module = registry(kind).target(name).partition(":")[0]
+        if module.startswith("zoo."):  # others are offered by packages that happen to be installed here
+            modules.setdefault(attribute, module)
+    lines = [f"from {module} import {name} as {name}" for module, name in sorted((m, n) for n, m in modules.items())]
+    names = "".join(f'    "{name}",\n' for name in sorted(zoo.__all__))
+    head = '"""The lazy names of the package, for type checkers; written by docs/generate.py."""\n\n'
+    imports = "\n".join(["from zoo import registry as registry", *lines])
+    return f"{head}{imports}\n\n__version__: str\n__all__ = [\n{names}]\n"
+
+
 def wanted() -> dict[Path, str]:
     """Every generated file with the content it should have."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return {path: filled(path.read_text(encoding="utf-8")) for path in pages} | api_pages()
+    return (
+        {path: filled(path.read_text(encoding="utf-8")) for path in pages}
+        | api_pages()
+        | {ROOT / "zoo" / "__init__.pyi": stub()}
+    )
 
 
 def main(check: bool) -> int:

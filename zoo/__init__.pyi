@@ -1,0 +1,92 @@
+"""The lazy names of the package, for type checkers; written by docs/generate.py."""
+
+from zoo import registry as registry
+from zoo.adapters.clip_adapter import ClipAdapter as ClipAdapter
+from zoo.adapters.coop import CoOp as CoOp
+from zoo.adapters.linear_probe import LinearProbe as LinearProbe
+from zoo.adapters.lora import LoRA as LoRA
+from zoo.adapters.maple import MaPLe as MaPLe
+from zoo.adapters.nearl import NearlAdapter as NearlAdapter
+from zoo.adapters.oca import OrthogonalCrossAttention as OrthogonalCrossAttention
+from zoo.adapters.tip_adapter import TipAdapter as TipAdapter
+from zoo.adapters.tip_adapter import TipAdapterF as TipAdapterF
+from zoo.adapters.useformer import USEformer as USEformer
+from zoo.adapters.zero_shot import ZeroShot as ZeroShot
+from zoo.config.building import check_recipe as check_recipe
+from zoo.config.recipe import read_recipe as read_recipe
+from zoo.data.chest_drr_films import ChestDrrFilms as ChestDrrFilms
+from zoo.data.chest_drr_findings import ChestDrrFindings as ChestDrrFindings
+from zoo.data.chest_drr_ivl import ChestDrrIvl as ChestDrrIvl
+from zoo.data.chest_drr_masks import ChestDrrMasks as ChestDrrMasks
+from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa as ChestDrrMedSegQa
+from zoo.data.chest_drr_reports import ChestDrrReports as ChestDrrReports
+from zoo.data.conversations import CocoReferring as CocoReferring
+from zoo.data.conversations import MedSegFiles as MedSegFiles
+from zoo.data.coop_split import CoopSplit as CoopSplit
+from zoo.data.image_table import ImageCsv as ImageCsv
+from zoo.data.image_table import ImageFolder as ImageFolder
+from zoo.data.images import read_image as read_image
+from zoo.data.ivl_traces import IvlJsonl as IvlJsonl
+from zoo.decoders.global_context import CausalContext as CausalContext
+from zoo.decoders.interleaved import InterleavedDecoder as InterleavedDecoder
+from zoo.decoders.interleaved_models import Anole as Anole
+from zoo.decoders.interleaved_models import SmallInterleaved as SmallInterleaved
+from zoo.decoders.vision_language_context import VisionLanguageContext as VisionLanguageContext
+from zoo.decoders.vq_image import VQImage as VQImage
+from zoo.encoders.clip import BiomedClip as BiomedClip
+from zoo.encoders.clip import OpenClip as OpenClip
+from zoo.encoders.clip import SmallClip as SmallClip
+from zoo.encoders.language import CausalLM as CausalLM
+from zoo.encoders.language import SmolLM2 as SmolLM2
+from zoo.encoders.vision import ClipVision as ClipVision
+from zoo.encoders.vision import TimmVisionEncoder as TimmVisionEncoder
+from zoo.engine.api import evaluate as evaluate
+from zoo.engine.api import list_components as list_components
+from zoo.engine.api import list_models as list_models
+from zoo.engine.api import predict as predict
+from zoo.engine.assembly import assemble as assemble
+from zoo.engine.comparison import compare as compare
+from zoo.engine.loading import load as load
+from zoo.engine.planning import plan as plan
+from zoo.engine.publishing import publish as publish
+from zoo.engine.training import train as train
+from zoo.engine.verification import verify as verify
+from zoo.errors import ZooError as ZooError
+from zoo.heads.sam_grounding import SamGrounding as SamGrounding
+from zoo.heads.unet_grounding import UnetGrounding as UnetGrounding
+from zoo.methods.clip_classification import ClipClassification as ClipClassification
+from zoo.methods.clip_pretraining import ClipPretraining as ClipPretraining
+from zoo.methods.grounding_baselines import FindingUnet as FindingUnet
+from zoo.methods.grounding_baselines import NamedGrounding as NamedGrounding
+from zoo.methods.interleaved_reasoning import InterleavedReasoning as InterleavedReasoning
+from zoo.methods.medseg_r import MedSegR as MedSegR
+from zoo.methods.nearl_clip import NearlClip as NearlClip
+from zoo.methods.vq_tokenizer import VQTokenizer as VQTokenizer
+from zoo.optim import adamw as adamw
+from zoo.optim import constant as constant
+from zoo.optim import cosine as cosine
+from zoo.optim import linear as linear
+from zoo.optim import sgd as sgd
+from zoo.registry import register as register
+
+__version__: str
+__all__ = [
+    "ZooError",
+    "__version__",
+    "assemble",
+    "check_recipe",
+    "compare",
+    "evaluate",
+    "list_components",
+    "list_models",
+    "load",
+    "plan",
+    "predict",
+    "publish",
+    "read_image",
+    "read_recipe",
+    "register",
+    "registry",
+    "train",
+    "verify",
+]

@@ -322,3 +322,10 @@ def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published, monkey
     assert {metric.name for metric in record.metrics} == {"accuracy", "macro_f1", "auroc"}
     assert ".nan" not in (cards / "tiny-nan" / "README.md").read_text()
     assert all(result.holds for result in verify("tiny-nan", progress=False))
+
+
+@pytest.mark.parametrize("name", ["../evil", "has space", "", "a/b", ".hidden"])
+def test_a_name_that_is_none_is_refused_before_anything_is_loaded(published, tmp_path, name):
+    with pytest.raises(CardError, match="is no name of a card"):
+        publish(published.parent / "nearl", name, folder=tmp_path / "cards")
+    assert not (tmp_path / "cards").exists()

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
+from zoo.data.images import ImageError
 from zoo.engine import prediction
+from zoo.engine.loading import load
 from zoo.engine.prediction import RESULTS, output_names, predict_files
 from zoo.engine.publishing import publish
 from zoo.engine.training import train
@@ -50,6 +53,10 @@ def test_an_input_is_never_overwritten(card, tmp_path):
     done = CliRunner().invoke(app, ["predict", card, str(film), "--out", str(tmp_path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert film.read_bytes() == before and (tmp_path / "film-prediction.png").is_file()
+    inputs = [film, tmp_path / "film-prediction.png"]  # as a second `predict *.png` has it
+    contents = [file.read_bytes() for file in inputs]
+    predict_files(card, inputs, tmp_path, overwrite=True)
+    assert [file.read_bytes() for file in inputs] == contents
 
 
 def test_outputs_are_overwritten_only_when_told(card, tmp_path):
@@ -58,8 +65,13 @@ def test_outputs_are_overwritten_only_when_told(card, tmp_path):
     with pytest.raises(FileExistsError, match="--overwrite"):
         predict_files(card, [film], tmp_path / "out")
     predict_files(card, [film], tmp_path / "out", overwrite=True)
-    lines = (tmp_path / "out" / RESULTS).read_text().splitlines()
-    assert len(lines) == 2, "the results of the first prediction are kept"
+    predict_files(card, [write_film(tmp_path / "in" / "other.png")], tmp_path / "out")
+    lines = [json.loads(line)["image"] for line in (tmp_path / "out" / RESULTS).read_text().splitlines()]
+    assert lines == [str(film), str(tmp_path / "in" / "other.png")], "one line an image"
+    odd = write_film(tmp_path / "in" / "odd[1].png")
+    predict_files(card, [odd], tmp_path / "out")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        predict_files(card, [odd], tmp_path / "out")
 
 
 def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_path, monkeypatch):
@@ -108,8 +120,6 @@ def test_a_file_that_cannot_be_read_is_reported_and_passed_over(card, tmp_path):
     ("device", "message"), [("cuda", "there is no cuda device"), ("tpu", "is no device"), ("cuda:x", "is no device")]
 )
 def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
-    import torch
-
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is one")
     film = write_film(tmp_path / "film.png")
@@ -145,4 +155,27 @@ def test_two_processes_share_the_files(card, tmp_path):
 def test_only_the_trainer_of_a_card_can_be_changed(card, tmp_path):
     film = write_film(tmp_path / "film.png")
     done = CliRunner().invoke(app, ["predict", card, str(film), "--set", "method.template=a {}"])
-    assert done.exit_code == 2 and "only trainer.* can be changed here" in done.stderr
+    assert done.exit_code == 2 and "only trainer.* and the sources of weights can be changed here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(64, 64),
+        torch.zeros(1, 3, 64, 64),
+        torch.zeros(2, 64, 64),
+        torch.rand(3, 64, 64) * 255,
+        torch.full((3, 64, 64), float("nan")),
+        torch.zeros(3, 64, 64, dtype=torch.uint8),
+    ],
+)
+def test_a_tensor_that_is_no_image_is_refused(card, image):
+    with pytest.raises(ImageError, match="an image is"):
+        load(card).predict_image(image)
+
+
+def test_a_prediction_is_saved_under_a_name_in_a_folder(card, tmp_path):
+    prediction = load(card).predict_image(torch.rand(1, 32, 32))
+    assert prediction.save(str(tmp_path), "mine") == tmp_path / "mine.png"
+    with pytest.raises(FileExistsError, match="is there already"):
+        prediction.save(tmp_path, "mine")

@@ -25,6 +25,9 @@ def test_every_published_recipe_passes_with_notes_alone():
     notes = {name: preflight(resolve_recipe(read_recipe(name))) for name in list_recipes()}
     assert any("asks for 4 device(s)" in note for note in notes["nearl_clip/vitb16_btmri_4gpu"])
     assert notes["nearl_clip/chest_drr_16shot"] == []
+    assert any("data.train is medseg/train.jsonl, which is not here" in note for note in notes[NAME])
+    with pytest.raises(RecipeError, match=r"data\.train: is medseg/train\.jsonl, which is not here"):
+        preflight(resolve_recipe(read_recipe(NAME)), to_run=True)
 
 
 def test_sources_are_looked_at(tmp_path):
@@ -40,6 +43,18 @@ def test_sources_are_looked_at(tmp_path):
     assert f"{empty} has no config.json" in text and f"{empty} has no safetensors" in text
     assert "init_from: no card is named 'no-such-card'" in text
     assert "pytorch_model.bin is a pickle" in problems(f"method.context.source={pickled}")
+
+
+def test_a_relative_folder_is_looked_at_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights" / "llava").mkdir(parents=True)
+    assert "weights/llava has no config.json" in problems("method.context.source=weights/llava")
+
+
+def test_packages_and_precision_are_looked_at():
+    notes = preflight(resolve_recipe(read_recipe(NAME, ["method.context.attention=flash_attention_2"])))
+    assert any("needs the package flash_attn" in note for note in notes)
+    assert "double precision" in problems("trainer.precision=64-true")
 
 
 def test_strategies_are_looked_at():

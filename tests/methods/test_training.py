@@ -75,8 +75,8 @@ def test_a_taken_folder_is_not_overwritten(tiny_recipe, tmp_path):
         run(tiny_recipe, folder)
     with pytest.raises(RunError, match="no checkpoint to resume from"):
         run(tiny_recipe, tmp_path / "nothing", resume=True)
-    with pytest.raises(RunError, match="not the one that"):
-        run(tiny_recipe, folder, "seed=5", resume=True)
+    with pytest.raises(RunError, match=r"not the one that .*: optimizer\.lr, seed differ"):
+        run(tiny_recipe, folder, "seed=5", "optimizer.lr=0.5", resume=True)
     assert (folder / "model.safetensors").read_bytes() == before
 
 
@@ -254,3 +254,24 @@ trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
         "auroc_pleural_effusion",
         "auroc_cardiomegaly",
     }
+
+
+def test_nothing_to_train_on_is_no_finished_run(tiny_recipe, tmp_path):
+    with pytest.raises(RunError, match="not one step was trained"):
+        run(tiny_recipe, tmp_path / "run", "trainer.limit_train_batches=0")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_an_interrupted_training_says_how_to_go_on(tiny_recipe, tmp_path, monkeypatch):
+    from zoo.methods.base import ZooModule
+
+    step = ZooModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ZooModule, "training_step", interrupted)
+    with pytest.raises(RunError, match="interrupted at step 3; go on with the same command and --resume"):
+        run(tiny_recipe, tmp_path / "run")

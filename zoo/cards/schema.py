@@ -3,7 +3,9 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
-PlainName = Field(pattern=r"^[\w][\w.-]*$", max_length=100)
+PLAIN_NAME = r"[\w][\w.-]{0,99}"
+"""Of a card or file: no path, no space."""
+PlainName = Field(pattern=f"^{PLAIN_NAME}$", max_length=100)
 
 
 class _Strict(BaseModel):

@@ -1,6 +1,5 @@
 """Verbs on cards: publish, verify, push, pull."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +52,9 @@ def verify(
         checked = [result for name in names for result in measure_again(name, settings or [], device=device)]
     failed = [result for result in checked if not result.holds]
     if as_json:
-        print_json([{**asdict(result), "holds": result.holds} for result in checked])
+        print_json(
+            [{"card": c.card, **c.metric.model_dump(), "measured": c.measured, "holds": c.holds} for c in checked]
+        )
     else:
         rows = [
             [c.card, c.metric.name, f"{c.metric.value:.4f}", f"{c.measured:.4f}", "yes" if c.holds else "NO"]

@@ -71,11 +71,13 @@ def _report_error(path: str, prediction: dict[str, Any]) -> None:
 
 
 def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
-    if "error" in prediction:
-        _report_error(path, prediction)
+    _report_error(path, prediction)
+    if set(prediction) <= {"error"}:
         return
     console.print(path, style="bold", markup=False, highlight=False, soft_wrap=True)
     for key, value in prediction.items():
+        if key == "error":
+            continue
         if isinstance(value, dict):
             print_table(key, ["name", "value"], [[str(n), f"{v:.3f}"] for n, v in value.items()])
         elif key in ("masks", "evidence_ids"):

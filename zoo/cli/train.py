@@ -26,7 +26,7 @@ def train(
 
     with reported():
         folder, content = out or _run_folder(recipe), read_recipe(recipe, settings or [])
-        preflight(resolve_recipe(content))
+        preflight(resolve_recipe(content), to_run=True)
         run_training(content, folder, resume=resume)
         console.print(f"run: {folder}\nnext: zoo eval {folder}")
 

@@ -61,6 +61,18 @@ def read_image(
     return torch.from_numpy(_checked(path, pixels))
 
 
+def check_image(image: torch.Tensor) -> None:
+    """Check that a tensor is an image as :func:`read_image` gives it.
+
+    Raises:
+        ImageError: its shape is not (1 or 3, height, width), or its values are not floating-point numbers in [0, 1].
+    """
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or min(image.shape[1:]) < MIN_SIDE:
+        raise ImageError(f"an image is (1 or 3, height, width) from {MIN_SIDE} pixels on; got {tuple(image.shape)}")
+    if not image.is_floating_point() or not ((image >= 0) & (image <= 1)).all():
+        raise ImageError(f"an image is of floating point in [0, 1]; got {image.dtype}, or values outside")
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width; from the header alone where Pillow knows the format.
 

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, ZooError
 
 Sample = dict[str, Any]
 Item = TypeVar("Item")
@@ -19,6 +19,10 @@ _STEPS_SORTED = 8
 
 INDEX = "index"
 """Key of a sample's place in its split, in batches for evaluation."""
+
+
+class EmptySplitError(ZooError, ValueError):
+    """A split without samples, where some are needed."""
 
 
 class Records(Generic[Item]):
@@ -164,6 +168,8 @@ class ZooData(LightningDataModule):
             raise ArgumentError(f"no split '{name}'; there are train, val and test")
         if name not in self._splits:
             self._splits[name] = self.open_split(name)
+            if name == "train" and not len(self._splits[name]):  # type: ignore[arg-type]
+                raise EmptySplitError(f"the training split of {type(self).__name__} has no samples")
         return self._splits[name]
 
     def prepare_data(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from zoo.errors import WeightsError, ZooError
+from zoo.errors import MissingWeightsError, WeightsError, ZooError
 from zoo.pretrained import assume, mark_quantized, stored_as
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -42,9 +42,17 @@ def check_quantization(quantization: Quantization | None) -> None:
 
 
 def local_folder(source: str, revision: str | None) -> Path:
-    """The folder of a model: ``source`` itself, or the hub repository OWNER/NAME, downloaded."""
+    """The folder of a model: ``source`` itself, or the hub repository OWNER/NAME, downloaded.
+
+    Raises:
+        MissingWeightsError: the source is no folder that is here, and can be no name on the hub.
+    """
     if Path(source).is_dir():
         return Path(source)
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise MissingWeightsError(
+            f"there is no folder {source}; say where it is, as --set method.context.source=FOLDER"
+        )
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))

@@ -148,14 +148,11 @@ def _pixels(image: "Image") -> "torch.Tensor":
     """An image (1 or 3, height, width) as float32 in [0, 1] on the CPU, read or checked."""
     import torch
 
-    from zoo.data.images import MIN_SIDE, ImageError, read_image
+    from zoo.data.images import check_image, read_image
 
     if not torch.is_tensor(image):
         return read_image(image)
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or min(image.shape[1:]) < MIN_SIDE:
-        raise ImageError(f"an image is (1 or 3, height, width) from {MIN_SIDE} pixels on; got {tuple(image.shape)}")
-    if not image.is_floating_point() or not ((image >= 0) & (image <= 1)).all():
-        raise ImageError(f"an image is of floating point in [0, 1]; got {image.dtype}, or values outside")
+    check_image(image)
     return image.detach().float().cpu()
 
 

@@ -1,26 +1,29 @@
 """From a card to the method that it describes, weights loaded and everything checked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.cards.store import Card, CardError, read_card, read_weights
+from zoo.cards.store import RECIPE, Card, CardError, read_card, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
+from zoo.config.recipe import read_recipe
 from zoo.engine.assembly import build_method
 from zoo.methods.base import ZooModule
 
 
-def load(name: str | Path, *, for_training: bool = False) -> ZooModule:
+def load(name: str | Path, *, for_training: bool = False, settings: Sequence[str] = ()) -> ZooModule:
     """Load a card's method with its trained weights and its own preprocessing.
 
     Args:
         name: of the card, or its folder.
         for_training: leave it in training mode with its optimizer's recipe set.
+        settings: ``key=value`` changes of its recipe, as ``method.context.source=FOLDER`` where its base is elsewhere here.
 
     Raises:
         CardError: the card is missing, damaged, or was trained on another base.
         RecipeError: its recipe names components that this zoo does not have.
     """
     card = read_card(name)
-    method = load_resolved(card, resolve_recipe(card.recipe()))
+    method = load_resolved(card, resolve_recipe(read_recipe(card.folder / RECIPE, settings)))
     return method.train() if for_training else method.eval()
 
 

@@ -1,5 +1,6 @@
 """Predictions of a card for files: read as they are needed, in batches, each written as it comes."""
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,8 @@ from zoo.data.images import ImageError, read_image
 from zoo.data.medseg import QuestionError, checked_question
 from zoo.data.module import Sample
 from zoo.engine.loading import load
-from zoo.engine.trainers import check_trainer_settings, inference_trainer
-from zoo.errors import OutputExistsError
+from zoo.engine.trainers import check_settings, inference_trainer
+from zoo.errors import OutputExistsError, ZooError
 from zoo.methods.base import ZooModule
 from zoo.methods.distributed import gather_objects
 from zoo.methods.predictions import Prediction, Segmentation
@@ -82,15 +83,17 @@ def output_names(paths: Sequence[Path], out: Path | None = None) -> dict[str, st
     """
     names: dict[str, str] = {}
     stems = Counter(path.stem for path in set(paths))
-    for path in paths:
+    taken = {path.stem for path in paths if out is not None and path.resolve().parent == out.resolve()}
+    for path in dict.fromkeys(paths):
         parts = [part for part in path.with_suffix("").parts if part not in ("/", "..", ".")]
         base = path.stem if stems[path.stem] == 1 else "-".join(parts)
-        if out is not None and path.resolve().parent == out.resolve():
+        if path.stem in taken and base == path.stem:
             base += "-prediction"
         number, name = 2, base
-        while name in names.values():
+        while name in taken:
             name, number = f"{base}-{number}", number + 1
-        names.setdefault(str(path), name)
+        taken.add(name)
+        names[str(path)] = name
     return names
 
 
@@ -116,8 +119,16 @@ class _Writer(Callback):
             segmentation = prediction if isinstance(prediction, Segmentation) else None
             masks, labels = (list(segmentation.masks), segmentation.labels) if segmentation else ([], [])
             file = self._out / f"{self._names[path]}-seg.dcm"
-            write_dicom_seg(Path(path), masks, labels, file)
-            content["dicom_seg"] = str(file)
+            try:
+                write_dicom_seg(Path(path), masks, labels, file)
+                content["dicom_seg"] = str(file)
+            except (
+                ZooError,
+                AttributeError,
+                ValueError,
+                KeyError,
+            ) as error:  # what a DICOM file lacks, highdicom says so
+                content["error"] = f"{path}: no DICOM SEG was written: {error}"
         return self._line(path, content)
 
     def _line(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +165,7 @@ def predict_files(
         frame: of a multi-frame DICOM.
         axis: to cut a NIfTI volume across.
         device: to predict on.
-        settings: ``trainer.*=value`` changes of the card's recipe.
+        settings: ``key=value`` changes of the card's recipe: of the trainer, or of where its base is on this machine.
         batch_size: images at a time.
         overwrite: replace the outputs of an earlier prediction; an input is never replaced.
         tell: called with each path and its prediction as it comes.
@@ -164,18 +175,20 @@ def predict_files(
         that cannot be read, ``error``.
 
     Raises:
-        RecipeError: a setting is of something else than the trainer.
+        RecipeError: a setting is of something else.
         CardError: the card is missing or damaged, or answers no questions and one is asked.
         QuestionError: the question cannot be asked.
         OutputExistsError: an output is there already, and ``overwrite`` is off.
     """
-    check_trainer_settings(settings)
-    method, recipe = load(card), read_recipe(read_card(card).folder / RECIPE, settings)
+    check_settings(settings)
+    method, recipe = load(card, settings=settings), read_recipe(read_card(card).folder / RECIPE, settings)
     if ask is not None and not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
     paths = list(dict.fromkeys(map(Path, images)))
     names = output_names(paths, out)
-    if out is not None and not overwrite:
+    if out is not None and overwrite:
+        _forget_results(out / RESULTS, set(names))
+    elif out is not None:
         _refuse_overwriting(out, names)
     results: dict[str, dict[str, Any]] = {}
 
@@ -200,10 +213,20 @@ def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback,
     trainer.predict(method, loader, return_predictions=False)
 
 
+def _forget_results(file: Path, images: set[str]) -> None:
+    """Leave the lines of these images out of the results of earlier predictions."""
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(line for line in lines if json.loads(line)["image"] not in images), encoding="utf-8")
+    partial.replace(file)
+
+
 def _refuse_overwriting(out: Path, names: dict[str, str]) -> None:
     """Raise FileExistsError where the prediction for an input would take the place of a file."""
     for path, name in names.items():
-        taken = [file for file in out.glob(f"{name}.*") if file.suffix in (".html", ".png", ".json")]
+        taken = [file for file in out.glob(f"{glob.escape(name)}.*") if file.suffix in (".html", ".png", ".json")]
         if taken:
             raise OutputExistsError(
                 f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or say --overwrite"

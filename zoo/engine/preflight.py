@@ -13,12 +13,18 @@ from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.engine.strategies import StrategyError, check_strategy
 
 _PATH_STARTS = ("/", "./", "../", "~", "local-dir:")
-_PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes"}
-"""Arguments that need a package."""
+_PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
+"""Arguments that need a package; of attention, one of its values."""
+_DATA_PATHS = ("train", "val", "test", "split_file", "images", "table", "folder", "instances", "referring")
+"""Arguments of data sets that are files or folders."""
 
 
-def preflight(resolved: ResolvedRecipe) -> list[str]:
+def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
     """Look at what a recipe refers to: sources of weights, base cards, packages, strategy and devices.
+
+    Args:
+        resolved: the recipe.
+        to_run: it is to run here and now, so that missing data are a mistake and not a note.
 
     Returns:
         Notes: what is missing here and may be there where the recipe is to run, as GPUs and packages.
@@ -29,9 +35,13 @@ def preflight(resolved: ResolvedRecipe) -> list[str]:
     recipe, problems = resolved.recipe, []
     for key, message in (*_component_problems(resolved.method, "method"), *_other_problems(resolved)):
         problems.append(Problem(recipe.origin(key), key, message))
+    missing = list(_missing_data(resolved.data))
+    if to_run:
+        problems += [Problem(recipe.origin(key), key, message) for key, message in missing]
     if problems:
         raise RecipeError(problems)
-    return [*_package_notes(resolved.method), *_notes(recipe)]
+    data_notes = [f"{key} {message}" for key, message in missing]
+    return [*data_notes, *_package_notes(resolved.method), *_notes(recipe)]
 
 
 def _component_problems(component: Component, key: str) -> Iterator[tuple[str, str]]:
@@ -64,6 +74,8 @@ def _folder_problems(folder: str) -> Iterator[str]:
 
 def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
+    if str((recipe["trainer"] or {}).get("precision", "")).startswith("64"):
+        yield "trainer.precision", "is double precision, which the zoo does not train in; use 32-true"
     try:
         card_chain(recipe["init_from"])
     except CardError as error:
@@ -75,10 +87,19 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
             yield "trainer.strategy", str(error)
 
 
+def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
+    for name in _DATA_PATHS:
+        value = data.arguments.get(name)
+        if isinstance(value, str) and not Path(value).exists():
+            yield f"data.{name}", f"is {value}, which is not here"
+
+
 def _package_notes(component: Component) -> Iterator[str]:
     for name, value in component.arguments.items():
         if isinstance(value, Component):
             yield from _package_notes(value)
+        elif name == "attention" and value != "flash_attention_2":
+            continue
         elif (package := _PACKAGES.get(name)) and value and find_spec(package) is None:
             yield f"{name} of {component.name} needs the package {package}, which is not installed"
 

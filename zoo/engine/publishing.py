@@ -1,6 +1,7 @@
 """Making a card from a run: weights, recipe, record and prose, with its numbers."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from zoo.cards.prose import write_prose
-from zoo.cards.schema import CardBase, CardData, CardFile, CardMetric, CardRecord
+from zoo.cards.schema import PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import (
     RECIPE,
     WEIGHTS,
@@ -24,7 +25,7 @@ from zoo.cards.store import (
     swap,
 )
 from zoo.engine.evaluation import Subject, collect, collect_once, measure_all, open_subject
-from zoo.engine.trainers import check_trainer_settings
+from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights
 from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
@@ -61,13 +62,15 @@ def publish(
         replace: overwrite a card of this name.
         folder: where cards are kept; the zoo's own if None.
         device: to measure on.
-        settings: ``trainer.*=value`` to measure with.
+        settings: ``key=value`` changes to measure with: of the trainer, or of where the base is.
 
     Raises:
         RecipeError: a setting is of something else.
         CardError: the run has not ended, or the card is there already and ``replace`` is off.
     """
-    check_trainer_settings(settings)
+    check_settings(settings)
+    if not re.fullmatch(PLAIN_NAME, name):
+        raise CardError(f"'{name}' is no name of a card; use letters, digits, and . _ - after the first")
     target = (folder or checkpoints_folder()) / name
     if target.exists() and not replace:
         raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")

@@ -63,14 +63,24 @@ def held_precision(precision: str) -> "Precision":
     return plugin
 
 
-def check_trainer_settings(settings: Sequence[str]) -> None:
-    """Refuse changes of a recipe other than of its ``trainer``: what was trained on, or on what, is not to be changed now.
+_SOURCES = ("source", "model", "pretrained", "weights")
+
+
+def check_settings(settings: Sequence[str]) -> None:
+    """Refuse changes of a card's or run's recipe that make another model of it.
+
+    Its trainer may be changed, and where the weights of its base are on this machine, whose fingerprint is checked.
 
     Raises:
-        RecipeError: naming them.
+        RecipeError: naming the others.
     """
-    message = "only trainer.* can be changed here"
-    problems = [Problem("command line", item, message) for item in settings if not item.startswith("trainer.")]
+
+    def allowed(item: str) -> bool:
+        key = item.partition("=")[0]
+        return key.startswith("trainer.") or (key.startswith("method.") and key.split(".")[-1] in _SOURCES)
+
+    message = "only trainer.* and the sources of weights can be changed here"
+    problems = [Problem("command line", item, message) for item in settings if not allowed(item)]
     if problems:
         raise RecipeError(problems)
 
@@ -191,7 +201,7 @@ def _device_arguments(given: Mapping[str, Any], device: str) -> dict[str, Any]:
 def _named_device(device: str) -> dict[str, Any]:
     name, _, index = device.partition(":")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name not in available or (index and not index.isdigit()):
+    if name not in available or (index and (name != "cuda" or not index.isdigit())):
         raise DeviceError(f"'{device}' is no device; there are auto, cpu, cuda, cuda:N and mps")
     if not available[name]:
         raise DeviceError(f"there is no {name} device here; use --device cpu or auto")

@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         RecipeError: the recipe does not fit the registries.
         StrategyError: its strategy cannot run here.
         DeviceError: its devices are not here.
-        RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume.
+        RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume; training was interrupted,
+            or there was nothing to train on.
     """
     from lightning import seed_everything
 
@@ -61,9 +63,16 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     start = time.monotonic()
     if trainer.strategy.root_device.type == "cpu":
         _warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
-    trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
-    if trainer.interrupted:
-        return out
+    try:
+        trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
+    except SystemExit:  # Lightning's end of an interrupted training
+        if trainer.interrupted:
+            raise RunError(
+                f"interrupted at step {trainer.global_step}; go on with the same command and --resume"
+            ) from None
+        raise
+    if not trainer.global_step and any(parameter.requires_grad for parameter in method.parameters()):
+        raise RunError(f"not one step was trained: the training split has {len(data.split('train'))} samples")  # type: ignore[arg-type]
     weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
         save_weights(weights, out / "model.safetensors")
@@ -149,8 +158,11 @@ def _claim(out: Path, resume: bool) -> None:
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if resume:
-        if _without_placement(read_recipe(path)) != _without_placement(assembly.recipe):
-            raise RunError(f"the recipe is not the one that {out} was started with; resume with {path}")
+        before, now = _without_placement(read_recipe(path)), _without_placement(assembly.recipe)
+        if changed := sorted(_differences(before, now)):
+            raise RunError(
+                f"the recipe is not the one that {out} was started with: {', '.join(changed)} differ; resume with {path}"
+            )
         return
     path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
@@ -160,6 +172,15 @@ def _without_placement(recipe: Recipe) -> dict[str, Any]:
     """A recipe but for where it runs, which a resumed run may change."""
     trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _PLACEMENT}
     return {**recipe.content, "trainer": trainer}
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Keys under which two recipes differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in before.keys() | now.keys():
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+    elif before != now:
+        yield key
 
 
 def read_log(run: Path) -> "pandas.DataFrame":

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from zoo.encoders.loading import build_stand_in, check_model_type, load_pretrained, stand_in_config
+from zoo.encoders.loading import (
+    build_stand_in,
+    check_model_type,
+    load_pretrained,
+    local_folder,
+    stand_in_config,
+)
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
 from zoo.registry import Supplied, register
@@ -67,7 +73,7 @@ class SamGrounding(PixelGrounding):
             sam: Any = SamModel(SamConfig(vision_config=vision))
         elif weights_wanted():
             check_model_type(source, "sam")
-            sam = load_pretrained(SamModel, source)
+            sam = load_pretrained(SamModel, local_folder(source, None))
         else:
             config, dtype = stand_in_config(source, SamConfig(vision_config=vision), torch.float32)
             sam = build_stand_in(SamModel, config, dtype, "sdpa", None)

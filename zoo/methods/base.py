@@ -14,6 +14,7 @@ from lightning import LightningModule
 from torch import nn
 
 from zoo.config.building import build
+from zoo.data.images import check_image
 from zoo.data.module import Records
 from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.methods.distributed import (
@@ -93,7 +94,12 @@ class ZooModule(LightningModule):
         raise UnsupportedError(f"{type(self).__name__} has no prediction for a single image")
 
     def predict_image(self, image: torch.Tensor, **options: Any) -> Prediction:
-        """The prediction for one image (1 or 3, height, width) in [0, 1]."""
+        """The prediction for one image (1 or 3, height, width) in [0, 1].
+
+        Raises:
+            ImageError: the tensor is no such image.
+        """
+        check_image(image)
         training = self.training
         self.eval()
         with torch.no_grad(), self.autocast():

@@ -36,7 +36,7 @@ class Prediction(ABC):
     def _save(self, file: Path) -> None:
         """Write ``file``, which has :attr:`suffix`, and what goes with it under names that begin with its stem."""
 
-    def save(self, folder: Path, name: str = "prediction", *, overwrite: bool = False) -> Path:
+    def save(self, folder: Path | str, name: str = "prediction", *, overwrite: bool = False) -> Path:
         """Save the prediction as files for people.
 
         Args:
@@ -50,6 +50,7 @@ class Prediction(ABC):
         Raises:
             OutputExistsError: it is there already, and ``overwrite`` is off.
         """
+        folder = Path(folder)
         file = folder / f"{name}{self.suffix}"
         if file.exists() and not overwrite:
             raise OutputExistsError(f"{file} is there already; choose another folder")

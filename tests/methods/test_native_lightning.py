@@ -19,7 +19,6 @@ from zoo.methods.predictions import Prediction
 
 NEEDS_TEXTS = {"clip_pretraining"}
 """Its data set is rendered; tests/methods/test_training.py trains it."""
-NO_LABELS = {"vq_tokenizer"}
 
 
 @pytest.fixture(scope="module")

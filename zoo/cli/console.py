@@ -1,6 +1,7 @@
 """What all verbs share: the console, errors as one line, tables and JSON."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ def is_first_process() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which advertises a package where it is imported
 console, errors = Console(quiet=not is_first_process()), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]

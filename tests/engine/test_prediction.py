@@ -179,3 +179,10 @@ def test_a_prediction_is_saved_under_a_name_in_a_folder(card, tmp_path):
     assert prediction.save(str(tmp_path), "mine") == tmp_path / "mine.png"
     with pytest.raises(FileExistsError, match="is there already"):
         prediction.save(tmp_path, "mine")
+
+
+def test_a_folder_and_options_that_do_not_go_together_are_refused(card, tmp_path):
+    done = CliRunner().invoke(app, ["predict", card, str(tmp_path)])
+    assert done.exit_code == 1 and "is a folder; name files" in done.stderr
+    done = CliRunner().invoke(app, ["predict", card, str(tmp_path / "a.png"), "--chat", "--ask", "Where?"])
+    assert done.exit_code == 2 and "--dicom-seg out" in " ".join(done.stderr.split())

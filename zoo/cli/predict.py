@@ -41,6 +41,10 @@ def predict(
 
     with reported():
         if chat:
+            if ask is not None or as_json or dicom_seg:
+                raise typer.BadParameter(
+                    "--chat asks for each question, and prints answers; leave --ask, --json and --dicom-seg out"
+                )
             _chat(card, images, out, frame, device)
             return
         if dicom_seg and out is None:

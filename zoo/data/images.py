@@ -37,6 +37,8 @@ def read_image(
         ImageError: the file is missing, damaged, too large, too small, holds NaN, or needs a choice that was not made.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name files, as {path}/*.png")
     if not path.is_file():
         raise ImageError(f"{path}: there is no such file")
     if path.stat().st_size > MAX_FILE_BYTES:

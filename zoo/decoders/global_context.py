@@ -95,12 +95,9 @@ class GlobalContext(nn.Module):
 
     def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings of ids, projected image tokens (tokens, width) in their places."""
-        embedded = self.embed_text(ids)
+        precision = base_dtype(self.language.parameters())  # of the language model, whatever that of a trained table
+        embedded = self.whole.get_input_embeddings()(ids).to(precision)
         return embedded.masked_scatter((ids == self.image)[..., None], torch.cat(list(seen)).to(embedded.dtype))
-
-    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings of ids in the language model's precision, whatever that of a trained table."""
-        return self.whole.get_input_embeddings()(ids).to(base_dtype(self.language.parameters()))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits over the vocabulary."""
@@ -176,7 +173,7 @@ class GlobalContext(nn.Module):
             new.append(token)
             positions = self.after(positions)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            embedded = self.embed_text(token[:, None])
+            embedded = self.whole.get_input_embeddings()(token[:, None]).to(embedded.dtype)
         return self._answers(torch.stack(new, dim=1), torch.stack(states, dim=1))
 
     def _likeliest(self, state: torch.Tensor) -> torch.Tensor:

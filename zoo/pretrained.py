@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ def real_tensors() -> Iterator[None]:
 
     with unset_fake_temporarily(), torch.device("cpu"):
         yield
+
+
+def is_folder_name(source: str) -> bool:
+    """Whether a source of weights is a folder: it is there, or can be no name of a hub repository, NAME or OWNER/NAME."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_dir()
 
 
 def plain_name(name: str) -> str:

@@ -13,8 +13,8 @@ from tests.tiny_models import anole, causal_lm, llava, sam
 from zoo.decoders.interleaved_models import Anole
 from zoo.decoders.vision_language_context import VisionLanguageContext
 from zoo.encoders.language import CausalLM
-from zoo.encoders.loading import QuantizationError
-from zoo.errors import WeightsError
+from zoo.encoders.loading import QuantizationError, local_folder
+from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.sam_grounding import SamGrounding
 from zoo.methods.medseg_r import MedSegR
 
@@ -156,6 +156,21 @@ def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
 def test_a_folder_of_another_model_is_refused_by_name(folder, load):
     with pytest.raises(WeightsError, match="holds a model of type '(llava|sam)'"):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "owner/name"])
+def test_names_of_the_hub_are_no_folders(monkeypatch, tmp_path, name):
+    """Some repositories, as gpt2, have no owner in their names."""
+    import huggingface_hub
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, **options: tmp_path / source)
+    assert local_folder(name, None) == tmp_path / name
+    with pytest.raises(MissingWeightsError, match="there is no folder"):
+        local_folder(f"./{name}", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / name).mkdir(parents=True)
+    assert local_folder(f"~/{name}", None) == tmp_path / name
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen", "sam", "anole", "causal_lm"])

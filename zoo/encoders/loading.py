@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from zoo.errors import MissingWeightsError, WeightsError, ZooError
-from zoo.pretrained import assume, mark_quantized, stored_as
+from zoo.pretrained import assume, is_folder_name, mark_quantized, stored_as
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 """transformers' attention implementations; flash_attention_2 needs the package flash-attn and a GPU."""
@@ -47,12 +47,13 @@ def local_folder(source: str, revision: str | None) -> Path:
     Raises:
         MissingWeightsError: the source is no folder that is here, and can be no name on the hub.
     """
-    if Path(source).is_dir():
-        return Path(source)
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise MissingWeightsError(
-            f"there is no folder {source}; say where it is, as --set method.context.source=FOLDER"
-        )
+    if is_folder_name(source):
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            raise MissingWeightsError(
+                f"there is no folder {source}; say where it is, as --set method.context.source=FOLDER"
+            )
+        return folder
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,8 +12,10 @@ from zoo.config.building import ResolvedRecipe
 from zoo.config.components import Component
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.engine.strategies import StrategyError, check_strategy
+from zoo.pretrained import is_folder_name
 
-_PATH_STARTS = ("/", "./", "../", "~", "local-dir:")
+_LOCAL = "local-dir:"
+"""How open_clip is told that a model is a folder."""
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
 _DATA_PATHS = ("train", "val", "test", "split_file", "images", "table", "folder", "instances", "referring")
@@ -33,7 +36,7 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
         RecipeError: with everything that cannot work anywhere, as a folder without weights.
     """
     recipe, problems = resolved.recipe, []
-    for key, message in (*_component_problems(resolved.method, "method"), *_other_problems(resolved)):
+    for key, message in (*_source_problems(resolved.method), *_other_problems(resolved)):
         problems.append(Problem(recipe.origin(key), key, message))
     missing = list(_missing_data(resolved.data))
     if to_run:
@@ -44,18 +47,22 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
     return [*data_notes, *_package_notes(resolved.method), *_notes(recipe)]
 
 
-def _component_problems(component: Component, key: str) -> Iterator[tuple[str, str]]:
+def _arguments(component: Component, key: str) -> Iterator[tuple[Component, str, str, Any]]:
+    """Every plain argument in a tree of components: its component, its key in the recipe, its name and value."""
     for name, value in component.arguments.items():
         place = f"{key}.{name}"
         if isinstance(value, Component):
-            yield from _component_problems(value, place)
-        elif name in ("source", "model") and isinstance(value, str) and _is_local(value):
-            yield from ((place, message) for message in _folder_problems(value.removeprefix("local-dir:")))
+            yield from _arguments(value, place)
+        else:
+            yield component, place, name, value
 
 
-def _is_local(source: str) -> bool:
-    """Whether a source is a folder: it is there, or can be no name of a hub repository."""
-    return source.startswith(_PATH_STARTS) or source.count("/") > 1 or Path(source).is_dir()
+def _source_problems(method: Component) -> Iterator[tuple[str, str]]:
+    for _, key, name, value in _arguments(method, "method"):
+        if name in ("source", "model") and isinstance(value, str):
+            folder = value.removeprefix(_LOCAL)
+            if folder != value or is_folder_name(value):
+                yield from ((key, message) for message in _folder_problems(folder))
 
 
 def _folder_problems(folder: str) -> Iterator[str]:
@@ -94,13 +101,11 @@ def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
             yield f"data.{name}", f"is {value}, which is not here"
 
 
-def _package_notes(component: Component) -> Iterator[str]:
-    for name, value in component.arguments.items():
-        if isinstance(value, Component):
-            yield from _package_notes(value)
-        elif name == "attention" and value != "flash_attention_2":
-            continue
-        elif (package := _PACKAGES.get(name)) and value and find_spec(package) is None:
+def _package_notes(method: Component) -> Iterator[str]:
+    for component, _, name, value in _arguments(method, "method"):
+        package = _PACKAGES.get(name)
+        wanted = value == "flash_attention_2" if name == "attention" else value
+        if package and wanted and find_spec(package) is None:
             yield f"{name} of {component.name} needs the package {package}, which is not installed"
 
 

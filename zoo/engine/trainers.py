@@ -142,9 +142,7 @@ def make_trainer(arguments: dict[str, Any]) -> "Trainer":
         raise DeviceError(str(error).splitlines()[0]) from error
 
 
-def inference_trainer(
-    recipe: Recipe | None, device: str = "auto", *, progress: bool = True, **options: Any
-) -> "Trainer":
+def inference_trainer(recipe: Recipe, device: str = "auto", *, progress: bool = True, **options: Any) -> "Trainer":
     """A trainer that tests and predicts with a recipe's devices and strategy.
 
     Weights are used in the precision that they are held in: a base of two bytes computes in its own, and "bf16-mixed" of a
@@ -152,7 +150,7 @@ def inference_trainer(
     Sharded strategies become ddp: answers differ in length, and processes that share weights would wait for one another.
 
     Args:
-        recipe: whose ``trainer`` section is followed; Lightning's defaults if None.
+        recipe: whose ``trainer`` section is followed.
         device: "auto", or "cpu", "cuda", "cuda:1", "mps" in place of the recipe's.
         progress: show a progress bar.
         options: more arguments of the trainer.
@@ -162,10 +160,10 @@ def inference_trainer(
     """
     quiet()
     progress = progress and sys.stderr.isatty()
-    given = (recipe["trainer"] if recipe else None) or {}
+    given = recipe["trainer"] or {}
     arguments: dict[str, Any] = {key: given[key] for key in _INFERENCE if key in given}
     precision = str(given.get("precision", "32-true"))
-    chosen = recipe is not None and recipe.origin("trainer.precision") == "command line"
+    chosen = recipe.origin("trainer.precision") == "command line"
     if precision.endswith("-true") or chosen:
         arguments["precision"] = precision
     if str(arguments.get("strategy", "")).startswith(_SHARDED):

@@ -21,7 +21,6 @@ from zoo.methods.distributed import (
     INDEX,
     Outputs,
     gather_outputs,
-    join_outputs,
     random_states,
     restore_random_state,
 )
@@ -29,7 +28,7 @@ from zoo.methods.predictions import Prediction
 from zoo.methods.sharding import is_sharded, shard
 from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
 
-__all__ = ["LossModule", "Metric", "Outputs", "ZooModule", "join_outputs"]
+__all__ = ["LossModule", "Metric", "Outputs", "ZooModule"]
 
 Metric = Callable[[Outputs], float]
 

@@ -22,7 +22,7 @@ from zoo.engine.loading import load
 from zoo.engine.trainers import check_settings, inference_trainer
 from zoo.errors import OutputExistsError, ZooError
 from zoo.methods.base import ZooModule
-from zoo.methods.distributed import gather_objects
+from zoo.methods.distributed import gather_objects, is_distributed, leave_together
 from zoo.methods.predictions import Prediction, Segmentation
 from zoo.visualization.pages import write_answer_page
 
@@ -198,8 +198,11 @@ def predict_files(
 
     writer = _Writer(out, names, dicom_seg, keep)
     files = ImageFiles(paths, FileOptions(frame, axis), None if ask is None else checked_question(ask))
+    in_a_group = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
+    if not in_a_group:
+        leave_together()
     return {str(path): gathered[str(path)] for path in paths}
 
 

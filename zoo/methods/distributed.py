@@ -25,6 +25,13 @@ def gather_objects(item: Any) -> list[Any]:
     return items
 
 
+def leave_together() -> None:
+    """End the group of processes while all of them are there; left to the interpreter's end, one may abort at another's."""
+    if is_distributed():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def join_outputs(batches: Sequence[Outputs]) -> Outputs:
     """Concatenate the outputs of batches along the samples."""
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

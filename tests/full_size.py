@@ -89,7 +89,7 @@ def test_image(name: str, folder: Path) -> Path:
 @contextmanager
 def forced_answer(text: str = ANSWER) -> Iterator[None]:
     """Inside, language models answer every question of a batch with one text, token by token."""
-    from zoo.decoders.global_context import GlobalContext
+    from zoo.language.global_context import GlobalContext
 
     place = {"next": 0}
 

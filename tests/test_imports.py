@@ -25,6 +25,7 @@ FLOORS = {
     "adapters": 4,
     "heads": 4,
     "decoders": 4,
+    "language": 4,
     "metrics": 4,
     "visualization": 5,
     "methods": 6,

@@ -21,8 +21,8 @@ from tests.tiny_models import causal_lm, medseg_files
 from zoo.cards.store import CardError
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
-from zoo.data.images import ImageError
-from zoo.data.medseg import QuestionError
+from zoo.data.conversations.records import QuestionError
+from zoo.data.io.images import ImageError
 from zoo.engine.api import trainer_of_one_device
 from zoo.engine.publishing import publish
 from zoo.engine.trainers import inference_trainer

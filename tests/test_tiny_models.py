@@ -19,15 +19,15 @@ from tests.tiny_models import (
     qwen,
     sam,
 )
-from zoo.data.conversations import MedSegFiles
-from zoo.data.coop_split import CoopSplit
-from zoo.data.ivl_traces import IvlJsonl
+from zoo.data.classification.coop_split import CoopSplit
+from zoo.data.conversations.datasets import MedSegFiles
+from zoo.data.traces.datasets import IvlJsonl
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.decoders.interleaved_models import Anole
-from zoo.decoders.vision_language_context import VisionLanguageContext
 from zoo.encoders.clip import BiomedClip, OpenClip
-from zoo.encoders.language import CausalLM
 from zoo.heads.sam_grounding import SamGrounding
+from zoo.language.causal_lm import CausalLM
+from zoo.language.vision_language import VisionLanguageContext
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 TEXTS = ["no finding", "a small pleural effusion, on the left side (portable film)"]

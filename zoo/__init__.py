@@ -26,7 +26,7 @@ _PUBLIC = {
     "plan": "zoo.engine.planning",
     "predict": "zoo.engine.api",
     "publish": "zoo.engine.publishing",
-    "read_image": "zoo.data.images",
+    "read_image": "zoo.data.io.images",
     "read_recipe": "zoo.config.recipe",
     "register": "zoo.registry",
     "train": "zoo.engine.training",

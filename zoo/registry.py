@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 KINDS = {
     "vision_encoder": "images to tokens or features",
-    "text_encoder": "text to tokens or features, language models included",
+    "text_encoder": "text to tokens or features",
     "vision_language_encoder": "paired towers with a shared space, CLIP and its kin",
+    "language_model": "text, and images where it takes them, to text",
     "adapter": "small trainable parts on frozen encoders",
     "decoder": "features or tokens to images and text",
     "head": "features to masks",

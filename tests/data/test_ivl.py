@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data.chest_drr.findings import SEVERITIES, draw_finding
-from zoo.data.chest_drr.labels import LABELS, stated_findings
-from zoo.data.chest_drr.reports import describe, write_report
-from zoo.data.chest_drr.traces import words_of_traces
-from zoo.data.chest_drr_ivl import ChestDrrIvl
-from zoo.data.close_up import close_up, square_around
-from zoo.data.ivl import RecordError, box_text, parse_response, problems_in, read_records
-from zoo.data.ivl_traces import IvlJsonl, TokenTraces
-from zoo.data.module import ResumableSampler
+from zoo.data.base import ResumableSampler
+from zoo.data.chest_drr.datasets.traces import ChestDrrIvl
+from zoo.data.chest_drr.rendering.findings import SEVERITIES, draw_finding
+from zoo.data.chest_drr.text.labels import LABELS, stated_findings
+from zoo.data.chest_drr.text.reports import describe, write_report
+from zoo.data.chest_drr.text.traces import words_of_traces
+from zoo.data.io.crops import close_up, square_around
+from zoo.data.traces.datasets import IvlJsonl, TokenTraces
+from zoo.data.traces.records import RecordError, box_text, parse_response, problems_in, read_records
 
 RESPONSE = (
     "First, I need to analyze the right lung <image> The bounding box of this area is [2, 4, 20, 30] . Clear. "

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.phrasings import TEST, TRAIN
-from zoo.data.chest_drr.questions import (
+from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
+from zoo.data.chest_drr.rendering.findings import SEVERITIES
+from zoo.data.chest_drr.rendering.regions import REGIONS
+from zoo.data.chest_drr.text.phrasings import TEST, TRAIN
+from zoo.data.chest_drr.text.questions import (
     EVERYTHING,
     KINDS,
     OTHER_SIDE,
@@ -25,13 +27,18 @@ from zoo.data.chest_drr.questions import (
     phrasings,
     without_side,
 )
-from zoo.data.chest_drr.regions import REGIONS
-from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
-from zoo.data.conversations import CocoReferring, MedSegFiles
-from zoo.data.fitting import fitted, fitted_mask, scaled_size, unfitted
-from zoo.data.masks import decode_masks, encode_mask
-from zoo.data.medseg import MAX_QUESTION, SEG, QuestionError, checked_question, read_conversations, said_of_masks
-from zoo.data.medseg_formats import read_reason_seg
+from zoo.data.conversations.datasets import CocoReferring, MedSegFiles
+from zoo.data.conversations.formats import read_reason_seg
+from zoo.data.conversations.records import (
+    MAX_QUESTION,
+    SEG,
+    QuestionError,
+    checked_question,
+    read_conversations,
+    said_of_masks,
+)
+from zoo.data.io.letterbox import fitted, fitted_mask, scaled_size, unfitted
+from zoo.data.io.masks import decode_masks, encode_mask
 from zoo.embedding_cache import EmbeddingCache
 
 

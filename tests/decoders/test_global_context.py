@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.tiny_models import causal_lm, llava, qwen
-from zoo.decoders.global_context import CausalContext, GlobalContext
-from zoo.decoders.vision_language_context import VisionLanguageContext
 from zoo.encoders.clip import SmallClip
-from zoo.encoders.language import CausalLM
 from zoo.encoders.vision import ClipVision, TimmVisionEncoder, merged
+from zoo.language.causal_lm import CausalLM
+from zoo.language.global_context import CausalContext, GlobalContext
+from zoo.language.vision_language import VisionLanguageContext
 
 TURNS = [("Segment the heart.", "The heart [SEG]."), ("And both lungs?", "Right [SEG], left [SEG].")]
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 import tests.tiny_models as tiny
 from tests.tiny_models import anole, causal_lm, llava, sam
 from zoo.decoders.interleaved_models import Anole
-from zoo.decoders.vision_language_context import VisionLanguageContext
-from zoo.encoders.language import CausalLM
 from zoo.encoders.loading import QuantizationError, local_folder
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.sam_grounding import SamGrounding
+from zoo.language.causal_lm import CausalLM
+from zoo.language.vision_language import VisionLanguageContext
 from zoo.methods.medseg_r import MedSegR
 
 WIDTH = 64

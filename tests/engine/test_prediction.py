@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
-from zoo.data.images import ImageError
+from zoo.data.io.images import ImageError
 from zoo.engine import prediction
 from zoo.engine.loading import load
 from zoo.engine.prediction import RESULTS, output_names, predict_files

@@ -6,10 +6,10 @@ import yaml
 
 from zoo.config.building import build
 from zoo.config.recipe import read_recipe
-from zoo.data.chest_drr.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
-from zoo.data.chest_drr_masks import ChestDrrMasks
-from zoo.data.chest_drr_medseg_qa import ChestDrrMedSegQa
-from zoo.data.masks import decode_masks
+from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
+from zoo.data.chest_drr.datasets.masks import ChestDrrMasks
+from zoo.data.chest_drr.text.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
+from zoo.data.io.masks import decode_masks
 from zoo.engine.assembly import load_where_it_fits
 from zoo.engine.evaluation import evaluate, open_subject
 from zoo.engine.training import read_log, train

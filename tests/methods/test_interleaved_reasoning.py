@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zoo.config.recipe import read_recipe
-from zoo.data.close_up import close_up
-from zoo.data.ivl import IvlRecord, Step
+from zoo.data.io.crops import close_up
+from zoo.data.traces.records import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE, TraceWriter, last_box
 from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
 from zoo.decoders.interleaved_models import SmallInterleaved

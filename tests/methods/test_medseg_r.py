@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from tests.tiny_models import causal_lm, sam
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
-from zoo.data.fitting import unfitted
-from zoo.data.masks import encode_mask
-from zoo.data.medseg import QuestionError
+from zoo.data.conversations.records import QuestionError
+from zoo.data.io.letterbox import unfitted
+from zoo.data.io.masks import encode_mask
 from zoo.engine.evaluation import evaluate, open_subject
 from zoo.engine.publishing import publish
 from zoo.engine.training import read_log, train
@@ -245,7 +245,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     torch.manual_seed(0)
     publish(train(recipe_of(folder, "unet", 1), tmp_path / "run"), "tiny-medseg", folder=tmp_path / "cards")
     said = {"text": "There is fluid [SEG]."}
-    monkeypatch.setattr("zoo.decoders.global_context.GlobalContext._likeliest", scripted(said))
+    monkeypatch.setattr("zoo.language.global_context.GlobalContext._likeliest", scripted(said))
     image = tmp_path / "ct.dcm"
     image.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
     call = CliRunner().invoke
@@ -306,7 +306,7 @@ def scripted(said):
 
 
 def test_data_without_conversations_are_refused(folder, striped_folder):
-    from zoo.data.image_table import ImageFolder
+    from zoo.data.classification.image_table import ImageFolder
     from zoo.engine.assembly import assemble
 
     method = assemble(recipe_of(folder, "unet", 1)).method

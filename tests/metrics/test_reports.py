@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.text import BLEUScore
 
-from zoo.data.chest_drr.labels import LABELS
+from zoo.data.chest_drr.text.labels import LABELS
 from zoo.metrics.reports import (
     MissingMetricError,
     bleu_columns,

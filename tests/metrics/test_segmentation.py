@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo.data.medseg import Target
+from zoo.data.conversations.records import Target
 from zoo.metrics.answers import answer_row
 from zoo.metrics.segmentation import TARGETS, ciou, dice, giou, giou_by_target, question_row, target_index
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.data.masks import encode_mask
+from zoo.data.io.masks import encode_mask
 
 CLASSES = ("stripes", "dots", "blank_film")
 _REGIONS = {"left lung": (34, 10, 60, 54), "right lung": (4, 10, 30, 54), "heart": (22, 30, 46, 56)}

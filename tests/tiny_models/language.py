@@ -20,7 +20,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from zoo.encoders.language import CHAT
+from zoo.language.causal_lm import CHAT
 
 SIZES = {
     "hidden_size": 32,

@@ -26,7 +26,7 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
 @verbs.command("check")
 def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of interleaved traces")]) -> None:
     """Check records of interleaved traces, images included. Example: `zoo data check train.jsonl`."""
-    from zoo.data.ivl import problems_in
+    from zoo.data.traces.records import problems_in
 
     found = 0
     with reported():

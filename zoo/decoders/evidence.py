@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.data.ivl import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
+from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
 from zoo.decoders.interleaved import IGNORED, ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]

@@ -90,7 +90,7 @@ def predict(
     """
     from torch.utils.data import DataLoader
 
-    from zoo.data.medseg import checked_question
+    from zoo.data.conversations.records import checked_question
     from zoo.engine.loading import load
 
     pixels = [_pixels(image) for image in _several(images)]
@@ -148,7 +148,7 @@ def _pixels(image: "Image") -> "torch.Tensor":
     """An image (1 or 3, height, width) as float32 in [0, 1] on the CPU, read or checked."""
     import torch
 
-    from zoo.data.images import check_image, read_image
+    from zoo.data.io.images import check_image, read_image
 
     if not torch.is_tensor(image):
         return read_image(image)

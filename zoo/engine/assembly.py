@@ -8,7 +8,7 @@ import torch
 from zoo.cards.store import card_chain, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
 from zoo.config.recipe import Recipe
-from zoo.data.module import ZooData
+from zoo.data.base import ZooData
 from zoo.errors import WeightsError
 from zoo.methods.base import ZooModule
 from zoo.pretrained import plain_name

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from zoo.config.building import resolve
-from zoo.data.module import ZooData
+from zoo.data.base import ZooData
 
 
 def make_dataset(name: str, settings: Sequence[str]) -> ZooData:
@@ -63,7 +63,7 @@ def draw_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12)
 def _chest_drr_pictures(name: str, settings: Sequence[str], count: int) -> list[tuple[Any, str, list[Any]]]:
     from pycocotools import mask as coco
 
-    from zoo.data.chest_drr.build import build_series
+    from zoo.data.chest_drr.rendering.build import build_series
 
     spec = make_dataset(name, settings).spec  # type: ignore[attr-defined]
     series = build_series(spec, {"test": count})["test"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from zoo.cards.store import CardError, read_card, read_safetensors
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe, read_recipe
-from zoo.data.module import ZooData
+from zoo.data.base import ZooData
 from zoo.engine.assembly import assemble, build_data
 from zoo.engine.loading import load_resolved
 from zoo.engine.trainers import inference_trainer, is_first_process

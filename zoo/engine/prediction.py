@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from zoo.cards.store import RECIPE, CardError, read_card
 from zoo.config.recipe import Recipe, read_recipe
-from zoo.data.dicom_seg import write_dicom_seg
-from zoo.data.images import ImageError, read_image
-from zoo.data.medseg import QuestionError, checked_question
-from zoo.data.module import Sample
+from zoo.data.base import Sample
+from zoo.data.conversations.records import QuestionError, checked_question
+from zoo.data.io.dicom_seg import write_dicom_seg
+from zoo.data.io.images import ImageError, read_image
 from zoo.engine.loading import load
 from zoo.engine.trainers import check_settings, inference_trainer
 from zoo.errors import OutputExistsError, ZooError

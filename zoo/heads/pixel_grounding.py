@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.data.fitting import fitted_mask
+from zoo.data.io.letterbox import fitted_mask
 
 Features = list[torch.Tensor]
 """An image batch as a head sees it: tensors whose first dimension is the image."""
@@ -37,7 +37,7 @@ class PixelGrounding(nn.Module):
 
     @abstractmethod
     def look(self, images: torch.Tensor) -> Features:
-        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.fitting.fitted`, to features."""
+        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.io.letterbox.fitted`, to features."""
 
     @abstractmethod
     def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:

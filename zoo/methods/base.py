@@ -14,8 +14,8 @@ from lightning import LightningModule
 from torch import nn
 
 from zoo.config.building import build
-from zoo.data.images import check_image
-from zoo.data.module import Records
+from zoo.data.base import Records
+from zoo.data.io.images import check_image
 from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.methods.distributed import (
     INDEX,

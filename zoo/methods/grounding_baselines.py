@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
-from zoo.data.chest_drr.labels import LABELS
-from zoo.data.chest_drr.questions import NAMES, called
-from zoo.data.fitting import fitted, unfitted
-from zoo.data.medseg import Target, Turn
+from zoo.data.chest_drr.text.labels import LABELS
+from zoo.data.chest_drr.text.questions import NAMES, called
+from zoo.data.conversations.records import Target, Turn
+from zoo.data.io.letterbox import fitted, unfitted
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalised
 from zoo.methods.base import LossModule, Metric, Outputs

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as image_functional
 
-from zoo.data.chest_drr.labels import stated_findings
-from zoo.data.close_up import close_up
-from zoo.data.ivl import MARK, SUMMARY, IvlRecord
-from zoo.data.ivl_traces import TraceData
+from zoo.data.chest_drr.text.labels import stated_findings
+from zoo.data.io.crops import close_up
+from zoo.data.traces.datasets import TraceData
+from zoo.data.traces.records import MARK, SUMMARY, IvlRecord
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate

@@ -14,15 +14,15 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.data.conversations import ConversationData
-from zoo.data.fitting import fitted, unfitted
-from zoo.data.masks import encode_mask
-from zoo.data.medseg import Turn, checked_question
-from zoo.decoders.global_context import IGNORED, Answer, Exchange, GlobalContext
+from zoo.data.conversations.datasets import ConversationData
+from zoo.data.conversations.records import Turn, checked_question
+from zoo.data.io.letterbox import fitted, unfitted
+from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import merged, projector
 from zoo.errors import ArgumentError
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
+from zoo.language.global_context import IGNORED, Answer, Exchange, GlobalContext
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import Segmentation, on_cpu
@@ -55,7 +55,7 @@ class MedSegR(LossModule):
 
     def __init__(
         self,
-        context: Annotated[GlobalContext, Slot("decoder")],
+        context: Annotated[GlobalContext, Slot("language_model")],
         grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
         text_weight: float = 1.0,
         bce_weight: float = 2.0,

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data.ivl import Step
-from zoo.data.masks import RunLength, decode_masks
-from zoo.data.medseg import said_of_masks
+from zoo.data.conversations.records import said_of_masks
+from zoo.data.io.masks import RunLength, decode_masks
+from zoo.data.traces.records import Step
 from zoo.decoders.evidence import EvidenceName
 from zoo.errors import OutputExistsError
 from zoo.visualization.figures import contact_sheet, plot_probabilities

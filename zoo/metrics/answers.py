@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.chest_drr.labels import stated_findings
-from zoo.data.chest_drr.regions import ZONES
-from zoo.data.medseg import Target
+from zoo.data.chest_drr.rendering.findings import SEVERITIES
+from zoo.data.chest_drr.rendering.regions import ZONES
+from zoo.data.chest_drr.text.labels import stated_findings
+from zoo.data.conversations.records import Target
 
 PARTS = ("finding", "side", "zone")
 """Columns of :func:`answer_row`."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.data.chest_drr.labels import LABELS, Label
-from zoo.data.ivl import Box
+from zoo.data.chest_drr.text.labels import LABELS, Label
+from zoo.data.traces.records import Box
 from zoo.errors import ZooError
 
 External = Literal["radgraph", "chexbert"]
@@ -78,7 +78,7 @@ def cider(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
 
 
 def label_rows(found: Sequence[set[Label]]) -> torch.Tensor:
-    """Sets of findings as rows of 0 and 1 over :data:`~zoo.data.chest_drr.labels.LABELS`: (n, labels)."""
+    """Sets of findings as rows of 0 and 1 over :data:`~zoo.data.chest_drr.text.labels.LABELS`: (n, labels)."""
     return torch.tensor([[int(label in labels) for label in LABELS] for labels in found])
 
 

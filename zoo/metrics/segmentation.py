@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from zoo.data.chest_drr.findings import SEVERITIES
-from zoo.data.medseg import Target
+from zoo.data.chest_drr.rendering.findings import SEVERITIES
+from zoo.data.conversations.records import Target
 
 TARGETS = (*SEVERITIES, "region")
 """What a question can be about: a finding of chest_drr, or anything else that has a name."""

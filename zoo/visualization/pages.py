@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from zoo.data.masks import decode_masks
-from zoo.data.medseg import said_of_masks
+from zoo.data.conversations.records import said_of_masks
+from zoo.data.io.masks import decode_masks
 from zoo.decoders.evidence import EVIDENCE, EvidenceName
 
 _SIDE = 384

@@ -1,0 +1,1 @@
+"""Rendered radiographs as data sets, one a task."""

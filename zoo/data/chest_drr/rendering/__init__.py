@@ -1,0 +1,1 @@
+"""Radiographs with known findings, rendered from a chest CT."""

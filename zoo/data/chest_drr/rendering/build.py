@@ -1,0 +1,182 @@
+"""Builds series of chest_drr cases into the cache: several processes, a progress bar, and a build that can be resumed."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.chest_drr.rendering.cases import SPLITS, CaseSpec, render_case
+from zoo.data.chest_drr.rendering.volume import source_folder
+from zoo.errors import ZooError
+from zoo.paths import cache_folder
+
+RENDERER_VERSION = 1
+"""Raised whenever the same seed gives other bytes; it is part of every cache folder's name."""
+
+_PART = 32
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+    "MALLOC_TOP_PAD_": str(1 << 29),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Lets glibc keep the hundreds of megabytes of one case for the next; giving them back each time took a third of the time."""
+Part = tuple[str, int, Path, Path]
+"""Split, first index, file of images, file of records."""
+
+
+class RenderingError(ZooError, OSError):
+    """Rendering that cannot start or go on; what was rendered until then stays."""
+
+
+def series_folder(spec: CaseSpec) -> Path:
+    """The cache folder of a series, named by everything that decides its bytes."""
+    facts = json.dumps({"renderer": RENDERER_VERSION, **asdict(spec)})  # order counts: draws go by it
+    return cache_folder() / "chest_drr" / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+class CaseSeries:
+    """Cases of one split on disk, read lazily: ``images`` (n, size, size) uint16 and one record each."""
+
+    def __init__(self, folder: Path, split: str, count: int) -> None:
+        """Open the first ``count`` cases of a built split."""
+        self._parts = [_part_files(folder, split, start) for start in range(0, count, _PART)]
+        self._images = [np.load(images, mmap_mode="r", allow_pickle=False) for images, _ in self._parts]
+        self._records: dict[int, list[dict[str, Any]]] = {}
+        self.count = count
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return self.count
+
+    def image(self, index: int) -> np.ndarray:
+        """Image (size, size) uint16."""
+        return np.asarray(self._images[index // _PART][index % _PART])
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The truth about a case; see :meth:`Case.record`."""
+        part = index // _PART
+        if part not in self._records:
+            lines = self._parts[part][1].read_text(encoding="utf-8").splitlines()
+            self._records[part] = [json.loads(line) for line in lines]
+        return self._records[part][index % _PART]
+
+
+def build_series(spec: CaseSpec, counts: dict[str, int], workers: int | None = None) -> dict[str, CaseSeries]:
+    """Render what is missing of a series and open it.
+
+    Parts already there are kept, so that an interrupted build goes on where it stopped and a larger one extends it.
+
+    Args:
+        spec: what the cases are drawn from.
+        counts: cases of each split.
+        workers: processes; all cores if None.
+
+    Raises:
+        MissingDataError: the package with the CT is not installed and something must be rendered.
+        RenderingError: the disk is full; what was rendered until then stays.
+    """
+    folder = series_folder(spec)
+    missing = [task for task in _tasks(folder, counts) if not task[2].is_file()]
+    if missing:
+        source_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        _render_parts(spec, missing, workers or os.cpu_count() or 1)
+    return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
+
+
+def _tasks(folder: Path, counts: dict[str, int]) -> Iterator[Part]:
+    for split in SPLITS:
+        for start in range(0, counts.get(split, 0), _PART):
+            images, records = _part_files(folder, split, start)
+            yield split, start, images, records
+
+
+def _part_files(folder: Path, split: str, start: int) -> tuple[Path, Path]:
+    name = f"{split}-{start // _PART:05d}"
+    return folder / f"{name}.npy", folder / f"{name}.jsonl"
+
+
+def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
+    """Render parts in processes of their own.
+
+    They are started as commands and not with multiprocessing, which would run the user's script again in each.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    folder = tasks[0][2].parent
+    free, needed = shutil.disk_usage(folder).free, len(tasks) * _PART * (2 * spec.image_size**2 + 16_000)
+    if free < needed:
+        raise RenderingError(f"building needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free")
+    columns = (TextColumn("rendering chest_drr"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    shares = [tasks[start :: min(workers, len(tasks))] for start in range(min(workers, len(tasks)))]
+    processes = [_start_worker(spec, share) for share in shares]
+    try:
+        with Progress(*columns, TimeRemainingColumn()) as progress:
+            bar = progress.add_task("", total=len(tasks) * _PART, rate="")
+            while any(process.poll() is None for process in processes):
+                time.sleep(0.2)
+                done = sum(task[2].is_file() for task in tasks) * _PART
+                speed = progress.tasks[0].speed
+                progress.update(bar, completed=done, rate=f"{speed:.1f} images/s" if speed else "")
+    finally:
+        for process in processes:
+            process.terminate()
+    failed = [process for process in processes if process.returncode]
+    if failed:
+        _, said = failed[0].communicate()
+        raise RenderingError(f"rendering stopped; what was rendered stays. {said.strip().splitlines()[-1:]}")
+
+
+def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
+    job = {
+        "spec": asdict(spec),
+        "parts": [[split, start, str(images), str(records)] for split, start, images, records in share],
+    }
+    command = [sys.executable, "-m", "zoo.data.chest_drr.rendering.build"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**_KEEP_MEMORY, **os.environ}
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _work(job: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    classes = job["spec"]["classes"]
+    if classes is not None:
+        job["spec"]["classes"] = [tuple(item) if item else None for item in classes]
+    for split, start, images, records in job["parts"]:
+        _render_part(CaseSpec(**job["spec"]), (split, start, Path(images), Path(records)))
+
+
+def _render_part(spec: CaseSpec, task: Part) -> None:
+    split, start, image_file, record_file = task
+    cases = [render_case(spec, split, index) for index in range(start, start + _PART)]
+    lines = "".join(json.dumps({"index": start + i, **case.record()}) + "\n" for i, case in enumerate(cases))
+    record_file.write_text(lines, encoding="utf-8")
+    partial = image_file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            np.save(out, np.stack([case.image for case in cases]), allow_pickle=False)
+        partial.replace(image_file)  # the images come last and whole: a part with them is complete
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _work(json.load(sys.stdin))

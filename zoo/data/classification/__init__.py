@@ -1,0 +1,1 @@
+"""Labelled images: few-shot protocols and the formats they are read from."""

@@ -1,0 +1,204 @@
+"""Labelled images: few-shot sampling, base and novel classes, and the checks that every source goes through."""
+
+import json
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from zoo.data.base import Sample, ZooData
+from zoo.data.io.images import read_image
+from zoo.errors import ZooError
+
+Classes = Literal["all", "base", "novel"]
+
+
+class DataError(ZooError, ValueError):
+    """A data set that cannot be used as it is; the message says which entry and why."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image: ``source`` is a file or an index; ``patient`` is None where it is not known."""
+
+    source: Path | int
+    label: int
+    patient: str | None = None
+
+
+class LabelledImages(Dataset[Sample]):
+    """Images with labels, read when asked for; augmented lightly for training if wanted."""
+
+    def __init__(
+        self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], size: int | None, augment: bool
+    ) -> None:
+        """Keep the items; ``size`` resizes to a square so that files of any shape batch."""
+        self.items, self._read, self._size = list(items), read, size
+        self._augment = v2.RandomAffine(degrees=4, translate=(0.03, 0.03), scale=(0.95, 1.05)) if augment else None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (channels, height, width) in [0, 1], ``label`` and ``source`` as text."""
+        item = self.items[index]
+        image = self._read(item.source)
+        if self._size is not None:
+            image = v2.functional.resize(image.expand(3, -1, -1), [self._size, self._size], antialias=True).clamp(0, 1)
+        if self._augment is not None:
+            image = self._augment(image)
+        return {"image": image, "label": item.label, "source": str(item.source)}
+
+
+class ClassificationData(ZooData):
+    """A data set of labelled images in three splits, whole or few-shot.
+
+    With ``shots`` K, the training split is K images a class drawn by the seed and the validation split at most 4 a class
+    (CoOp's protocol). ``classes`` "base" and "novel" are the first and second half of the class list.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        shots: int | None,
+        classes: Classes,
+        image_size: int | None,
+        augment: bool,
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        """Set the protocol.
+
+        Raises:
+            DataError: class names are empty or not unique, a half has one class only, or shots is not positive.
+        """
+        super().__init__(batch_size, workers, seed)
+        check_class_names(class_names)
+        if shots is not None and shots < 1:
+            raise DataError(f"shots is {shots}; it must be at least 1, or null for all images")
+        half = (len(class_names) + 1) // 2
+        chosen = {"all": slice(None), "base": slice(half), "novel": slice(half, None)}[classes]
+        self.all_class_names, self.class_names = class_names, class_names[chosen]
+        if len(self.class_names) < 2:
+            raise DataError(f"the {classes} half of {len(class_names)} classes is one class; nothing to tell apart")
+        self._kept_labels = list(range(len(class_names)))[chosen]
+        self.shots, self.image_size, self.augment = shots, image_size, augment
+        self._items: dict[str, list[Item]] | None = None
+
+    @abstractmethod
+    def read_items(self) -> dict[str, list[Item]]:
+        """All labelled images by split, labels as in ``all_class_names``."""
+
+    def read(self, source: Any) -> torch.Tensor:
+        """Read one image (channels, height, width) in [0, 1]; from a file unless a subclass knows better."""
+        return read_image(source)
+
+    def open_split(self, name: str) -> Dataset[Sample]:
+        """Open a split of the checked and sampled items.
+
+        Raises:
+            DataError: a class has no training image, a patient is in two splits, or a file is missing.
+        """
+        if self._items is None:
+            self._items = self._checked_items()
+        return LabelledImages(self._items[name], self.read, self.image_size, self.augment and name == "train")
+
+    def _checked_items(self) -> dict[str, list[Item]]:
+        items = self.read_items()
+        check_patients(items)
+        check_files(items)
+        relabel = {old: new for new, old in enumerate(self._kept_labels)}
+        kept = {
+            split: [Item(item.source, relabel[item.label], item.patient) for item in of_split if item.label in relabel]
+            for split, of_split in items.items()
+        }
+        check_classes(kept["train"], self.class_names)
+        if self.shots is not None:
+            kept["train"] = self._sample(kept["train"], self.shots, 0)
+            kept["val"] = self._sample(kept["val"], min(self.shots, 4), 1)
+        return kept
+
+    def _sample(self, items: list[Item], shots: int, stream: int) -> list[Item]:
+        """K items of each class, or all where there are fewer, drawn by (seed, stream, class)."""
+        drawn: list[Item] = []
+        for label in range(len(self.class_names)):
+            mine = [item for item in items if item.label == label]
+            order = np.random.default_rng([self.seed, stream, label]).permutation(len(mine))
+            drawn += [mine[position] for position in order[:shots]]
+        return drawn
+
+    def metadata(self) -> dict[str, Any]:
+        """The names of the classes in use."""
+        return {"class_names": self.class_names}
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Raise DataError unless there are at least two names, none blank, none twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if len(names) < 2 or twice or any(not str(name).strip() for name in names):
+        raise DataError(f"class names must be at least two, none blank and none twice; got {list(names)}")
+
+
+def check_classes(items: Sequence[Item], names: Sequence[str]) -> None:
+    """Raise DataError where a class has no training image."""
+    present = {item.label for item in items}
+    empty = [name for label, name in enumerate(names) if label not in present]
+    if empty:
+        raise DataError(f"no image of {', '.join(map(repr, empty))} in split 'train'; drop the class or add images")
+
+
+def check_patients(items: dict[str, list[Item]]) -> None:
+    """Raise DataError where a patient is in two splits."""
+    seen: dict[str, str] = {}
+    for split, of_split in items.items():
+        for patient in {item.patient for item in of_split if item.patient is not None}:
+            if seen.setdefault(patient, split) != split:
+                raise DataError(f"patient '{patient}' is in the splits '{seen[patient]}' and '{split}'")
+
+
+def check_files(items: dict[str, list[Item]]) -> None:
+    """Raise DataError where files are missing, naming the first ones."""
+    sources = (item.source for of_split in items.values() for item in of_split)
+    missing = [str(source) for source in sources if isinstance(source, Path) and not source.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(f"missing image files: {', '.join(missing[:3])}{more}")
+
+
+def split_by_patient(patients: Sequence[str], seed: int, held_out: float = 0.2) -> dict[str, set[str]]:
+    """Draw whole patients for train, val and test; val and test get ``held_out`` of them each, at least one.
+
+    Raises:
+        DataError: there are fewer than three patients.
+    """
+    unique = sorted(set(patients))
+    if len(unique) < 3:
+        raise DataError(f"{len(unique)} patients cannot be split into train, val and test; give a split yourself")
+    order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
+    count = max(int(len(order) * held_out), 1)
+    return {"test": set(order[:count]), "val": set(order[count : 2 * count]), "train": set(order[2 * count :])}
+
+
+def read_json(path: Path, limit: int = 200_000_000) -> Any:
+    """Read a JSON file with a size limit.
+
+    Raises:
+        DataError: it is missing, too large or malformed.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    if path.stat().st_size > limit:
+        raise DataError(f"{path}: is larger than {limit} bytes")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is not readable JSON: {error}") from error

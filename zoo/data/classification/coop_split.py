@@ -1,0 +1,100 @@
+"""CoOp's ``split_*.json`` files (Zhou et al., arXiv 2109.01134), as the 11 BiomedCoOp sets come with."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
+from zoo.registry import Supplied, register
+
+
+def read_coop_split(file: Path, images: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
+    """Class names in the order of their labels, and (image, label) by split.
+
+    Raises:
+        DataError: the file is no CoOp split, or a path leaves the image folder.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
+        raise DataError(f"{file}: is no CoOp split; it needs the keys train, val and test")
+    names: dict[int, str] = {}
+    splits: dict[str, list[tuple[Path, int]]] = {}
+    for split in ("train", "val", "test"):
+        splits[split] = []
+        for number, entry in enumerate(content[split]):
+            place = f"{file}: {split}[{number}]"
+            if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[1], int):
+                raise DataError(f"{place}: is {entry!r}; expected [path, label, class name]")
+            path, label, name = Path(str(entry[0])), entry[1], str(entry[2])
+            if path.is_absolute() or ".." in path.parts:
+                raise DataError(f"{place}: '{path}' leaves the image folder")
+            if names.setdefault(label, name) != name:
+                raise DataError(f"{place}: label {label} is '{names[label]}' and '{name}'")
+            splits[split].append((images / path, label))
+    if sorted(names) != list(range(len(names))):
+        raise DataError(f"{file}: labels are {sorted(names)}; expected 0 to {len(names) - 1}")
+    return [names[label] for label in sorted(names)], splits
+
+
+@register("dataset", "coop_split")
+class CoopSplit(ClassificationData):
+    """Images listed by a CoOp split file."""
+
+    def __init__(
+        self,
+        split_file: str,
+        images: str,
+        class_names: dict[str, str] | None = None,
+        patient_pattern: str | None = None,
+        shots: int | None = 16,
+        classes: Classes = "all",
+        image_size: int = 224,
+        augment: bool = False,
+        batch_size: int = 16,
+        workers: int = 0,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """Read the split file.
+
+        Args:
+            split_file: the JSON file.
+            images: folder that its paths are relative to.
+            class_names: other wording for class names, {name in the file: name in the prompt}.
+            patient_pattern: regular expression whose first group is the patient in a path, to check the splits.
+            shots: training images a class; all if None.
+            classes: all, or the base or novel half.
+            image_size: side in pixels that images are resized to.
+            augment: whether training images are shifted, turned and scaled a little.
+            batch_size: images a step.
+            workers: loader processes.
+            seed: draws the shots.
+
+        Raises:
+            DataError: the file is missing or malformed.
+        """
+        names, self._listed = read_coop_split(Path(split_file), Path(images))
+        wording = class_names or {}
+        renamed = [wording.get(name, name.replace("_", " ")) for name in names]
+        super().__init__(renamed, shots, classes, image_size, augment, batch_size, workers, seed)
+        self._pattern = re.compile(patient_pattern) if patient_pattern else None
+
+    def read_items(self) -> dict[str, list[Item]]:
+        """The listed images, with patients where a pattern finds them."""
+        return {
+            split: [Item(path, label, patient_of(path, self._pattern)) for path, label in listed]
+            for split, listed in self._listed.items()
+        }
+
+
+def patient_of(path: Path, pattern: re.Pattern[str] | None) -> str | None:
+    """The patient named in a path; None without a pattern.
+
+    Raises:
+        DataError: the pattern finds none.
+    """
+    if pattern is None:
+        return None
+    found = pattern.search(str(path))
+    if not found or not found.groups():
+        raise DataError(f"{path}: the patient pattern '{pattern.pattern}' finds no group in it")
+    return found.group(1)

@@ -1,0 +1,143 @@
+"""Labelled images from a CSV table or a folder of class folders, split by patient."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Annotated
+
+from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
+from zoo.data.classification.coop_split import patient_of
+from zoo.registry import Supplied, register
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+
+
+class _Listed(ClassificationData):
+    """Rows of (file, class name, patient, split or None), split by patient where no split is given."""
+
+    def _keep(self, rows: list[tuple[Path, str, str | None, str | None]]) -> list[str]:
+        if not rows:
+            raise DataError("no images were found")
+        self._rows = rows
+        return sorted({name for _, name, _, _ in rows})
+
+    def read_items(self) -> dict[str, list[Item]]:
+        """Assign rows to splits."""
+        labels = {name: label for label, name in enumerate(self.all_class_names)}
+        given = {split for *_, split in self._rows}
+        if None in given:
+            if given != {None}:
+                raise DataError("some rows have a split and some have none; give all or none")
+            drawn = split_by_patient([patient or str(file) for file, _, patient, _ in self._rows], self.seed)
+            where = {patient: split for split, patients in drawn.items() for patient in patients}
+        items: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
+        for file, name, patient, split in self._rows:
+            chosen = split or where[patient or str(file)]
+            if chosen not in items:
+                raise DataError(f"{file}: split '{chosen}' is none of train, val and test")
+            items[chosen].append(Item(file, labels[name], patient))
+        return items
+
+
+@register("dataset", "image_csv")
+class ImageCsv(_Listed):
+    """A table with the columns ``path`` and ``label``, and if it has them ``patient`` and ``split``."""
+
+    def __init__(
+        self,
+        table: str,
+        images: str | None = None,
+        shots: int | None = None,
+        classes: Classes = "all",
+        image_size: int = 224,
+        augment: bool = False,
+        batch_size: int = 16,
+        workers: int = 0,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """Read the table.
+
+        Args:
+            table: the CSV file, with a header.
+            images: folder that paths are relative to; the table's own if None.
+            shots: training images a class; all if None.
+            classes: all, or the base or novel half.
+            image_size: side in pixels that images are resized to.
+            augment: whether training images are shifted, turned and scaled a little.
+            batch_size: images a step.
+            workers: loader processes.
+            seed: draws shots and, where the table has no split, patients.
+
+        Raises:
+            DataError: the table is missing or malformed.
+        """
+        names = self._keep(_read_table(Path(table), Path(images) if images else Path(table).parent))
+        super().__init__(names, shots, classes, image_size, augment, batch_size, workers, seed)
+
+
+def _read_table(table: Path, images: Path) -> list[tuple[Path, str, str | None, str | None]]:
+    if not table.is_file():
+        raise DataError(f"{table}: there is no such file")
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not {"path", "label"} <= set(reader.fieldnames or []):
+                raise DataError(f"{table}: needs the columns path and label; it has {reader.fieldnames}")
+            rows = []
+            for row in reader:
+                if not row["path"] or not row["label"]:
+                    raise DataError(f"{table}: line {reader.line_num}: path or label is empty")
+                rows.append((images / row["path"], row["label"], row.get("patient") or None, row.get("split") or None))
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: is not a readable CSV file: {error}") from error
+
+
+@register("dataset", "image_folder")
+class ImageFolder(_Listed):
+    """A folder ``CLASS/*`` or ``SPLIT/CLASS/*`` of images."""
+
+    def __init__(
+        self,
+        folder: str,
+        patient_pattern: str | None = None,
+        shots: int | None = None,
+        classes: Classes = "all",
+        image_size: int = 224,
+        augment: bool = False,
+        batch_size: int = 16,
+        workers: int = 0,
+        seed: Annotated[int, Supplied] = 0,
+    ) -> None:
+        """List the folder.
+
+        Args:
+            folder: its sub-folders are classes, or splits named train, val and test with classes below.
+            patient_pattern: regular expression whose first group is the patient in a path.
+            shots: training images a class; all if None.
+            classes: all, or the base or novel half.
+            image_size: side in pixels that images are resized to.
+            augment: whether training images are shifted, turned and scaled a little.
+            batch_size: images a step.
+            workers: loader processes.
+            seed: draws shots and, where the folder has no splits, patients.
+
+        Raises:
+            DataError: there is no such folder, or no image in it.
+        """
+        names = self._keep(_list_folder(Path(folder), re.compile(patient_pattern) if patient_pattern else None))
+        super().__init__(names, shots, classes, image_size, augment, batch_size, workers, seed)
+
+
+def _list_folder(folder: Path, pattern: re.Pattern[str] | None) -> list[tuple[Path, str, str | None, str | None]]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    has_splits = (folder / "train").is_dir()
+    rows = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() in _SUFFIXES and len(parts) == 2 + has_splits:
+            rows.append(
+                (path, parts[-2], patient_of(path.relative_to(folder), pattern), parts[0] if has_splits else None)
+            )
+    return rows

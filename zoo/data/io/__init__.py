@@ -1,0 +1,1 @@
+"""Images, masks and records as files: DICOM, NIfTI, PNG, run lengths, JSON lines."""

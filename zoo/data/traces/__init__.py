@@ -1,0 +1,1 @@
+"""Interleaved reasoning traces: reports whose chain of thought holds image evidence."""

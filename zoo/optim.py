@@ -6,9 +6,9 @@ from typing import Annotated
 
 from torch import nn, optim
 
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
-Parameters = Annotated[Iterable[nn.Parameter], Supplied]
+Parameters = Annotated[Iterable[nn.Parameter], Injected]
 
 
 @register("optimizer", "adamw")
@@ -31,8 +31,8 @@ def sgd(params: Parameters, lr: float = 0.002, momentum: float = 0.9, weight_dec
     return optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
-Optimizer = Annotated[optim.Optimizer, Supplied]
-TotalSteps = Annotated[int, Supplied]
+Optimizer = Annotated[optim.Optimizer, Injected]
+TotalSteps = Annotated[int, Injected]
 
 
 def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, after: "Decay") -> optim.lr_scheduler.LRScheduler:

@@ -62,8 +62,8 @@ class Slot:
         self.kind = _known_kind(kind)
 
 
-class Supplied:
-    """Marks an argument that the zoo supplies (class names, parameters, total steps); a recipe may leave it out."""
+class Injected:
+    """Marks an argument that is injected by the zoo (class names, parameters, total steps); a recipe may leave it out."""
 
 
 def slot_of(annotation: Any) -> str | None:

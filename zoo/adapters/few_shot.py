@@ -9,11 +9,11 @@ from torch import nn
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
-from zoo.registry import Supplied
+from zoo.registry import Injected
 
-Clip = Annotated[ClipEncoder, Supplied]
-ClassNames = Annotated[list[str], Supplied]
-Template = Annotated[str, Supplied]
+Clip = Annotated[ClipEncoder, Injected]
+ClassNames = Annotated[list[str], Injected]
+Template = Annotated[str, Injected]
 
 
 class FewShotAdapter(nn.Module, ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 @register("adapter", "oca")
@@ -25,8 +25,8 @@ class OrthogonalCrossAttention(nn.Module):
 
     def __init__(
         self,
-        width: Annotated[int, Supplied],
-        synergy: Annotated[int, Supplied] = 512,
+        width: Annotated[int, Injected],
+        synergy: Annotated[int, Injected] = 512,
         rank: int = 16,
         incremental_scale: float = 0.0,
         eps: float = 1e-6,

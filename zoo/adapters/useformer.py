@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 @register("adapter", "useformer")
@@ -22,9 +22,9 @@ class USEformer(nn.Module):
 
     def __init__(
         self,
-        vision_width: Annotated[int, Supplied],
-        text_width: Annotated[int, Supplied],
-        layers: Annotated[int, Supplied],
+        vision_width: Annotated[int, Injected],
+        text_width: Annotated[int, Injected],
+        layers: Annotated[int, Injected],
         width: int = 128,
         depth: int = 2,
         queries: int = 8,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
-from zoo.registry import Supplied
+from zoo.registry import Injected
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Component:
     def with_metadata(self, metadata: Mapping[str, Any]) -> "Component":
         """Fill in the injected arguments that are left out here and in the slots, from a data set's metadata."""
         parameters, hints = signature_of(self.target)
-        known = {k: v for k, v in metadata.items() if k in parameters and is_supplied(hints.get(k))}
+        known = {k: v for k, v in metadata.items() if k in parameters and is_injected(hints.get(k))}
         inner = {k: v.with_metadata(metadata) for k, v in self.arguments.items() if isinstance(v, Component)}
         return replace(self, arguments={**known, **self.arguments, **inner})
 
@@ -68,10 +68,10 @@ def signature_of(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, A
     return parameters, typing.get_type_hints(function, include_extras=True)
 
 
-def is_supplied(annotation: Any) -> bool:
-    """Whether the zoo supplies an argument with this annotation."""
+def is_injected(annotation: Any) -> bool:
+    """Whether an argument with this annotation is injected."""
     return typing.get_origin(annotation) is Annotated and any(
-        isinstance(mark, Supplied) or mark is Supplied for mark in typing.get_args(annotation)[1:]
+        isinstance(mark, Injected) or mark is Injected for mark in typing.get_args(annotation)[1:]
     )
 
 

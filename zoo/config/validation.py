@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo.config.components import Component, expected_class, is_supplied, signature_of
+from zoo.config.components import Component, expected_class, is_injected, signature_of
 from zoo.config.recipe import SECTIONS, Recipe
 from zoo.registry import UnknownComponentError, nearest, registry, slot_of
 
@@ -54,7 +54,7 @@ def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: 
         elif message := type_problem(hints.get(name, Any), value):
             report(place, message)
     for name, parameter in parameters.items():
-        required = parameter.default is inspect.Parameter.empty and not is_supplied(hints.get(name))
+        required = parameter.default is inspect.Parameter.empty and not is_injected(hints.get(name))
         if required and name not in arguments:
             report(f"{key}.{name}", f"is missing; {target.__name__} needs it")
     return resolved

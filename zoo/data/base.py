@@ -151,7 +151,7 @@ class ZooData(LightningDataModule):
         """Open (and, where need be, build) one of train, val and test."""
 
     def metadata(self) -> dict[str, Any]:
-        """What a method may need to know of the data, such as ``class_names``; goes to its supplied arguments."""
+        """What a method may need to know of the data, such as ``class_names``; goes to its injected arguments."""
         return {}
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from zoo.encoders.loading import (
     stand_in_config,
 )
 from zoo.pretrained import weights_wanted
-from zoo.registry import Slot, Supplied, register
+from zoo.registry import Injected, Slot, register
 
 _SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 
@@ -73,7 +73,7 @@ class SmallInterleaved(InterleavedDecoder):
 
     def __init__(
         self,
-        words: Annotated[list[str], Supplied],
+        words: Annotated[list[str], Injected],
         tokenizer: Annotated[VQImage, Slot("decoder")],
         width: int = 192,
         layers: int = 4,

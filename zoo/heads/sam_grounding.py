@@ -16,7 +16,7 @@ from zoo.encoders.loading import (
 )
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ class SamGrounding(PixelGrounding):
 
     def __init__(
         self,
-        language_width: Annotated[int, Supplied],
+        language_width: Annotated[int, Injected],
         source: str | None = None,
         size: Literal["base", "large", "huge"] = "base",
     ) -> None:

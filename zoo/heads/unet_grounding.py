@@ -18,7 +18,7 @@ from torch.nn import functional
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 LITE0 = "efficientnet-lite0-package"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -37,7 +37,7 @@ class UnetGrounding(PixelGrounding):
 
     def __init__(
         self,
-        language_width: Annotated[int, Supplied],
+        language_width: Annotated[int, Injected],
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
         image_size: int = 256,

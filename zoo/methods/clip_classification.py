@@ -14,7 +14,7 @@ from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.predictions import Classification, on_cpu
 from zoo.precision import BasePrecision
-from zoo.registry import Slot, Supplied, register
+from zoo.registry import Injected, Slot, register
 
 TEMPLATE = "a chest radiograph showing {}."
 
@@ -32,7 +32,7 @@ class ClipClassification(ZooModule):
         self,
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
         adapter: Annotated[Callable[..., FewShotAdapter], Slot("adapter")],
-        class_names: Annotated[list[str], Supplied],
+        class_names: Annotated[list[str], Injected],
         template: str = TEMPLATE,
         base_precision: BasePrecision | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from zoo.encoders.clip import ClipEncoder
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.distributed import is_distributed
 from zoo.methods.predictions import Findings, on_cpu
-from zoo.registry import Slot, Supplied, register
+from zoo.registry import Injected, Slot, register
 
 _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
 
@@ -27,7 +27,7 @@ class ClipPretraining(ZooModule):
     def __init__(
         self,
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
-        probes: Annotated[dict[str, list[list[str]]] | None, Supplied] = None,
+        probes: Annotated[dict[str, list[list[str]]] | None, Injected] = None,
     ) -> None:
         """Wire the encoder.
 

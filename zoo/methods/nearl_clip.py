@@ -10,7 +10,7 @@ from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
 from zoo.precision import BasePrecision
-from zoo.registry import Slot, Supplied, register
+from zoo.registry import Injected, Slot, register
 
 
 @register("method", "nearl_clip")
@@ -20,7 +20,7 @@ class NearlClip(ClipClassification):
     def __init__(
         self,
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
-        class_names: Annotated[list[str], Supplied],
+        class_names: Annotated[list[str], Injected],
         useformer: Annotated[Callable[..., USEformer], Slot("adapter")] = USEformer,
         adapter: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         template: str = TEMPLATE,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 def read_coop_split(file: Path, images: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
@@ -52,7 +52,7 @@ class CoopSplit(ClassificationData):
         augment: bool = False,
         batch_size: int = 16,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Read the split file.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import patient_of
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 
@@ -53,7 +53,7 @@ class ImageCsv(_Listed):
         augment: bool = False,
         batch_size: int = 16,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Read the table.
 
@@ -107,7 +107,7 @@ class ImageFolder(_Listed):
         augment: bool = False,
         batch_size: int = 16,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """List the folder.
 

@@ -12,7 +12,7 @@ from zoo.data.conversations.formats import read_reason_seg, read_referring
 from zoo.data.conversations.records import Conversation, QuestionError, read_conversations
 from zoo.data.io.images import read_image
 from zoo.data.io.masks import decode_masks
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 class Conversations(Dataset[Sample]):
@@ -78,7 +78,7 @@ class MedSegFiles(ConversationData):
         batch_size: int = 4,
         eval_batch_size: int = 8,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files.
 
@@ -117,7 +117,7 @@ class CocoReferring(ConversationData):
         batch_size: int = 4,
         eval_batch_size: int = 8,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files; see :func:`zoo.data.conversations.formats.read_referring`.
 

@@ -20,7 +20,7 @@ from zoo.data.io.images import read_image
 from zoo.data.traces.records import IvlRecord, check_images, read_records
 from zoo.errors import ArgumentError
 from zoo.paths import cache_folder
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 IGNORED = -100
 
@@ -239,7 +239,7 @@ class IvlJsonl(TraceData):
         batch_size: int = 1,
         eval_batch_size: int = 8,
         workers: int = 0,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files; image paths in them are relative to their folders.
 

@@ -15,7 +15,7 @@ from zoo.data.chest_drr.text.phrasings import TEST, TRAIN
 from zoo.data.chest_drr.text.questions import conversation_on, everything_on, other_side_on
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.records import Conversation, Turn, read_conversations, written
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 QUESTIONS_VERSION = 7
 """Raised whenever the same case is asked other questions."""
@@ -40,7 +40,7 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         eval_batch_size: int = 16,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose what is rendered.
 

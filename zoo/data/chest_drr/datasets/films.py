@@ -11,7 +11,7 @@ from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries
 from zoo.data.io.crops import close_up
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 class FilmsAndCloseUps(Dataset[Sample]):
@@ -50,7 +50,7 @@ class ChestDrrFilms(RenderedCases, ZooData):
         batch_size: int = 16,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose what is rendered.
 

@@ -9,7 +9,7 @@ from zoo.data.chest_drr.rendering.build import CaseSeries, build_series
 from zoo.data.chest_drr.rendering.cases import CaseSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.classification.base import Classes, ClassificationData, Item
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 CLASSES: dict[str, tuple[str, str] | None] = {
     "no finding": None,
@@ -46,7 +46,7 @@ class ChestDrrFindings(ClassificationData):
         batch_size: int = 16,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose the protocol.
 

@@ -9,7 +9,7 @@ from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
 from zoo.data.chest_drr.text.questions import FINDINGS, KINDS, called
 from zoo.data.conversations.records import Conversation, Target, Turn
 from zoo.data.io.masks import RunLength, encode_mask
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 @register("dataset", "chest_drr_masks")
@@ -25,7 +25,7 @@ class ChestDrrMasks(ChestDrrMedSegQa):
         eval_batch_size: int = 16,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose what is rendered.
 

@@ -12,7 +12,7 @@ from zoo.data.chest_drr.rendering.build import CaseSeries
 from zoo.data.chest_drr.rendering.findings import SEVERITIES, findings_of
 from zoo.data.chest_drr.text.reports import denying, stating, write_report
 from zoo.errors import ArgumentError
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -57,7 +57,7 @@ class ChestDrrReports(RenderedCases, ZooData):
         batch_size: int = 32,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose what is rendered.
 

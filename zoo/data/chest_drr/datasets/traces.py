@@ -15,7 +15,7 @@ from zoo.data.chest_drr.text.traces import pairs_of, trace_of, words_of_traces
 from zoo.data.io.crops import square_around
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_records
-from zoo.registry import Supplied, register
+from zoo.registry import Injected, register
 
 TRACES_VERSION = 2
 """Raised whenever the same case gives another trace."""
@@ -36,7 +36,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
         eval_batch_size: int = 60,
         workers: int = 0,
         build_workers: int | None = None,
-        seed: Annotated[int, Supplied] = 0,
+        seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Choose what is rendered.
 

@@ -14,6 +14,7 @@ FLOORS = {
     "registry": 1,
     "errors": 1,
     "paths": 1,
+    "constants": 1,
     "pretrained": 1,
     "precision": 1,
     "optim": 1,

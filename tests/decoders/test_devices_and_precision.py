@@ -9,7 +9,8 @@ import torch
 
 from tests.decoders.scripted import scripted
 from tests.fake_device import KINDS, cuda
-from zoo.decoders.interleaved import IGNORED, InterleavedDecoder
+from zoo.constants import IGNORE_INDEX
+from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
@@ -37,8 +38,8 @@ def a_batch(decoder: InterleavedDecoder) -> tuple[torch.Tensor, torch.Tensor]:
     image = [vocabulary.begin, *vocabulary.image_ids[:16].tolist(), vocabulary.end]
     line = [vocabulary.start, 60, vocabulary.separator, 61, *image, 62, 63]
     ids = torch.tensor([[*line, vocabulary.stop], [*line[:-2], vocabulary.stop, vocabulary.pad, vocabulary.pad]])
-    labels = ids.masked_fill(ids == vocabulary.pad, IGNORED)
-    labels[:, :3] = IGNORED
+    labels = ids.masked_fill(ids == vocabulary.pad, IGNORE_INDEX)
+    labels[:, :3] = IGNORE_INDEX
     return ids, labels
 
 

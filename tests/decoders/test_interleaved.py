@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import ChameleonConfig
 
-from zoo.decoders.interleaved import IGNORED, ImageVocabulary, InterleavedDecoder, VocabularyError
+from zoo.constants import IGNORE_INDEX
+from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder, VocabularyError
 from zoo.decoders.interleaved_generation import GenerationSettings, generate, guided
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "anole_tiny"
@@ -53,13 +54,13 @@ def test_right_padded_batches_give_each_sample_the_loss_it_has_alone(decoder, ex
     cut = 53  # ends with a whole image
     short_ids, short_labels = ids[1, :cut].clone(), labels[1, :cut].clone()
     padded_ids = torch.full_like(ids, decoder.vocabulary.pad)
-    padded_labels = torch.full_like(labels, IGNORED)
+    padded_labels = torch.full_like(labels, IGNORE_INDEX)
     padded_ids[0], padded_labels[0] = ids[0], labels[0]
     padded_ids[1, :cut], padded_labels[1, :cut] = short_ids, short_labels
     together = decoder.losses(padded_ids, padded_labels)
     alone = [decoder.losses(ids[:1], labels[:1]), decoder.losses(short_ids[None], short_labels[None])]
-    tokens = [int((row != IGNORED).sum()) for row in padded_labels]
-    images = [int((decoder.vocabulary.is_image(row) & (row != IGNORED)).sum()) for row in padded_labels]
+    tokens = [int((row != IGNORE_INDEX).sum()) for row in padded_labels]
+    images = [int((decoder.vocabulary.is_image(row) & (row != IGNORE_INDEX)).sum()) for row in padded_labels]
     for name, weights in (("cross_entropy", tokens), ("auxiliary", images)):
         mean = sum(loss[name] * weight for loss, weight in zip(alone, weights, strict=True)) / sum(weights)
         torch.testing.assert_close(together[name], mean, atol=1e-5, rtol=1e-5)
@@ -67,7 +68,7 @@ def test_right_padded_batches_give_each_sample_the_loss_it_has_alone(decoder, ex
 
 def test_a_response_without_images_has_no_auxiliary_loss(decoder):
     ids = torch.tensor([[3, 70, 54, 71, 72, 2]])
-    labels = torch.tensor([[IGNORED, IGNORED, IGNORED, 71, 72, 2]])
+    labels = torch.tensor([[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 71, 72, 2]])
     loss = decoder.losses(ids, labels)["auxiliary"]
     loss.backward()
     assert loss == 0

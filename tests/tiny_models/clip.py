@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from zoo.constants import CLIP_MEAN, CLIP_STD
+
 BIOMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 
 
@@ -70,7 +71,7 @@ def wordpiece_tokenizer() -> Any:
 
 def _write(folder: Path, model: nn.Module, config: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {"mean": MEAN, "std": STD}
+    preprocess = {"mean": CLIP_MEAN, "std": CLIP_STD}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import torch
 
+from zoo.constants import IGNORE_INDEX
 from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
-from zoo.decoders.interleaved import IGNORED, ImageVocabulary
+from zoo.decoders.interleaved import ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]
 TooLong = Literal["drop", "shorten"]
@@ -96,7 +97,7 @@ class TraceWriter:
     def sequence(
         self, record: IvlRecord, images: Sequence[torch.Tensor], limit: int, too_long: TooLong = "drop"
     ) -> tuple[list[int], list[int]] | None:
-        """Ids and labels of a record; labels are ``IGNORED`` in the prompt and at the codes of given images.
+        """Ids and labels of a record; labels are ``IGNORE_INDEX`` in the prompt and at the codes of given images.
 
         A record of more than ``limit`` tokens is left out whole, as in the official code, or loses whole steps from the end.
         Its report and stop token always stay, so one whose prompt and report alone are too long is left out in either case.
@@ -111,7 +112,7 @@ class TraceWriter:
             None for a record that is left out.
         """
         ids = self.prompt(record.prompt, images[: record.prompt.count(MARK)])
-        labels = [IGNORED] * len(ids)
+        labels = [IGNORE_INDEX] * len(ids)
         steps = [self._step(step, images) for step in record.steps] if self.mode.steps else []
         report = self._report(record)
         room = limit - len(ids) - len(report[0])
@@ -120,7 +121,7 @@ class TraceWriter:
             return None
         for part, learned in [*steps[:fitting], report]:
             ids += part
-            labels += [token if wanted else IGNORED for token, wanted in zip(part, learned, strict=True)]
+            labels += [token if wanted else IGNORE_INDEX for token, wanted in zip(part, learned, strict=True)]
         return ids, labels
 
     def _step(self, step: Step, images: Sequence[torch.Tensor] | torch.Tensor) -> tuple[list[int], list[bool]]:

@@ -13,12 +13,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
+from zoo.constants import IGNORE_INDEX
 from zoo.decoders.vq_image import VQImage, official_weights
 from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
 from zoo.registry import register
-
-IGNORED = -100
 
 
 class VocabularyError(ZooError, ValueError):
@@ -73,7 +72,7 @@ class ImageVocabulary:
         return self.codes(ids) >= 0
 
     def codes(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids of image tokens to codebook indices; -1 for others, ``IGNORED`` labels included."""
+        """Ids of image tokens to codebook indices; -1 for others, ``IGNORE_INDEX`` labels included."""
         if ids.device not in self._copies:
             self._copies[ids.device] = self.code_of.to(ids.device)
         return self._copies[ids.device][ids.clamp(min=0)].masked_fill(ids < 0, -1)
@@ -217,11 +216,13 @@ class InterleavedDecoder(nn.Module):
 
         Args:
             ids: (batch, positions), right-padded.
-            labels: the same with ``IGNORED`` up to and with the separator, and at padding.
+            labels: the same with ``IGNORE_INDEX`` up to and with the separator, and at padding.
         """
         hidden = self.hidden(ids).last_hidden_state
         logits = self.language.lm_head(hidden[:, :-1])
-        entropy = functional.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        entropy = functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
+        )
         codes = self.vocabulary.codes(labels)
         wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach()).float()
         projected = self.auxiliary(hidden.to(self.auxiliary.weight.dtype)).float()

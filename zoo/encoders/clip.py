@@ -9,15 +9,12 @@ from torch import nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
+from zoo.constants import CLIP_MEAN, CLIP_STD
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
 from zoo.errors import ArgumentError, ZooError
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
 from zoo.registry import nearest, register
-
-OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Image statistics that OpenAI's CLIP, and most after it, normalise by."""
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
@@ -163,7 +160,7 @@ def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
     size = model.visual.image_size
     size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    return size, preprocess.get("mean", OPENAI_DATASET_MEAN), preprocess.get("std", OPENAI_DATASET_STD)
+    return size, preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
 
 
 def _architecture(model: str, image_size: int | None) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.loading import (
     build_stand_in,
     check_model_type,
@@ -18,7 +19,6 @@ from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
 from zoo.registry import Injected, register
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SHAPES: dict[str, dict[str, Any]] = {
     "base": {
         "hidden_size": 768,
@@ -82,8 +82,8 @@ class SamGrounding(PixelGrounding):
         self.sam.mask_decoder.requires_grad_(True)
         self.image_size = sam.config.vision_config.image_size
         self.feature_widths = [sam.config.vision_config.output_channels]
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> Features:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import weights_wanted
@@ -24,7 +25,6 @@ LITE0 = "efficientnet-lite0-package"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 CHANNELS = [128, 64, 48, 32, 32]
 """Of the decoder, coarsest first."""
-_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @register("head", "unet_grounding")
@@ -114,7 +114,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     """Images (batch, 3, height, width) in [0, 1] as ImageNet's encoders take them."""
     from torchvision.transforms.v2 import functional
 
-    return functional.normalize(images, _MEAN, _STD)
+    return functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
 def _is_local(weights: str) -> bool:

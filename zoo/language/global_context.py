@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.records import SEG
 from zoo.data.io.letterbox import fitted
 from zoo.encoders.vision import VisionEncoder, merged, projector
@@ -25,7 +26,6 @@ from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
-IGNORED = -100
 IMAGE = "<image>"
 Exchange = tuple[str, str | None]
 """A question and its answer; None where the answer is still to be given."""
@@ -105,7 +105,7 @@ class GlobalContext(nn.Module):
         return layer(hidden.to(layer.weight.dtype))
 
     def sequence(self, exchanges: Sequence[Exchange], image_tokens: int) -> tuple[list[int], list[int]]:
-        """A conversation as ids and labels; labels are ``IGNORED`` but for the answers and their ends.
+        """A conversation as ids and labels; labels are ``IGNORE_INDEX`` but for the answers and their ends.
 
         Args:
             exchanges: questions and answers; the last answer may be None.
@@ -120,7 +120,7 @@ class GlobalContext(nn.Module):
             messages.append({"role": "user", "content": said if messages else f"{IMAGE}\n{said}"})
             asked = self._chat(messages, prompt=True)
             ids += self._ids(asked.removeprefix(written), image_tokens)
-            labels += [IGNORED] * (len(ids) - len(labels))
+            labels += [IGNORE_INDEX] * (len(ids) - len(labels))
             if answer is None:
                 break
             messages.append({"role": "assistant", "content": answer})

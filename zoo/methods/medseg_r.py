@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.records import Turn, checked_question
 from zoo.data.io.letterbox import fitted, unfitted
@@ -22,7 +23,7 @@ from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import merged, projector
 from zoo.errors import ArgumentError
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
-from zoo.language.global_context import IGNORED, Answer, Exchange, GlobalContext
+from zoo.language.global_context import Answer, Exchange, GlobalContext
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import Segmentation, on_cpu
@@ -178,9 +179,9 @@ class MedSegR(LossModule):
             for said, tokens in zip(turns, seen, strict=True)
         ]
         ids = pad_sequence([torch.tensor(ids) for ids, _ in pairs], batch_first=True, padding_value=self.context.stop)
-        labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORED)
+        labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORE_INDEX)
         row, position = (labels == self.context.seg).nonzero(as_tuple=True)
-        told_row, told_position = (labels != IGNORED).nonzero(as_tuple=True)
+        told_row, told_position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
         made = {
             "ids": ids,
             "labels": labels,

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from zoo.constants import IGNORE_INDEX
 from zoo.data.base import Sample, ZooData, listed
 from zoo.data.chest_drr.text.labels import stated_findings
 from zoo.data.io.images import read_image
@@ -21,8 +22,6 @@ from zoo.data.traces.records import IvlRecord, check_images, read_records
 from zoo.errors import ArgumentError
 from zoo.paths import cache_folder
 from zoo.registry import Injected, register
-
-IGNORED = -100
 
 
 class TraceCodec(Protocol):
@@ -114,7 +113,7 @@ class TokenTraces(Dataset[Sample]):
         start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
         ids = torch.from_numpy(self._ids[start:end].astype(np.int64))
         learned = torch.from_numpy(self._learned[start:end].copy())
-        return {"ids": ids, "labels": ids.masked_fill(~learned, IGNORED)}
+        return {"ids": ids, "labels": ids.masked_fill(~learned, IGNORE_INDEX)}
 
 
 def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
@@ -176,7 +175,7 @@ def _sequences(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -
         start += len(record.images)
         if (sequence := codec.sequence(record, images)) is not None:
             ids.append(np.array(sequence[0], dtype=np.int32))
-            learned.append(np.array(sequence[1]) != IGNORED)
+            learned.append(np.array(sequence[1]) != IGNORE_INDEX)
     if not ids:
         raise ArgumentError(f"all {len(records)} traces are longer than max_tokens={codec.max_tokens}; raise it")
     ends = np.cumsum([len(item) for item in ids])
@@ -223,7 +222,7 @@ class TraceData(ZooData):
         batch: dict[str, Any] = {key: listed([sample[key] for sample in samples]) for key in samples[0]}
         if "ids" in batch:
             batch["ids"] = pad_sequence(batch["ids"], batch_first=True, padding_value=self._pad)
-            batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORED)
+            batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORE_INDEX)
         return batch
 
 

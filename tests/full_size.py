@@ -95,11 +95,11 @@ def forced_answer(text: str = ANSWER) -> Iterator[None]:
 
     def likeliest(self: GlobalContext, state: torch.Tensor) -> torch.Tensor:
         self.logits(state)
-        ids = [*self.text.encode(text, add_special_tokens=False), self.stop]
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.eos_token_id]
         token = ids[place["next"]]
         place["next"] = (place["next"] + 1) % len(ids)
         return torch.full((len(state),), token, device=state.device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GlobalContext, "_likeliest", likeliest)
+        patch.setattr(GlobalContext, "next_token_ids", likeliest)
         yield

@@ -128,7 +128,7 @@ def test_every_precision_of_base_and_trainer(name, precision, stored, stored_sou
     assert torch.float32 in base or precision == "bf16-true" or stored != "fp32"
     kept = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[stored]
     expected = torch.bfloat16 if precision == "bf16-true" else kept
-    language = method.context.language if name.startswith("medseg") else method.decoder.language.model
+    language = method.context.backbone if name.startswith("medseg") else method.decoder.language.model
     assert next(p.dtype for n, p in language.named_parameters() if "q_proj" in n and "lora" not in n) == expected
 
 

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from zoo.paths import cache_folder
 
 Embedding = list[torch.Tensor]
-"""What an encoder gives for one image."""
+"""An encoder's output for one image."""
 
 
 class EmbeddingCache:
     """A folder of safetensors, one an image, keyed by the encoder's fingerprint and the image's hash.
 
-    When it grows over ``limit`` bytes, the embeddings used longest ago go.
+    Over ``limit`` bytes, the least recently used embeddings are deleted.
     """
 
     def __init__(self, fingerprint: str, limit: int = 20_000_000_000, folder: Path | None = None) -> None:
@@ -25,35 +25,41 @@ class EmbeddingCache:
 
         Args:
             fingerprint: of the encoder's weights.
-            limit: most bytes of all embeddings in the folder, those of other encoders included.
+            limit: bytes of all embeddings in the folder, those of other encoders included.
             folder: the zoo's cache if None.
         """
         self._root = folder or cache_folder() / "embeddings"
-        self._own, self._limit = self._root / fingerprint[:16], limit
+        self._folder, self._limit = self._root / fingerprint[:16], limit
         self._size: int | None = None
 
-    def take(
-        self, hashes: Sequence[str], make: Callable[[list[int]], list[Embedding]], device: torch.device | str = "cpu"
+    def get_or_compute(
+        self, hashes: Sequence[str], compute: Callable[[list[int]], list[Embedding]], device: torch.device | str = "cpu"
     ) -> list[Embedding]:
-        """Embeddings of images, in order; ``make`` is asked for those that are missing, by their indices, in one call."""
-        found = [self._read(name, device) for name in hashes]
-        missing = [index for index, embedding in enumerate(found) if embedding is None]
-        for index, embedding in zip(missing, make(missing) if missing else [], strict=True):
+        """Embeddings of images, in order.
+
+        Args:
+            hashes: of the images.
+            compute: called once, with the indices of all images whose embedding is not cached.
+            device: of cached embeddings.
+        """
+        embeddings = [self._read(name, device) for name in hashes]
+        missing = [index for index, embedding in enumerate(embeddings) if embedding is None]
+        for index, embedding in zip(missing, compute(missing) if missing else [], strict=True):
             self._write(hashes[index], embedding)
-            found[index] = embedding
-        return [embedding for embedding in found if embedding is not None]
+            embeddings[index] = embedding
+        return [embedding for embedding in embeddings if embedding is not None]
 
     def _file(self, name: str) -> Path:
-        return self._own / f"{name}.safetensors"
+        return self._folder / f"{name}.safetensors"
 
     def _read(self, name: str, device: torch.device | str) -> Embedding | None:
         file = self._file(name)
         try:
-            held = load_file(file, device=str(device))
+            tensors = load_file(file, device=str(device))
             os.utime(file)
-        except (OSError, SafetensorError):  # missing, evicted meanwhile, or cut off by a full disk: made anew
+        except (OSError, SafetensorError):  # missing, evicted meanwhile, or truncated by a full disk: computed again
             return None
-        return [held[str(index)] for index in range(len(held))]
+        return [tensors[str(index)] for index in range(len(tensors))]
 
     def _write(self, name: str, embedding: Embedding) -> None:
         file = self._file(name)

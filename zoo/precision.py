@@ -28,7 +28,7 @@ def base_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype:
 
 
 @contextmanager
-def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def autocast_to(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Autocast to ``dtype`` where it has two bytes, and as the caller does otherwise; new tensors are float32 in any case."""
     default = torch.get_default_dtype()
     half = dtype in HALF and device.type != "meta"

@@ -29,7 +29,7 @@ def without_weights() -> Iterator[list[str]]:
         _ASSUMED.reset(token)
 
 
-def weights_wanted() -> bool:
+def should_load_weights() -> bool:
     """False inside :func:`without_weights`."""
     return _ASSUMED.get() is None
 
@@ -80,7 +80,7 @@ def is_folder_name(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_dir()
 
 
-def plain_name(name: str) -> str:
+def canonical_name(name: str) -> str:
     """The name that a weight has without the parametrization, or peft's layer, that an adapter put around it."""
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name).replace(".base_layer.", ".")
 
@@ -91,7 +91,7 @@ def fingerprint_of(weights: "Iterable[tuple[str, torch.Tensor]]") -> str:
     Of a quantised weight it takes the stored tensor, so that a base has one fingerprint however it is loaded.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(((plain_name(name), value) for name, value in weights), key=lambda item: item[0]):
+    for name, value in sorted(((canonical_name(name), value) for name, value in weights), key=lambda item: item[0]):
         value = getattr(value, "read_stored", lambda value=value: value)()
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

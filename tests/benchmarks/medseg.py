@@ -17,7 +17,7 @@ from zoo.encoders.vision import ClipVision
 from zoo.heads.pixel_grounding import PixelGrounding
 from zoo.heads.sam_grounding import SamGrounding
 from zoo.heads.unet_grounding import UnetGrounding
-from zoo.language.causal_lm import CausalLanguage
+from zoo.language.causal_lm import LanguageModel
 from zoo.language.global_context import CausalContext
 from zoo.methods.medseg_r import MedSegR
 
@@ -38,7 +38,7 @@ def method(head: Callable[..., PixelGrounding] | None = None) -> MedSegR:
         num_attention_heads=9,
         num_key_value_heads=3,
     )
-    language = CausalLanguage(LlamaForCausalLM(config), tokenizer)
+    language = LanguageModel(LlamaForCausalLM(config), tokenizer)
     clip = SmallClip(image_size=128, patch_size=16, width=192, layers=12)
     made = MedSegR(CausalContext(ClipVision(clip), language), head or partial(SamGrounding, size="base"))
     made.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
@@ -62,7 +62,7 @@ def training_step(model: MedSegR) -> None:
     model.train()
     without, memory_without = peak_of(step)
     with tempfile.TemporaryDirectory() as folder:
-        model._caches = {name: EmbeddingCache(name * 16, folder=Path(folder)) for name in ("seen", "drawn")}
+        model._caches = {name: EmbeddingCache(name * 16, folder=Path(folder)) for name in ("context", "grounding")}
         step()
         found, memory_found = min(peak_of(step) for _ in range(3))
     model._caches = None
@@ -75,36 +75,36 @@ def generation(model: MedSegR) -> None:
     """An answer whose mask tokens are kept on the way, against generating and then running the whole sequence again."""
     model.eval()
     image = torch.rand(1, 256, 256)
-    context, seen = model.context, model.seen([image], model.features([image]))
-    prompt = context.sequence([("Which region would explain the blunted angle?", None)], len(seen[0]))[0]
+    context, seen = model.context, model.encode_images([image], model.encode_mask_features([image]))
+    prompt = context.tokenize([("Which region would explain the blunted angle?", None)], len(seen[0]))[0]
     script: list[int] = []
 
     def likeliest(state: torch.Tensor) -> torch.Tensor:
         context.logits(state)
         return torch.tensor([script.pop(0)])
 
-    context._likeliest = likeliest  # type: ignore[method-assign]
+    context.next_token_ids = likeliest  # type: ignore[method-assign]
 
     def answer() -> torch.Tensor:
-        script[:] = [*[7] * WORDS, context.seg, 8, context.stop]
-        return context.answer([prompt], seen)[0].tokens
+        script[:] = [*[7] * WORDS, context.seg_token_id, 8, context.eos_token_id]
+        return context.generate([prompt], seen)[0].seg_hidden_states
 
     @torch.no_grad()
     def twice() -> torch.Tensor:
         """Every token from the whole sequence before it, without a cache, then the state of [SEG]."""
         ids = list(prompt)
-        for token in (*[7] * WORDS, context.seg, 8, context.stop):
+        for token in (*[7] * WORDS, context.seg_token_id, 8, context.eos_token_id):
             row = torch.tensor([ids])
-            context.logits(context.hidden(row, seen)[:, -1])
+            context.logits(context.hidden_states(row, seen)[:, -1])
             ids.append(token)
-        return context.hidden(torch.tensor([ids]), seen)
+        return context.hidden_states(torch.tensor([ids]), seen)
 
     @torch.no_grad()
     def once_more() -> torch.Tensor:
         """Cached generation, and then one pass over the whole sequence for the state of [SEG]."""
         answer()
-        ids = torch.tensor([[*prompt, *[7] * WORDS, context.seg, 8]])
-        return context.hidden(ids, seen)
+        ids = torch.tensor([[*prompt, *[7] * WORDS, context.seg_token_id, 8]])
+        return context.hidden_states(ids, seen)
 
     ways = {"states kept": answer, "cached, one pass more": once_more, "whole sequence each time": twice}
     measured = {name: min(peak_of(way) for _ in range(3)) for name, way in ways.items()}
@@ -121,11 +121,11 @@ def evaluation_in_batches(count: int = 16) -> None:
 
     def likeliest(state: torch.Tensor) -> torch.Tensor:
         context.logits(state)
-        script = [*[7] * WORDS, context.seg, context.stop]
+        script = [*[7] * WORDS, context.seg_token_id, context.eos_token_id]
         place[0] = (place[0] + 1) % len(script)
         return torch.full((len(state),), script[place[0] - 1])
 
-    context._likeliest = likeliest  # type: ignore[method-assign]
+    context.next_token_ids = likeliest  # type: ignore[method-assign]
     turn = Turn("Which region would explain the blunted angle?", f"The left pleural effusion {SEG}.", kind="implicit")
     samples = [
         {"image": [torch.rand(1, 256, 256)], "turns": [(turn,)], "masks": [torch.ones(1, 256, 256)]}

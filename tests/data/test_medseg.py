@@ -302,16 +302,16 @@ def test_embeddings_are_made_once_and_the_oldest_go(tmp_path):
         return [[torch.full((100,), float(index)), torch.zeros(2)] for index in indices]
 
     cache = EmbeddingCache("f" * 64, folder=tmp_path)
-    first = cache.take(["a", "b"], make)
-    again = cache.take(["b", "c", "a"], make)
+    first = cache.get_or_compute(["a", "b"], make)
+    again = cache.get_or_compute(["b", "c", "a"], make)
     assert asked == [[0, 1], [1]] and torch.equal(again[0][0], first[1][0]) and len(again[2]) == 2
-    assert EmbeddingCache("e" * 64, folder=tmp_path).take(["a"], make) and asked[-1] == [0], "another encoder"
+    assert EmbeddingCache("e" * 64, folder=tmp_path).get_or_compute(["a"], make) and asked[-1] == [0], "another encoder"
     (tmp_path / ("f" * 16) / "a.safetensors").write_bytes(b"cut")
-    cache.take(["a"], make)
+    cache.get_or_compute(["a"], make)
     assert asked[-1] == [0], "a damaged file is made anew"
     small = EmbeddingCache("d" * 64, limit=2500, folder=tmp_path / "small")
     for name in "abcdef":
-        small.take([name], make)
+        small.get_or_compute([name], make)
     kept = sorted(path.stem for path in (tmp_path / "small").rglob("*.safetensors"))
     assert "f" in kept and "a" not in kept
     assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*")) < 2500 + 4096 * 2

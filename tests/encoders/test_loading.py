@@ -57,7 +57,7 @@ def assert_same_step(one: MedSegR, other: MedSegR, tolerance: float) -> None:
 def blocks_run(made: MedSegR) -> int:
     """How often the two transformer blocks begin in a forward and backward pass."""
     calls = []
-    for block in made.context.language.layers:
+    for block in made.context.backbone.layers:
         block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     step(made)
     return len(calls)
@@ -80,9 +80,9 @@ def test_cached_generation_is_not_changed_by_gradient_checkpointing(folder):
     answers = []
     for options in ({}, {"gradient_checkpointing": True}):
         made = method(folder, **options).train()
-        answers.append(made.ask([image], [[("Where?", None)]])[0][0])
+        answers.append(made.generate([image], [[("Where?", None)]])[0][0])
     assert answers[0].text == answers[1].text and len(answers[0].text) > 0
-    torch.testing.assert_close(answers[0].tokens, answers[1].tokens)
+    torch.testing.assert_close(answers[0].seg_hidden_states, answers[1].seg_hidden_states)
 
 
 def test_eager_and_sdpa_attention_agree(folder):
@@ -125,7 +125,7 @@ def test_a_quantised_base_trains_and_keeps_its_fingerprint(folder, quantization)
     held = {name for name, value in quantised.context.named_parameters() if not value.is_floating_point()}
     assert len(held) == 2 * 7 and all("language_model.layers" in name for name in held)
     assert plain.base_fingerprint() == quantised.base_fingerprint() is not None
-    quantised.hold_base("bf16")
+    quantised.set_base_precision("bf16")
     trained = {value.dtype for value in quantised.parameters() if value.requires_grad}
     assert trained == {torch.float32}
     assert held == {name for name, value in quantised.context.named_parameters() if not value.is_floating_point()}

@@ -33,11 +33,11 @@ def tokens(count: int = 3) -> torch.Tensor:
 
 @torch.no_grad()
 def test_each_mask_depends_on_its_own_image_and_token_only(head):
-    features, prompts, owner = head.look(images()), tokens(), torch.tensor([0, 1, 1])
+    features, prompts, owner = head.encode_images(images()), tokens(), torch.tensor([0, 1, 1])
     together = head(features, prompts, owner)
     assert together.shape[0] == 3 and together.shape[1] == together.shape[2]
     for index in range(3):
-        own = head.look(images()[owner[index] : owner[index] + 1])
+        own = head.encode_images(images()[owner[index] : owner[index] + 1])
         alone = head(own, prompts[index : index + 1], torch.tensor([0]))
         torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-3)
     nothing = head(features, tokens(0), torch.zeros(0, dtype=torch.long))
@@ -49,7 +49,7 @@ def test_each_mask_depends_on_its_own_image_and_token_only(head):
 def test_gradients_reach_the_token_and_the_trained_parts_only(head):
     head.train()
     prompts = tokens().requires_grad_()
-    head(head.look(images()), prompts, torch.tensor([0, 1, 1])).square().mean().backward()
+    head(head.encode_images(images()), prompts, torch.tensor([0, 1, 1])).square().mean().backward()
     assert prompts.grad is not None and prompts.grad.abs().sum() > 0
     frozen = head.sam.vision_encoder if isinstance(head, SamGrounding) else head.encoder
     has_gradient = any(parameter.grad is not None for parameter in frozen.parameters())
@@ -59,10 +59,10 @@ def test_gradients_reach_the_token_and_the_trained_parts_only(head):
 
 def test_sam_with_a_sparse_prompt_is_what_transformers_gives(tmp_path):
     head = SamGrounding(WIDTH, str(sam(tmp_path))).eval()
-    embedding = head.look(images())[0]
+    embedding = head.encode_images(images())[0]
     prompt = torch.randn(2, 32)
     with torch.no_grad():
-        ours = head.draw([embedding], prompt)
+        ours = head.decode_masks([embedding], prompt)
         sparse = prompt[:, None, None]
         dense = head.sam.prompt_encoder(None, None, None, None)[1].expand(2, -1, -1, -1)
         positions = head.sam.get_image_wide_positional_embeddings().repeat(2, 1, 1, 1)

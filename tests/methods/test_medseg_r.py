@@ -122,9 +122,9 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
     method, data = assembly.method.eval(), assembly.data
     batch = data.collate([data.split("train")[index] for index in (0, 2)])
     with torch.no_grad():
-        seen = method.seen(batch["image"], method.features(batch["image"]))
-        tokens = method.tokenized(batch["turns"], seen)
-        logits = method.context.logits(method.context.hidden(tokens["ids"], seen))
+        seen = method.encode_images(batch["image"], method.encode_mask_features(batch["image"]))
+        tokens = method.tokenize(batch["turns"], seen)
+        logits = method.context.logits(method.context.hidden_states(tokens["input_ids"], seen))
         whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
         torch.testing.assert_close(method.losses(batch)["text"], whole)
 
@@ -158,26 +158,26 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
     method, data = assembly.method.eval(), assembly.data
     sample = data.split("train")[0]
     context = method.context
-    answer = context.text.encode(sample["turns"][0].answer, add_special_tokens=False)
-    script = iter([*answer, context.stop])
-    context._likeliest = lambda state: torch.tensor([next(script)])
-    answered, masks = method.ask([sample["image"]], [[("Segment.", None)]])[0]
+    answer = context.tokenizer.encode(sample["turns"][0].answer, add_special_tokens=False)
+    script = iter([*answer, context.eos_token_id])
+    context.next_token_ids = lambda state: torch.tensor([next(script)])
+    answered, masks = method.generate([sample["image"]], [[("Segment.", None)]])[0]
     assert answered.text == "On the left [SEG]." and masks.shape == (1, 32, 32)
     with torch.no_grad():
-        features = method.features([sample["image"]])
-        seen = method.seen([sample["image"]], features)
-        _, drawn = method(method.tokenized([sample["turns"]], seen), seen, features)
+        features = method.encode_mask_features([sample["image"]])
+        seen = method.encode_images([sample["image"]], features)
+        _, drawn = method(method.tokenize([sample["turns"]], seen), seen, features)
     torch.testing.assert_close((unfitted(drawn, (32, 32)) > 0).float(), masks)
     several = replace(sample["turns"][0], question="And?")
-    both = method.tokenized([(sample["turns"][0], several)], seen)
-    assert both["row"].tolist() == [0, 0] and both["position"][0] < both["position"][1]
+    both = method.tokenize([(sample["turns"][0], several)], seen)
+    assert both["seg_batch_idx"].tolist() == [0, 0] and both["seg_token_idx"][0] < both["seg_token_idx"][1]
 
 
 def test_only_the_new_row_of_the_vocabulary_trains(folder, tmp_path):
     from zoo.engine.assembly import assemble
 
     method = assemble(recipe_of(folder, "unet", 1)).method
-    table = method.context.whole.get_input_embeddings()
+    table = method.context.lm.get_input_embeddings()
     before = table(torch.arange(200)).detach().clone()
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
@@ -196,12 +196,14 @@ def test_the_second_epoch_skips_the_image_encoders(folder, tmp_path, monkeypatch
     method, data = assembly.method, assembly.data
     method.open_caches()
     calls = {"seen": 0, "drawn": 0}
-    look, draw = method.context.look, method.grounding.look
+    look, draw = method.context.encode_images, method.grounding.encode_images
     monkeypatch.setattr(
-        method.context, "look", lambda images: calls.update(seen=calls["seen"] + len(images)) or look(images)
+        method.context, "encode_images", lambda images: calls.update(seen=calls["seen"] + len(images)) or look(images)
     )
     monkeypatch.setattr(
-        method.grounding, "look", lambda images: calls.update(drawn=calls["drawn"] + len(images)) or draw(images)
+        method.grounding,
+        "encode_images",
+        lambda images: calls.update(drawn=calls["drawn"] + len(images)) or draw(images),
     )
     batch = data.collate([data.split("train")[index] for index in range(4)])
     method.eval()
@@ -245,7 +247,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     torch.manual_seed(0)
     publish(train(recipe_of(folder, "unet", 1), tmp_path / "run"), "tiny-medseg", folder=tmp_path / "cards")
     said = {"text": "There is fluid [SEG]."}
-    monkeypatch.setattr("zoo.language.global_context.GlobalContext._likeliest", scripted(said))
+    monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(said))
     image = tmp_path / "ct.dcm"
     image.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
     call = CliRunner().invoke
@@ -297,7 +299,7 @@ def scripted(said):
     places: dict[int, int] = {}
 
     def likeliest(self, state):
-        ids = [*self.text.encode(said["text"], add_special_tokens=False), self.stop]
+        ids = [*self.tokenizer.encode(said["text"], add_special_tokens=False), self.eos_token_id]
         place = places.get(0, 0)
         places[0] = (place + 1) % len(ids)
         return torch.tensor([ids[place]])

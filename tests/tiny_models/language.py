@@ -20,7 +20,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from zoo.language.causal_lm import CHAT
+from zoo.language.causal_lm import CHAT_TEMPLATE
 
 SIZES = {
     "hidden_size": 32,
@@ -115,5 +115,5 @@ def qwen(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     )
     Qwen2_5_VLForConditionalGeneration(config).to(dtype).save_pretrained(folder)
     images = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=448 * 448)
-    Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT).save_pretrained(folder)
+    Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE).save_pretrained(folder)
     return folder

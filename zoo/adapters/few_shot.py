@@ -51,6 +51,6 @@ class FewShotAdapter(nn.Module, ABC):
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
         """Look at the labelled images once before training; nothing by default."""
 
-    def parameters_in(self, clip: ClipEncoder) -> list[nn.Parameter]:
+    def clip_parameters(self, clip: ClipEncoder) -> list[nn.Parameter]:
         """Parameters that the adapter put into the CLIP and that train with it; none by default."""
         return []

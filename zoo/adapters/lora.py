@@ -46,7 +46,7 @@ class LoRA(FewShotAdapter):
         """Logits (batch, classes)."""
         return clip.logits(clip.encode_image(images), clip.encode_ids(self.ids))
 
-    def parameters_in(self, clip: ClipEncoder) -> list[nn.Parameter]:
+    def clip_parameters(self, clip: ClipEncoder) -> list[nn.Parameter]:
         """The low-rank matrices inside the CLIP."""
         return [parameter for name, parameter in clip.model.named_parameters() if "lora_" in name]
 

@@ -20,7 +20,7 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
-from zoo.pretrained import weights_wanted
+from zoo.pretrained import should_load_weights
 from zoo.registry import Injected, Slot, register
 
 _SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
@@ -141,7 +141,7 @@ class Anole(InterleavedDecoder):
             QuantizationError: bitsandbytes is not installed.
         """
         nn.Module.__init__(self)
-        if not weights_wanted():
+        if not should_load_weights():
             self._build_stand_in(source, attention, quantization)
         else:
             check_quantization(quantization)

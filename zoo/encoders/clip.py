@@ -13,7 +13,7 @@ from zoo.constants import CLIP_MEAN, CLIP_STD
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
 from zoo.errors import ArgumentError, ZooError
 from zoo.precision import base_dtype
-from zoo.pretrained import fingerprint_of, real_tensors, weights_wanted
+from zoo.pretrained import fingerprint_of, real_tensors, should_load_weights
 from zoo.registry import nearest, register
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -129,7 +129,7 @@ class OpenClip(ClipEncoder):
         """
         import open_clip
 
-        if not weights_wanted():
+        if not should_load_weights():
             built: Any = _architecture(model, image_size)
         else:
             built = _pretrained_model(model, pretrained, image_size)
@@ -195,7 +195,7 @@ class BiomedClip(ClipEncoder):
         """
         import open_clip
 
-        if not weights_wanted():
+        if not should_load_weights():
             built, tokenizer = self._same_classes(), _fixed_length_ids(20)
         else:
             built = open_clip.create_model(source, **_local_bert(source))

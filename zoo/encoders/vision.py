@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
-from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.registry import Slot, register
 
 
@@ -29,17 +29,17 @@ class VisionEncoder(nn.Module):
         return fingerprint_of(self.state_dict().items())
 
 
-def merged(maps: torch.Tensor, side: int) -> torch.Tensor:
-    """Feature maps (..., channels, height, width) to tokens (..., tokens, channels * side * side), squares of places joined.
+def merge_patches(feature_maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Feature maps (..., channels, height, width) to tokens (..., tokens, channels * side * side), one a square of patches.
 
-    The way of InternVL-1.5 (arXiv 2404.16821) and Qwen2-VL (arXiv 2409.12191) to fewer image tokens.
+    How InternVL-1.5 (arXiv 2404.16821) and Qwen2-VL (arXiv 2409.12191) reduce the number of image tokens.
     """
-    return functional.pixel_unshuffle(maps, side).flatten(-2).transpose(-1, -2)
+    return functional.pixel_unshuffle(feature_maps, side).flatten(-2).transpose(-1, -2)
 
 
-def projector(width: int, out: int) -> nn.Sequential:
-    """LLaVA-1.5's way from image tokens of one width to a language model's: Linear, GELU, Linear."""
-    return nn.Sequential(nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
+def build_projector(in_features: int, out_features: int) -> nn.Sequential:
+    """LLaVA-1.5's projector (arXiv 2310.03744) from image tokens to a language model's width: Linear, GELU, Linear."""
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.GELU(), nn.Linear(out_features, out_features))
 
 
 @register("vision_encoder", "clip_vision")
@@ -87,15 +87,15 @@ class TimmVisionEncoder(VisionEncoder):
 
         super().__init__()
         size: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
-        made: Any = timm.create_model(model, pretrained=pretrained and weights_wanted(), num_classes=0, **size)
-        self.model = made
-        self.image_size = image_size or made.default_cfg["input_size"][-1]
-        self.width = int(made.num_features)
-        self._prefix = int(getattr(made, "num_prefix_tokens", 0))
-        rows, columns = made.patch_embed.grid_size
+        backbone: Any = timm.create_model(model, pretrained=pretrained and should_load_weights(), num_classes=0, **size)
+        self.model = backbone
+        self.image_size = image_size or backbone.default_cfg["input_size"][-1]
+        self.width = int(backbone.num_features)
+        self._prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+        rows, columns = backbone.patch_embed.grid_size
         self.tokens = rows * columns
         for name in ("mean", "std"):
-            values = torch.tensor(made.default_cfg[name]).view(3, 1, 1)
+            values = torch.tensor(backbone.default_cfg[name]).view(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

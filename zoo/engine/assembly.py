@@ -11,7 +11,7 @@ from zoo.config.recipe import Recipe
 from zoo.data.base import ZooData
 from zoo.errors import WeightsError
 from zoo.methods.base import ZooModule
-from zoo.pretrained import plain_name
+from zoo.pretrained import canonical_name
 
 
 @dataclass
@@ -56,7 +56,7 @@ def build_method(resolved: ResolvedRecipe) -> ZooModule:
     for card in card_chain(recipe["init_from"]):
         load_where_it_fits(method, read_weights(card), card.name)
     precision = str((recipe["trainer"] or {}).get("precision", ""))
-    method.hold_base(precision if precision in ("bf16-true", "16-true") else method.base_precision)
+    method.set_base_precision(precision if precision in ("bf16-true", "16-true") else method.base_precision)
     return method
 
 
@@ -70,7 +70,7 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
         WeightsError: not one weight has a place.
     """
     own = method.state_dict()
-    places = {plain_name(name): name for name in own}
+    places = {canonical_name(name): name for name in own}
     weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
     fitting = {
         places[name]: value
@@ -82,4 +82,4 @@ def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], s
             f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
         )
     method.load_state_dict(fitting, strict=False)
-    return sorted(weights.keys() - {plain_name(name) for name in fitting})
+    return sorted(weights.keys() - {canonical_name(name) for name in fitting})

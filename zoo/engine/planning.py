@@ -18,7 +18,7 @@ from zoo.config.recipe import Recipe
 from zoo.engine.assembly import build_data
 from zoo.engine.memory import StepMemory, measure_step
 from zoo.methods.base import ZooModule
-from zoo.precision import HALF, base_dtype, cast_base, computing_in, dtype_of
+from zoo.precision import HALF, autocast_to, base_dtype, cast_base, dtype_of
 from zoo.pretrained import stored_bytes, without_weights
 
 _STAND_IN_CLASSES = 10
@@ -119,7 +119,7 @@ def _hold(method: ZooModule, precision: str) -> None:
 def _computing(method: ZooModule, precision: str) -> AbstractContextManager[None]:
     """As :meth:`ZooModule.autocast` in a run."""
     dtype = base_dtype(method.parameters())
-    return computing_in(dtype if dtype in HALF else dtype_of(precision) or dtype, torch.device("cpu"))
+    return autocast_to(dtype if dtype in HALF else dtype_of(precision) or dtype, torch.device("cpu"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from zoo.engine.loading import load
 from zoo.engine.trainers import check_settings, inference_trainer
 from zoo.errors import OutputExistsError, ZooError
 from zoo.methods.base import ZooModule
-from zoo.methods.distributed import gather_objects, is_distributed, leave_together
+from zoo.methods.distributed import destroy_process_group, gather_objects, is_distributed
 from zoo.methods.predictions import Prediction, Segmentation
 from zoo.visualization.pages import write_answer_page
 
@@ -202,7 +202,7 @@ def predict_files(
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
     if not in_a_group:
-        leave_together()
+        destroy_process_group()
     return {str(path): gathered[str(path)] for path in paths}
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from zoo.config.recipe import Recipe
 from zoo.errors import ZooError
 from zoo.methods.base import ZooModule
-from zoo.methods.sharding import gathered, sharded_optimizer_state, sharded_state
+from zoo.methods.sharding import gather_state, shard_optimizer_state, shard_state_dict
 from zoo.registry import nearest, registry
 
 FSDP2 = ("fsdp", "fsdp2")
@@ -77,12 +77,12 @@ class FSDP2Strategy(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The trained weights whole, on the first process; empty on the others. A collective."""
         method: Any = self.lightning_module
-        return gathered(method.trained_state(), keep=self.is_global_zero)
+        return gather_state(method.trained_state(), keep=self.is_global_zero)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """An optimizer's state whole, by number as torch's optimizers have it; empty but on the first process. A collective."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return gathered(plain.state_dict(), keep=self.is_global_zero)
+        return gather_state(plain.state_dict(), keep=self.is_global_zero)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file that any strategy but DeepSpeed wrote; its tensors stay on the disk until they are used."""
@@ -91,13 +91,13 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
         """Each process keeps its shards."""
         assert self.lightning_module is not None
-        state = sharded_state(checkpoint["state_dict"], self.lightning_module)
+        state = shard_state_dict(checkpoint["state_dict"], self.lightning_module)
         self.lightning_module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         """Each process keeps its shards."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            optimizer.load_state_dict(sharded_optimizer_state(state, optimizer))
+            optimizer.load_state_dict(shard_optimizer_state(state, optimizer))
 
 
 class ZeroStrategy(DeepSpeedStrategy):
@@ -172,7 +172,7 @@ def gather_trained_state(strategy: Strategy, method: ZooModule) -> dict[str, tor
     """The trained weights whole, under any strategy, on the first process; a collective that all processes enter."""
     if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
         return _gathered_by_deepspeed(method, keep=strategy.is_global_zero)
-    return gathered(method.trained_state(), keep=strategy.is_global_zero)
+    return gather_state(method.trained_state(), keep=strategy.is_global_zero)
 
 
 def _gathered_by_deepspeed(method: ZooModule, keep: bool) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ Features = list[torch.Tensor]
 class PixelGrounding(nn.Module):
     """Masks from image features and language tokens.
 
-    ``image_size`` is the side of the square that images are fitted into. ``cacheable`` says that :meth:`look` is frozen, so
+    ``image_size`` is the side of the square that images are fitted into. ``cacheable`` says that :meth:`encode_images` is frozen, so
     that its result may be kept on disk. ``feature_widths`` are the channels of the feature maps, finest first.
     """
 
@@ -36,20 +36,20 @@ class PixelGrounding(nn.Module):
         )
 
     @abstractmethod
-    def look(self, images: torch.Tensor) -> Features:
+    def encode_images(self, images: torch.Tensor) -> Features:
         """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.io.letterbox.fitted`, to features."""
 
     @abstractmethod
-    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+    def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Features of n images and one prompt each (n, prompt_width) to mask logits (n, side, side)."""
 
-    def forward(self, features: Features, tokens: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
-        """Masks of all tokens.
+    def forward(self, features: Features, tokens: torch.Tensor, image_idx: torch.Tensor) -> torch.Tensor:
+        """One mask for each language token.
 
         Args:
-            features: of the images.
+            features: of the images, from :meth:`encode_images`.
             tokens: language tokens (n, language_width) of all images together.
-            image_of: which image each token is about (n).
+            image_idx: index of the image (n) that each token refers to.
 
         Returns:
             Mask logits (n, side, side) over the fitted square.
@@ -57,7 +57,7 @@ class PixelGrounding(nn.Module):
         prompts = self.projection(tokens.to(next(self.projection.parameters()).dtype))
         if not len(prompts):  # SAM's attention and grouped convolutions take no empty batch
             return prompts.sum().expand(0, self.image_size, self.image_size)
-        return self.draw([part[image_of] for part in features], prompts)
+        return self.decode_masks([part[image_idx] for part in features], prompts)
 
 
 def mask_losses(logits: torch.Tensor, true: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:

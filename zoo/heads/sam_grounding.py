@@ -16,7 +16,7 @@ from zoo.encoders.loading import (
     stand_in_config,
 )
 from zoo.heads.pixel_grounding import Features, PixelGrounding
-from zoo.pretrained import weights_wanted
+from zoo.pretrained import should_load_weights
 from zoo.registry import Injected, register
 
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ class SamGrounding(PixelGrounding):
         vision: Any = {**_SHAPES[size], "mlp_dim": 4 * _SHAPES[size]["hidden_size"]}
         if source is None:
             sam: Any = SamModel(SamConfig(vision_config=vision))
-        elif weights_wanted():
+        elif should_load_weights():
             check_model_type(source, "sam")
             sam = load_pretrained(SamModel, local_folder(source, None))
         else:
@@ -86,12 +86,12 @@ class SamGrounding(PixelGrounding):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     @torch.no_grad()
-    def look(self, images: torch.Tensor) -> Features:
+    def encode_images(self, images: torch.Tensor) -> Features:
         """Frozen image embeddings [(batch, 256, rows, columns)]."""
         dtype = self.sam.vision_encoder.patch_embed.projection.weight.dtype
         return [self.sam.vision_encoder(((images - self.mean) / self.std).to(dtype)).last_hidden_state]
 
-    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+    def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""
         (embedding,) = features
         positions = self.sam.get_image_wide_positional_embeddings().expand(len(embedding), -1, -1, -1)

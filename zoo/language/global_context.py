@@ -1,9 +1,9 @@
 """Global context understanding: a language model that reads an image and a conversation and answers with ``[SEG]`` tokens.
 
 MedSeg-R (arXiv 2506.10465) names the module and gives no parts; this one follows LISA (arXiv 2308.00692) and LLaVA (arXiv
-2304.08485), so it is reconstructed. ``[SEG]`` joins the vocabulary, and its last hidden state is what a mask is drawn from.
-Image tokens stand in the sequence one for one, so a position in the ids is the position in the merged sequence: nothing is
-offset by a number that a model happens to have.
+2304.08485), so it is reconstructed. ``[SEG]`` joins the vocabulary, and a mask is decoded from its last hidden state. Input
+ids hold one placeholder for each image token, so a position in them is the position in the merged sequence: no offset depends
+on how many image tokens a model has.
 """
 
 import math
@@ -19,205 +19,220 @@ from transformers import DynamicCache
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.records import SEG
 from zoo.data.io.letterbox import fitted
-from zoo.encoders.vision import VisionEncoder, merged, projector
+from zoo.encoders.vision import VisionEncoder, build_projector, merge_patches
 from zoo.errors import ArgumentError
-from zoo.language.causal_lm import CausalLanguage
+from zoo.language.causal_lm import LanguageModel
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Slot, register
 
 IMAGE = "<image>"
-Exchange = tuple[str, str | None]
-"""A question and its answer; None where the answer is still to be given."""
+"""Placeholder of the image in a prompt."""
+ChatTurn = tuple[str, str | None]
+"""A question and its answer; None where the answer is to be generated."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated for one prompt: the text, a hidden state (n, width) for each ``[SEG]``, and whether it ended."""
+    """What was generated for one prompt: the text, the hidden states (n, width) of its ``[SEG]``, and whether it ended."""
 
     text: str
-    tokens: torch.Tensor
+    seg_hidden_states: torch.Tensor
     ended: bool
 
 
 class GlobalContext(nn.Module):
     """A language model over image tokens and text; ``width`` is that of its hidden states.
 
-    ``language`` is the transformer without its output layer ``output``; ``embedding`` embeds ids. ``seg`` and ``image`` are
-    the ids of ``[SEG]`` and of an image token. Squares of ``merge`` x ``merge`` places are one image token.
+    Squares of ``merge`` x ``merge`` patches are one image token. Input ids hold ``image_token_id`` once for each image token;
+    :meth:`embed` puts the projected image embeddings in these places.
     """
 
     width: int
     merge: int = 1
-    seg: int
-    image: int
-    stop: int
-    text: Any
-    """The transformers tokenizer."""
+    seg_token_id: int
+    image_token_id: int
+    eos_token_id: int
+    tokenizer: Any
+    """transformers' tokenizer; None while the model is planned without weights."""
 
     @property
     @abstractmethod
-    def language(self) -> Any:
-        """The transformer: inputs_embeds to ``last_hidden_state`` after its final norm."""
+    def backbone(self) -> Any:
+        """The transformer without its output layer: ``inputs_embeds`` to ``last_hidden_state`` after the final norm."""
 
     @property
     @abstractmethod
-    def whole(self) -> Any:
-        """The transformers model that owns embedding and output layer; LoRA is put into it."""
+    def lm(self) -> Any:
+        """The transformers model with embedding and output layer; LoRA is injected into it."""
 
     @abstractmethod
-    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Images (1 or 3, height, width) in [0, 1] to image tokens (tokens, own width) each; frozen, so cacheable."""
+    def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Images (1 or 3, height, width) in [0, 1] to image features (patches, vision width) each; frozen, so cacheable."""
 
-    def project(self, looked: torch.Tensor) -> torch.Tensor:
-        """What was seen (..., places, own width) to image tokens (..., tokens, width); as it is where the model has done so."""
-        return looked
+    def project(self, image_features: torch.Tensor) -> torch.Tensor:
+        """Image features (..., patches, vision width) to image embeddings (..., tokens, width); the identity by default.
+
+        Models whose own forward has projected already keep the default.
+        """
+        return image_features
 
     def vision_fingerprint(self) -> str:
-        """Decides the result of :meth:`look`."""
+        """Hash of all weights that decide the result of :meth:`encode_images`."""
         raise NotImplementedError
 
-    def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Position ids of a prefix (batch, positions)."""
-        return (mask.cumsum(dim=1) - 1).clamp(min=0)
+    def position_ids(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Position ids (batch, positions) of a prompt."""
+        return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
-    def after(self, positions: torch.Tensor) -> torch.Tensor:
-        """Position ids of the next token, given those so far."""
-        return positions.amax(dim=-1, keepdim=True) + 1
+    def next_position_ids(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """Position ids (batch, 1) of the token after a sequence with these."""
+        return position_ids.amax(dim=-1, keepdim=True) + 1
 
-    def hidden(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Last hidden states (batch, positions, width) of ids whose image tokens are those of ``seen`` (projected), in order.
-
-        Ids are padded on the right, if at all: attention looks back, so padding needs no mask.
-        """
-        positions = self.positions(ids, torch.ones_like(ids))
-        return self.language(inputs_embeds=self.embed(ids, seen), position_ids=positions).last_hidden_state
-
-    def embed(self, ids: torch.Tensor, seen: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Embeddings of ids, projected image tokens (tokens, width) in their places."""
-        precision = base_dtype(self.language.parameters())  # of the language model, whatever that of a trained table
-        embedded = self.whole.get_input_embeddings()(ids).to(precision)
-        return embedded.masked_scatter((ids == self.image)[..., None], torch.cat(list(seen)).to(embedded.dtype))
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits over the vocabulary."""
-        layer = self.whole.get_output_embeddings()
-        return layer(hidden.to(layer.weight.dtype))
-
-    def sequence(self, exchanges: Sequence[Exchange], image_tokens: int) -> tuple[list[int], list[int]]:
-        """A conversation as ids and labels; labels are ``IGNORE_INDEX`` but for the answers and their ends.
+    def hidden_states(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Last hidden states (batch, positions, width).
 
         Args:
-            exchanges: questions and answers; the last answer may be None.
-            image_tokens: how many tokens the image has.
+            input_ids: (batch, positions), padded on the right if at all: attention is causal, so padding needs no mask.
+            image_embeds: projected image tokens (tokens, width) of each sequence, in order.
+        """
+        position_ids = self.position_ids(input_ids, torch.ones_like(input_ids))
+        inputs_embeds = self.embed(input_ids, image_embeds)
+        return self.backbone(inputs_embeds=inputs_embeds, position_ids=position_ids).last_hidden_state
+
+    def embed(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Input embeddings (batch, positions, width), projected image tokens (tokens, width) in their places."""
+        dtype = base_dtype(self.backbone.parameters())  # the backbone's, whatever that of a trained embedding table
+        inputs_embeds = self.lm.get_input_embeddings()(input_ids).to(dtype)
+        is_image = (input_ids == self.image_token_id)[..., None]
+        return inputs_embeds.masked_scatter(is_image, torch.cat(list(image_embeds)).to(dtype))
+
+    def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Logits (..., vocabulary) of hidden states (..., width)."""
+        output_layer = self.lm.get_output_embeddings()
+        return output_layer(hidden_states.to(output_layer.weight.dtype))
+
+    def tokenize(self, turns: Sequence[ChatTurn], image_tokens: int) -> tuple[list[int], list[int]]:
+        """Input ids and labels of a conversation; labels are ``IGNORE_INDEX`` except at answers and their ends.
+
+        Args:
+            turns: questions and answers; the last answer may be None.
+            image_tokens: number of image tokens, which stand before the first question.
         """
         messages: list[dict[str, Any]] = []
-        ids: list[int] = []
+        input_ids: list[int] = []
         labels: list[int] = []
-        written = ""
-        for question, answer in exchanges:
-            said = self._plain(question)
-            messages.append({"role": "user", "content": said if messages else f"{IMAGE}\n{said}"})
-            asked = self._chat(messages, prompt=True)
-            ids += self._ids(asked.removeprefix(written), image_tokens)
-            labels += [IGNORE_INDEX] * (len(ids) - len(labels))
+        rendered = ""
+        for question, answer in turns:
+            question = self._without_special_tokens(question)
+            messages.append({"role": "user", "content": question if messages else f"{IMAGE}\n{question}"})
+            prompt = self._apply_chat_template(messages, add_generation_prompt=True)
+            input_ids += self._encode(prompt.removeprefix(rendered), image_tokens)
+            labels += [IGNORE_INDEX] * (len(input_ids) - len(labels))
             if answer is None:
                 break
             messages.append({"role": "assistant", "content": answer})
-            written = self._chat(messages, prompt=False)
-            reply = self.text.encode(written.removeprefix(asked), add_special_tokens=False)
-            reply = reply if self.stop in reply else [*reply, self.stop]
-            ids, labels = [*ids, *reply], [*labels, *reply]
-        return ids, labels
+            rendered = self._apply_chat_template(messages, add_generation_prompt=False)
+            answer_ids = self.tokenizer.encode(rendered.removeprefix(prompt), add_special_tokens=False)
+            answer_ids = answer_ids if self.eos_token_id in answer_ids else [*answer_ids, self.eos_token_id]
+            input_ids, labels = [*input_ids, *answer_ids], [*labels, *answer_ids]
+        return input_ids, labels
 
-    def _chat(self, messages: list[dict[str, Any]], prompt: bool) -> str:
-        return self.text.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    def _apply_chat_template(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
 
-    def _ids(self, text: str, image_tokens: int) -> list[int]:
-        ids = self.text.encode(text, add_special_tokens=False)
-        return [token for one in ids for token in ([one] * image_tokens if one == self.image else [one])]
+    def _encode(self, text: str, image_tokens: int) -> list[int]:
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return [copy for token in ids for copy in [token] * (image_tokens if token == self.image_token_id else 1)]
 
-    def _plain(self, question: str) -> str:
-        """A question without special tokens, which would act as such."""
-        for token in (*self.text.all_special_tokens, IMAGE, SEG):
+    def _without_special_tokens(self, question: str) -> str:
+        """Special tokens in a question would act as such."""
+        for token in (*self.tokenizer.all_special_tokens, IMAGE, SEG):
             question = question.replace(token, " ")
         return question
 
     @torch.no_grad()
-    def answer(
-        self, prompts: Sequence[Sequence[int]], seen: Sequence[torch.Tensor], max_new_tokens: int = 96
+    def generate(
+        self, prompts: Sequence[Sequence[int]], image_embeds: Sequence[torch.Tensor], max_new_tokens: int = 96
     ) -> list[Answer]:
-        """Answer prompts greedily, with one cache; the hidden state of each ``[SEG]`` is kept on the way.
+        """Greedy answers, with one key-value cache; the hidden state of each ``[SEG]`` is kept as it is computed.
 
-        An answer that does not end is cut after ``max_new_tokens``, and says so.
+        Args:
+            prompts: input ids of each, as :meth:`tokenize` gives them.
+            image_embeds: projected image tokens (tokens, width) of each.
+            max_new_tokens: after so many tokens an answer is cut off, and its ``ended`` is False.
         """
         length = max(map(len, prompts))
-        device = seen[0].device
-        ids = torch.tensor([[self.stop] * (length - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
-        cache, positions = DynamicCache(), self.positions(ids, mask)
-        embedded = self.embed(ids, seen)
-        new: list[torch.Tensor] = []
-        states: list[torch.Tensor] = []
-        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        device = image_embeds[0].device
+        padded = [[self.eos_token_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+        input_ids = torch.tensor(padded, device=device)
+        attention_mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
+        cache, position_ids = DynamicCache(), self.position_ids(input_ids, attention_mask)
+        inputs_embeds = self.embed(input_ids, image_embeds)
+        generated_ids: list[torch.Tensor] = []
+        hidden_states: list[torch.Tensor] = []
+        finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         for step in range(max_new_tokens + 1):
-            state = self.language(
-                inputs_embeds=embedded, attention_mask=mask, position_ids=positions, cache=cache
+            last = self.backbone(
+                inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, cache=cache
             ).last_hidden_state[:, -1]
             if step:
-                states.append(state)
-            if step == max_new_tokens or bool(done.all()):
+                hidden_states.append(last)
+            if step == max_new_tokens or bool(finished.all()):
                 break
-            token = self._likeliest(state).masked_fill(done, self.stop)
-            done = done | (token == self.stop)
-            new.append(token)
-            positions = self.after(positions)
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            embedded = self.whole.get_input_embeddings()(token[:, None]).to(embedded.dtype)
-        return self._answers(torch.stack(new, dim=1), torch.stack(states, dim=1))
+            next_ids = self.next_token_ids(last).masked_fill(finished, self.eos_token_id)
+            finished = finished | (next_ids == self.eos_token_id)
+            generated_ids.append(next_ids)
+            position_ids = self.next_position_ids(position_ids)
+            attention_mask = torch.cat([attention_mask, torch.ones_like(attention_mask[:, :1])], dim=1)
+            inputs_embeds = self.lm.get_input_embeddings()(next_ids[:, None]).to(inputs_embeds.dtype)
+        return self._answers(torch.stack(generated_ids, dim=1), torch.stack(hidden_states, dim=1))
 
-    def _likeliest(self, state: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(state)
-        logits[:, self.image] = -torch.inf
+    def next_token_ids(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The most probable next token (batch) after hidden states (batch, width); never the image token."""
+        logits = self.logits(hidden_states)
+        logits[:, self.image_token_id] = -torch.inf
         return logits.argmax(dim=-1)
 
-    def _answers(self, new: torch.Tensor, states: torch.Tensor) -> list[Answer]:
+    def _answers(self, generated_ids: torch.Tensor, hidden_states: torch.Tensor) -> list[Answer]:
         answers = []
-        for row, state in zip(new, states, strict=True):
-            ends = (row == self.stop).nonzero().flatten().tolist()
-            kept = row[: ends[0]] if ends else row
-            tokens = state[: len(kept)][kept == self.seg]
-            answers.append(Answer(self.text.decode(kept.tolist()).strip(), tokens, bool(ends)))
+        for ids, states in zip(generated_ids, hidden_states, strict=True):
+            ends = (ids == self.eos_token_id).nonzero().flatten().tolist()
+            kept = ids[: ends[0]] if ends else ids
+            seg_hidden_states = states[: len(kept)][kept == self.seg_token_id]
+            answers.append(Answer(self.tokenizer.decode(kept.tolist()).strip(), seg_hidden_states, bool(ends)))
         return answers
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
         return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
 
-    def _join_seg(self) -> None:
-        """Give ``[SEG]`` (and, where the tokenizer has none, the image token) a place; old rows stay bit for bit."""
-        if self.text is None:  # planned: the ids only have to be there
-            old = self.whole.get_input_embeddings().num_embeddings
-            resize_vocabulary(self.whole, old + 2)
-            self.seg, self.image, self.stop = old, old + 1, 2
+    def _add_special_tokens(self) -> None:
+        """Add ``[SEG]`` and, where the tokenizer has none, the image token; old embedding rows stay bit for bit."""
+        if self.tokenizer is None:  # planned: the ids only have to exist
+            size = self.lm.get_input_embeddings().num_embeddings
+            resize_vocabulary(self.lm, size + 2)
+            self.seg_token_id, self.image_token_id, self.eos_token_id = size, size + 1, 2
             return
-        self.text.add_tokens([SEG])
-        if IMAGE not in self.text.get_vocab():
-            self.text.add_special_tokens({"additional_special_tokens": [IMAGE]})
-        resize_vocabulary(self.whole, len(self.text))
-        self.seg, self.image = self.text.convert_tokens_to_ids([SEG, IMAGE])
-        self.stop = int(self.text.eos_token_id)
+        self.tokenizer.add_tokens([SEG])
+        if IMAGE not in self.tokenizer.get_vocab():
+            self.tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+        resize_vocabulary(self.lm, len(self.tokenizer))
+        self.seg_token_id, self.image_token_id = self.tokenizer.convert_tokens_to_ids([SEG, IMAGE])
+        self.eos_token_id = int(self.tokenizer.eos_token_id)
 
 
 def resize_vocabulary(model: Any, size: int) -> None:
-    """Make room for ``size`` tokens; new rows are the mean of the old ones, which stay bit for bit."""
-    old = model.get_input_embeddings().num_embeddings
-    if size <= old:
+    """Resize a model to ``size`` tokens; new rows are the mean of the old ones, which stay bit for bit."""
+    old_size = model.get_input_embeddings().num_embeddings
+    if size <= old_size:
         return
     model.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            layer.weight[old:] = layer.weight[:old].mean(dim=0)
+            layer.weight[old_size:] = layer.weight[:old_size].mean(dim=0)
 
 
 @register("language_model", "global_context")
@@ -230,14 +245,14 @@ class CausalContext(GlobalContext):
     def __init__(
         self,
         vision: Annotated[VisionEncoder, Slot("vision_encoder")],
-        model: Annotated[CausalLanguage, Slot("language_model")],
+        model: Annotated[LanguageModel, Slot("language_model")],
         merge: int = 1,
     ) -> None:
-        """Join them.
+        """Connect them.
 
         Args:
-            vision: gives a square grid of tokens.
-            model: reads them.
+            vision: image encoder with a square grid of tokens.
+            model: language model that reads them.
             merge: squares of merge x merge image tokens become one, so that sequences are shorter.
 
         Raises:
@@ -249,9 +264,9 @@ class CausalContext(GlobalContext):
             raise ArgumentError(f"merge is {merge}, of {side} x {side} tokens")
         self.merge = merge
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
-        self.width, self.text = model.width, model.tokenizer
-        self.projector = projector(vision.width * merge**2, self.width)
-        self._join_seg()
+        self.width, self.tokenizer = model.width, model.tokenizer
+        self.projector = build_projector(vision.width * merge**2, self.width)
+        self._add_special_tokens()
 
     def train(self, mode: bool = True) -> "CausalContext":
         """Switch mode; the vision encoder stays in evaluation mode."""
@@ -260,25 +275,26 @@ class CausalContext(GlobalContext):
         return self
 
     @property
-    def whole(self) -> Any:
+    def lm(self) -> Any:
         """See :class:`GlobalContext`."""
         return self.model.model
 
     @property
-    def language(self) -> Any:
+    def backbone(self) -> Any:
         """See :class:`GlobalContext`."""
         return self.model.model.model
 
     @torch.no_grad()
-    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
         return list(self.vision(torch.stack([fitted(image, self.vision.image_size) for image in images])))
 
-    def project(self, looked: torch.Tensor) -> torch.Tensor:
+    def project(self, image_features: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""
-        side = math.isqrt(looked.shape[-2])
-        maps = looked.unflatten(-2, (side, side)).movedim(-1, -3)
-        return self.projector(merged(maps, self.merge).to(next(self.projector.parameters()).dtype))
+        side = math.isqrt(image_features.shape[-2])
+        feature_maps = image_features.unflatten(-2, (side, side)).movedim(-1, -3)
+        merged = merge_patches(feature_maps, self.merge)
+        return self.projector(merged.to(next(self.projector.parameters()).dtype))
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""

@@ -18,10 +18,10 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
-from zoo.language.causal_lm import CHAT
+from zoo.language.causal_lm import CHAT_TEMPLATE
 from zoo.language.global_context import IMAGE, GlobalContext, resize_vocabulary
 from zoo.precision import base_dtype
-from zoo.pretrained import fingerprint_of, weights_wanted
+from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.registry import register
 
 _MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen2_5_vl qwen2_vl"}
@@ -65,70 +65,73 @@ class VisionLanguageContext(GlobalContext):
         super().__init__()
         self.family = family
         check_model_type(source, _MODEL_TYPES[family])
-        if not weights_wanted():
+        if not should_load_weights():
             config, dtype = stand_in_config(source, *_published(family))
             self.model = build_stand_in(AutoModelForImageTextToText, config, dtype, attention, quantization)
-            self.text, self._processor = None, None
+            self.tokenizer, self._processor = None, None
         else:
             check_quantization(quantization)
             folder = local_folder(source, revision)
             self.model = load_pretrained(AutoModelForImageTextToText, folder, attention, quantization)
             self._processor = AutoProcessor.from_pretrained(folder)
-            self.text = self._processor.tokenizer
+            self.tokenizer = self._processor.tokenizer
         self.model.requires_grad_(False)
         if gradient_checkpointing:
-            checkpoint_activations(self.language)
+            checkpoint_activations(self.backbone)
         config = self.model.config
         self.width = int(config.get_text_config().hidden_size)
         self.image_size = image_size if family == "qwen2_5_vl" else int(config.vision_config.image_size)
         patch = config.vision_config.patch_size * (getattr(config.vision_config, "spatial_merge_size", 1))
         self.grid = self.image_size // patch
-        self._find_tokens()
+        self.image_token_id = int(config.image_token_id)
+        self._find_token_ids()
 
-    def _find_tokens(self) -> None:
-        if self.text is None:  # planned: the ids only have to be there
-            self.seg = self.model.get_input_embeddings().num_embeddings
-            resize_vocabulary(self.model, self.seg + 1)
-            self.image, self.stop = int(self.model.config.image_token_id), 2
+    def _find_token_ids(self) -> None:
+        if self.tokenizer is None:  # planned: the ids only have to exist
+            self.seg_token_id = self.model.get_input_embeddings().num_embeddings
+            resize_vocabulary(self.model, self.seg_token_id + 1)
+            self.eos_token_id = 2
             return
-        self.text.chat_template = CHAT if self.family == "llava" else self.text.chat_template or CHAT
-        self.text.add_tokens([SEG])
-        resize_vocabulary(self.model, len(self.text))
-        self.seg, self.image = int(self.text.convert_tokens_to_ids(SEG)), int(self.model.config.image_token_id)
-        self.stop = int(self.text.eos_token_id)
+        self.tokenizer.chat_template = (
+            CHAT_TEMPLATE if self.family == "llava" else self.tokenizer.chat_template or CHAT_TEMPLATE
+        )
+        self.tokenizer.add_tokens([SEG])
+        resize_vocabulary(self.model, len(self.tokenizer))
+        self.seg_token_id = int(self.tokenizer.convert_tokens_to_ids(SEG))
+        self.eos_token_id = int(self.tokenizer.eos_token_id)
 
-    def _ids(self, text: str, image_tokens: int) -> list[int]:
+    def _encode(self, text: str, image_tokens: int) -> list[int]:
         if self.family == "qwen2_5_vl":
             text = text.replace(IMAGE, "<|vision_start|><|image_pad|><|vision_end|>")
-        return super()._ids(text, image_tokens)
+        return super()._encode(text, image_tokens)
 
     @property
-    def whole(self) -> Any:
+    def lm(self) -> Any:
         """See :class:`GlobalContext`."""
         return self.model
 
     @property
-    def language(self) -> Any:
+    def backbone(self) -> Any:
         """See :class:`GlobalContext`."""
         return self.model.model.language_model
 
     @torch.no_grad()
-    def look(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
         squares = [fitted(image, self.image_size) for image in images]
         if self._processor is None:
-            return self._planned_look(squares)
-        taken = self._processor.image_processor(
+            return self._planned_features(squares)
+        processed = self._processor.image_processor(
             images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
         )
         dtype = base_dtype(self.model.parameters())
         inputs = {
             name: value.to(squares[0].device, dtype if value.is_floating_point() else None)
-            for name, value in taken.items()
+            for name, value in processed.items()
         }
         return list(self.model.model.get_image_features(**inputs).pooler_output)
 
-    def _planned_look(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _planned_features(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
         """The image tower at its full size, processor and normalisation left out.
 
         Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass it: its result alone stands in, and a
@@ -138,12 +141,12 @@ class VisionLanguageContext(GlobalContext):
             return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
         return list(torch.zeros(len(squares), self.grid**2, self.width, device=squares[0].device))
 
-    def positions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def position_ids(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside the image's square."""
-        order = super().positions(ids, mask)
+        order = super().position_ids(input_ids, attention_mask)
         if self.family != "qwen2_5_vl":
             return order
-        is_image = ids == self.image
+        is_image = input_ids == self.image_token_id
         inside = is_image.cumsum(dim=1) - 1
         count = self.grid**2
         past = ~is_image & (inside == count - 1)
@@ -152,9 +155,9 @@ class VisionLanguageContext(GlobalContext):
         column = torch.where(is_image, time + inside % self.grid, time)
         return torch.stack([time, row, column])
 
-    def after(self, positions: torch.Tensor) -> torch.Tensor:
-        """See :class:`GlobalContext`; with three kinds of position, all go on from the greatest."""
-        following = super().after(positions)
+    def next_position_ids(self, position_ids: torch.Tensor) -> torch.Tensor:
+        """See :class:`GlobalContext`; Qwen2.5-VL's three position ids all continue from the greatest."""
+        following = super().next_position_ids(position_ids)
         return following.amax(dim=0, keepdim=True).expand_as(following) if following.ndim == 3 else following
 
     def vision_fingerprint(self) -> str:

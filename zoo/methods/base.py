@@ -26,7 +26,7 @@ from zoo.methods.distributed import (
 )
 from zoo.methods.predictions import Prediction
 from zoo.methods.sharding import is_sharded, shard
-from zoo.precision import HALF, BasePrecision, base_dtype, cast_base, computing_in, dtype_of
+from zoo.precision import HALF, BasePrecision, autocast_to, base_dtype, cast_base, dtype_of
 
 __all__ = ["LossModule", "Metric", "Outputs", "ZooModule"]
 
@@ -121,9 +121,9 @@ class ZooModule(LightningModule):
         dtype = base_dtype(self.parameters())
         if dtype not in HALF and self._trainer is not None:
             dtype = dtype_of(self._trainer.precision) or dtype
-        return computing_in(dtype, self.device)
+        return autocast_to(dtype, self.device)
 
-    def hold_base(self, precision: BasePrecision | str | None) -> None:
+    def set_base_precision(self, precision: BasePrecision | str | None) -> None:
         """Hold the frozen base in a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as it is stored.
 
         What trains becomes float32 in any case.
@@ -169,7 +169,7 @@ class ZooModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Hold the base as asked for; one of two bytes in the precision that the trainer computes in, if that is the other."""
-        self.hold_base(self.base_precision)
+        self.set_base_precision(self.base_precision)
         computed, stored = dtype_of(str(self.trainer.precision)), base_dtype(self.parameters())
         if computed is not None and stored in HALF and stored != computed:
             self.to(dtype=computed)

@@ -50,7 +50,7 @@ class ClipClassification(ZooModule):
         self.clip = clip.requires_grad_(False)
         self.class_names = class_names
         self.adapter = adapter(clip=clip, class_names=class_names, template=template)
-        for parameter in self.adapter.parameters_in(clip):
+        for parameter in self.adapter.clip_parameters(clip):
             parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "ClipClassification":

@@ -25,14 +25,14 @@ def gather_objects(item: Any) -> list[Any]:
     return items
 
 
-def leave_together() -> None:
+def destroy_process_group() -> None:
     """End the group of processes while all of them are there; left to the interpreter's end, one may abort at another's."""
     if is_distributed():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
-def join_outputs(batches: Sequence[Outputs]) -> Outputs:
+def concatenate_outputs(batches: Sequence[Outputs]) -> Outputs:
     """Concatenate the outputs of batches along the samples."""
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -55,15 +55,15 @@ def gather_outputs(batches: Sequence[Outputs]) -> Outputs:
     Samplers give every process the same number of samples, so some are measured twice. With the ``index`` of the sample of
     each row among the outputs these are left out again; outputs without one are joined as they come.
     """
-    parts = [join_outputs(part) for part in gather_objects(list(batches)) if part]
+    parts = [concatenate_outputs(part) for part in gather_objects(list(batches)) if part]
     if INDEX not in parts[0]:
-        return join_outputs(parts)
+        return concatenate_outputs(parts)
     kept, seen = [], torch.empty(0, dtype=torch.long)
     for part in parts:
         new = ~torch.isin(part[INDEX], seen)
         seen = torch.cat([seen, part[INDEX]])
         kept.append({name: value[new] for name, value in part.items()})
-    joined = join_outputs(kept)
+    joined = concatenate_outputs(kept)
     order = joined.pop(INDEX).argsort(stable=True)
     return {name: value[order] for name, value in joined.items()}
 

@@ -16,7 +16,7 @@ from zoo.data.chest_drr.text.questions import NAMES, called
 from zoo.data.conversations.records import Target, Turn
 from zoo.data.io.letterbox import fitted, unfitted
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
-from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalised
+from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalize_imagenet
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import NamedMasks, on_cpu
@@ -136,7 +136,7 @@ class NamedGrounding(_Baseline):
     def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
         """See the base class."""
         squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
-        return self.grounding(self.grounding.look(squares), self.names(names), image_of)
+        return self.grounding(self.grounding.encode_images(squares), self.names(names), image_of)
 
 
 @register("method", "finding_unet")
@@ -164,16 +164,16 @@ class FindingUnet(_Baseline):
         """
         import segmentation_models_pytorch as smp
 
-        from zoo.pretrained import weights_wanted
+        from zoo.pretrained import should_load_weights
 
         super().__init__(bce_weight, dice_weight)
         channels = channels or CHANNELS
         self.unet = smp.Unet(encoder, len(channels), None, decoder_channels=channels, classes=len(NAMES))
-        if weights and weights_wanted():
+        if weights and should_load_weights():
             load_encoder_weights(self.unet.encoder, weights)
         self.image_size = image_size
 
     def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
         """See the base class."""
         squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
-        return self.unet(normalised(squares))[image_of, names]
+        return self.unet(normalize_imagenet(squares))[image_of, names]

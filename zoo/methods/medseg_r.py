@@ -1,7 +1,7 @@
 """MedSeg-R: reasoning segmentation (arXiv 2506.10465). A language model answers, and its ``[SEG]`` tokens drive a mask head.
 
-From the paper: a global context module that gives multi-modal tokens, a pixel grounding module that draws from them, trained
-end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]`` mechanism, loss weights, LoRA and schedule.
+From the paper: a global context module that gives multi-modal tokens, a pixel grounding module that decodes masks from them,
+trained end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]`` mechanism, loss weights, LoRA and schedule.
 What the modules are made of is reconstructed.
 """
 
@@ -20,10 +20,10 @@ from zoo.data.conversations.records import Turn, checked_question
 from zoo.data.io.letterbox import fitted, unfitted
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
-from zoo.encoders.vision import merged, projector
+from zoo.encoders.vision import build_projector, merge_patches
 from zoo.errors import ArgumentError
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
-from zoo.language.global_context import Answer, Exchange, GlobalContext
+from zoo.language.global_context import Answer, ChatTurn, GlobalContext
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import Segmentation, on_cpu
@@ -96,7 +96,7 @@ class MedSegR(LossModule):
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
         self.shared_levels = shared_levels
         shared_width = sum(self.grounding.feature_widths[-shared_levels:]) * context.merge**2 if shared_levels else 0
-        self.shared = projector(shared_width, context.width) if shared_levels else None
+        self.shared = build_projector(shared_width, context.width) if shared_levels else None
         _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
@@ -118,158 +118,181 @@ class MedSegR(LossModule):
         super().setup(stage)
 
     def sharded_modules(self) -> list[torch.nn.Module]:
-        """The language model; processes call image encoders for what their caches lack, and the mask head where a target is."""
-        return [self.context.language]
+        """The language model alone: processes run image encoders where their caches miss, and the mask head where a target is."""
+        return [self.context.backbone]
 
     def open_caches(self) -> None:
         """Keep the embeddings of frozen image encoders on disk from now on, by the encoders' stored weights and precision."""
-        frozen = self.grounding.named_parameters()
-        drawn = fingerprint_of((name, value) for name, value in frozen if not value.requires_grad)
-        keys = {"seen": self.context.vision_fingerprint(), "drawn": drawn}
+        named = self.grounding.named_parameters()
+        keys = {
+            "context": self.context.vision_fingerprint(),
+            "grounding": fingerprint_of((name, value) for name, value in named if not value.requires_grad),
+        }
         self._caches = {name: EmbeddingCache(key, self.cache_limit) for name, key in keys.items()}
 
-    def seen(
-        self, images: Sequence[torch.Tensor], features: Features, hashes: Sequence[str] | None = None
+    def encode_images(
+        self, images: Sequence[torch.Tensor], mask_features: Features, hashes: Sequence[str] | None = None
     ) -> list[torch.Tensor]:
-        """Image tokens (tokens, width) of each image for the language model; ``features`` are the mask head's."""
+        """Image embeddings (tokens, width) of each image for the language model.
 
-        def make(indices: list[int]) -> list[list[torch.Tensor]]:
-            return [[tokens] for tokens in self.context.look([images[index] for index in indices])]
+        Args:
+            images: (1 or 3, height, width) in [0, 1].
+            mask_features: theirs from :meth:`encode_mask_features`, of which ``shared_levels`` are added.
+            hashes: of the images, where the frozen encoder's result may be cached.
+        """
 
-        looked = torch.stack([parts[0].float() for parts in self._cached("seen", make, len(images), hashes)])
-        tokens = self.context.project(looked)
+        def encode(indices: list[int]) -> list[list[torch.Tensor]]:
+            return [[features] for features in self.context.encode_images([images[index] for index in indices])]
+
+        cached = self._cached("context", encode, len(images), hashes)
+        image_features = torch.stack([parts[0].float() for parts in cached])
+        image_embeds = self.context.project(image_features)
         if self.shared is None:
-            return list(tokens)
-        side = math.isqrt(looked.shape[1])
-        own = [functional.adaptive_avg_pool2d(level, side) for level in features[-self.shared_levels :]]
-        return list(tokens + self.shared(merged(torch.cat(own, dim=1), self.context.merge)))
+            return list(image_embeds)
+        side = math.isqrt(image_features.shape[1])
+        levels = [functional.adaptive_avg_pool2d(level, side) for level in mask_features[-self.shared_levels :]]
+        return list(image_embeds + self.shared(merge_patches(torch.cat(levels, dim=1), self.context.merge)))
 
-    def features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
-        """What the mask head sees of images."""
+    def encode_mask_features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
+        """Image features of the mask head; see :meth:`zoo.heads.pixel_grounding.PixelGrounding.encode_images`."""
+        hashes = hashes if self.grounding.cacheable else None
 
-        def make(indices: list[int]) -> list[list[torch.Tensor]]:
+        def encode(indices: list[int]) -> list[list[torch.Tensor]]:
             squares = torch.stack([fitted(images[index], self.grounding.image_size) for index in indices])
-            looked = self.grounding.look(squares.to(self.device))
+            features = self.grounding.encode_images(squares.to(self.device))
             return [
-                [part.half() if self._caches and kept else part for part in parts]
-                for parts in zip(*looked, strict=True)
+                [part.half() if self._caches and hashes else part for part in parts]
+                for parts in zip(*features, strict=True)
             ]
 
-        kept = hashes if self.grounding.cacheable else None
-        return [
-            torch.stack([part.float() for part in parts])
-            for parts in zip(*self._cached("drawn", make, len(images), kept), strict=True)
-        ]
+        cached = self._cached("grounding", encode, len(images), hashes)
+        return [torch.stack([part.float() for part in parts]) for parts in zip(*cached, strict=True)]
 
     def _cached(
         self,
         name: str,
-        make: Callable[[list[int]], list[list[torch.Tensor]]],
+        encode: Callable[[list[int]], list[list[torch.Tensor]]],
         count: int,
         hashes: Sequence[str] | None,
     ) -> list[list[torch.Tensor]]:
         if self._caches is None or hashes is None:
-            return make(list(range(count)))
-        return self._caches[name].take(hashes, make, self.device)
+            return encode(list(range(count)))
+        return self._caches[name].get_or_compute(hashes, encode, self.device)
 
-    def tokenized(self, turns: Sequence[Sequence[Turn]], seen: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Ids and labels (batch, positions), and row and position of the answers' tokens and of each ``[SEG]`` in them."""
+    def tokenize(
+        self, conversations: Sequence[Sequence[Turn]], image_embeds: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Conversations as tensors on the method's device.
+
+        Returns:
+            ``input_ids`` and ``labels`` (batch, positions); ``seg_batch_idx`` and ``seg_token_idx`` (n), where each ``[SEG]``
+            of an answer is; ``label_batch_idx`` and ``label_token_idx`` (m), where each token of an answer is.
+        """
         pairs = [
-            self.context.sequence([(turn.question, turn.answer) for turn in said], len(tokens))
-            for said, tokens in zip(turns, seen, strict=True)
+            self.context.tokenize([(turn.question, turn.answer) for turn in turns], len(embeds))
+            for turns, embeds in zip(conversations, image_embeds, strict=True)
         ]
-        ids = pad_sequence([torch.tensor(ids) for ids, _ in pairs], batch_first=True, padding_value=self.context.stop)
-        labels = pad_sequence([torch.tensor(row) for _, row in pairs], batch_first=True, padding_value=IGNORE_INDEX)
-        row, position = (labels == self.context.seg).nonzero(as_tuple=True)
-        told_row, told_position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
-        made = {
-            "ids": ids,
+        ids, answers = zip(*pairs, strict=True)
+        input_ids = pad_sequence(
+            [torch.tensor(row) for row in ids], batch_first=True, padding_value=self.context.eos_token_id
+        )
+        labels = pad_sequence([torch.tensor(row) for row in answers], batch_first=True, padding_value=IGNORE_INDEX)
+        seg_batch_idx, seg_token_idx = (labels == self.context.seg_token_id).nonzero(as_tuple=True)
+        label_batch_idx, label_token_idx = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
+        tokens = {
+            "input_ids": input_ids,
             "labels": labels,
-            "row": row,
-            "position": position,
-            "told_row": told_row,
-            "told_position": told_position,
+            "seg_batch_idx": seg_batch_idx,
+            "seg_token_idx": seg_token_idx,
+            "label_batch_idx": label_batch_idx,
+            "label_token_idx": label_token_idx,
         }
-        return {name: value.to(self.device) for name, value in made.items()}
+        return {name: value.to(self.device) for name, value in tokens.items()}
 
     def forward(
-        self, tokens: dict[str, torch.Tensor], seen: Sequence[torch.Tensor], features: Features
+        self, tokens: dict[str, torch.Tensor], image_embeds: Sequence[torch.Tensor], mask_features: Features
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (batch, positions, width) and mask logits (n, side, side) of what :meth:`tokenized` gives."""
-        hidden = self.context.hidden(tokens["ids"], seen)
-        return hidden, self.grounding(features, hidden[tokens["row"], tokens["position"]], tokens["row"])
+        """Hidden states (batch, positions, width) and mask logits (n, side, side) of what :meth:`tokenize` gives."""
+        hidden_states = self.context.hidden_states(tokens["input_ids"], image_embeds)
+        batch_idx, token_idx = tokens["seg_batch_idx"], tokens["seg_token_idx"]
+        return hidden_states, self.grounding(mask_features, hidden_states[batch_idx, token_idx], batch_idx)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The weighted sum of the three losses, and each."""
         hashes = batch.get("image_hash")
-        features = self.features(batch["image"], hashes)
-        seen = self.seen(batch["image"], features, hashes)
-        tokens = batch if "ids" in batch else self.tokenized(batch["turns"], seen)
-        hidden, drawn = self(tokens, seen, features)
-        row, position = tokens["told_row"], tokens["told_position"]
-        # Logits over the vocabulary only where a label wants them: most of a sequence is image and question.
-        logits = self.context.logits(hidden[row, position - 1]).float()
-        text = functional.cross_entropy(logits, tokens["labels"][row, position])
-        parts = {"text": text, **mask_losses(drawn, batch["masks"])}
+        mask_features = self.encode_mask_features(batch["image"], hashes)
+        image_embeds = self.encode_images(batch["image"], mask_features, hashes)
+        tokens = batch if "input_ids" in batch else self.tokenize(batch["turns"], image_embeds)
+        hidden_states, mask_logits = self(tokens, image_embeds, mask_features)
+        batch_idx, token_idx = tokens["label_batch_idx"], tokens["label_token_idx"]
+        # Logits only where there is a label: most of a sequence is image and question.
+        logits = self.context.logits(hidden_states[batch_idx, token_idx - 1]).float()
+        text = functional.cross_entropy(logits, tokens["labels"][batch_idx, token_idx])
+        parts = {"text": text, **mask_losses(mask_logits, batch["masks"])}
         loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         return {"loss": loss, **parts}
 
     @torch.no_grad()
-    def ask(
-        self, images: Sequence[torch.Tensor], conversations: Sequence[Sequence[Exchange]]
+    def generate(
+        self, images: Sequence[torch.Tensor], conversations: Sequence[Sequence[ChatTurn]]
     ) -> list[tuple[Answer, torch.Tensor]]:
         """Answer the last question of each conversation (its answer is None).
 
         Args:
             images: (1 or 3, height, width) in [0, 1], one a conversation.
-            conversations: questions and answers so far.
+            conversations: questions and answers, oldest first.
 
         Returns:
             For each the answer, and a mask of 0 and 1 (n, height, width) for each of its ``[SEG]``.
         """
-        placed = [image.to(self.device) for image in images]
-        features = self.features(placed)
-        seen = self.seen(placed, features)
+        inputs = [image.to(self.device) for image in images]
+        mask_features = self.encode_mask_features(inputs)
+        image_embeds = self.encode_images(inputs, mask_features)
         prompts = [
-            self.context.sequence(said, len(tokens))[0] for said, tokens in zip(conversations, seen, strict=True)
+            self.context.tokenize(turns, len(embeds))[0]
+            for turns, embeds in zip(conversations, image_embeds, strict=True)
         ]
-        answers = self.context.answer(prompts, seen, self.max_new_tokens)
-        owner = torch.tensor([i for i, a in enumerate(answers) for _ in a.tokens], dtype=torch.long, device=self.device)
-        if not len(owner):
+        answers = self.context.generate(prompts, image_embeds, self.max_new_tokens)
+        seg_hidden_states = [answer.seg_hidden_states for answer in answers]
+        image_idx = torch.tensor(
+            [index for index, states in enumerate(seg_hidden_states) for _ in states],
+            dtype=torch.long,
+            device=self.device,
+        )
+        if not len(image_idx):
             return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
-        drawn = self.grounding(features, torch.cat([answer.tokens for answer in answers]), owner)
+        mask_logits = self.grounding(mask_features, torch.cat(seg_hidden_states), image_idx)
         return [
-            (answer, (unfitted(drawn[owner == index], image.shape[-2:]) > 0).float().cpu())
+            (answer, (unfitted(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
             for index, (answer, image) in enumerate(zip(answers, images, strict=True))
         ]
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """A row a question: areas, what the answer states, ``[SEG]`` missing and superfluous, and the question's kind."""
+        """One row for each question: areas, correct parts of the answer, missing and superfluous ``[SEG]``, kind of question."""
         images: list[torch.Tensor] = []
-        said: list[list[Exchange]] = []
-        asked: list[tuple[Turn, torch.Tensor]] = []
+        conversations: list[list[ChatTurn]] = []
+        expected: list[tuple[Turn, torch.Tensor]] = []
         for image, turns, masks in zip(batch["image"], batch["turns"], batch["masks"], strict=True):
             start = 0
             for index, turn in enumerate(turns):
                 images.append(image)
-                said.append([*((t.question, t.answer) for t in turns[:index]), (turn.question, None)])
-                asked.append((turn, masks[start : start + len(turn.masks)]))
+                conversations.append([*((t.question, t.answer) for t in turns[:index]), (turn.question, None)])
+                expected.append((turn, masks[start : start + len(turn.masks)]))
                 start += len(turn.masks)
-        made = self.ask(images, said)
-        rows = list(zip(asked, made, strict=True))
+        rows = list(zip(expected, self.generate(images, conversations), strict=True))
         return {
             **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
-            "areas": torch.tensor([question_row(drawn, true.cpu()) for (_, true), (_, drawn) in rows]),
+            "areas": torch.tensor([question_row(masks, target.cpu()) for (_, target), (_, masks) in rows]),
             "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
-            "seg": torch.tensor([[len(true) - len(drawn), len(true)] for (_, true), (_, drawn) in rows]),
+            "seg": torch.tensor([[len(target) - len(masks), len(target)] for (_, target), (_, masks) in rows]),
             "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
             "target": torch.tensor([target_index(turn.targets) for (turn, _), _ in rows]),
             "ended": torch.tensor([float(answer.ended) for _, (answer, _) in rows]),
         }
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU (whole, by kind of question, by target), cIoU, Dice, absent targets and sides recognised, right answers, wrong numbers of ``[SEG]``."""
-        measured: dict[str, Metric] = {
+        """GIoU (overall, by kind of question, by target), cIoU, Dice, accuracy of answers, wrong numbers of ``[SEG]``."""
+        return {
             "giou": lambda o: giou(o["areas"]),
             **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
             "absent_recognised": giou_where("kind", KINDS.index("absent")),
@@ -278,42 +301,42 @@ class MedSegR(LossModule):
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
             **giou_by_target(),
-            **{f"{part}_accuracy": partial(_share_right, column) for column, part in enumerate(PARTS)},
+            **{f"{part}_accuracy": partial(_accuracy_of_part, column) for column, part in enumerate(PARTS)},
             "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
             "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),
         }
-        return measured
 
     def predict_images(  # type: ignore[override]
         self,
         images: Sequence[torch.Tensor],
         questions: Sequence[str] | None = None,
-        histories: Sequence[Sequence[Exchange]] | None = None,
+        histories: Sequence[Sequence[ChatTurn]] | None = None,
     ) -> list[Segmentation]:
         """Answer and masks for a question about each image.
 
         Args:
             images: (1 or 3, height, width) in [0, 1].
-            questions: one each; all abnormalities are asked for if None.
-            histories: questions and answers before each.
+            questions: one for each image; :data:`QUESTION` if None.
+            histories: earlier questions and answers of each.
 
         Raises:
             QuestionError: a question is empty, too long, or holds ``[SEG]``.
         """
-        asked = [checked_question(question) for question in questions or [QUESTION] * len(images)]
-        before = histories or [()] * len(images)
-        said = [[*history, (question, None)] for history, question in zip(before, asked, strict=True)]
+        questions = [checked_question(question) for question in questions or [QUESTION] * len(images)]
+        histories = histories or [()] * len(images)
+        conversations = [[*turns, (question, None)] for turns, question in zip(histories, questions, strict=True)]
+        generated = self.generate(images, conversations)
         return [
             Segmentation(
                 image, question, answer.text, answer.ended, tuple(encode_mask(mask.numpy() > 0) for mask in masks)
             )
-            for image, question, (answer, masks) in zip(on_cpu(images), asked, self.ask(images, said), strict=True)
+            for image, question, (answer, masks) in zip(on_cpu(images), questions, generated, strict=True)
         ]
 
     def predict_image(  # type: ignore[override]
-        self, image: torch.Tensor, question: str = QUESTION, history: Sequence[Exchange] = ()
+        self, image: torch.Tensor, question: str = QUESTION, history: Sequence[ChatTurn] = ()
     ) -> Segmentation:
-        """Answer and masks for one question about one image; ``history`` are questions and answers before it."""
+        """Answer and masks for one question about one image; ``history`` holds earlier questions and answers."""
         prediction = super().predict_image(image, questions=[question], histories=[history])
         assert isinstance(prediction, Segmentation)
         return prediction
@@ -328,24 +351,23 @@ class MedSegR(LossModule):
         """One image, a question and an answer with one mask, tokenized."""
         side = self.grounding.image_size
         image = torch.zeros(3, side, side)
-        count = self.context.project(torch.stack(self.context.look([image]))).shape[1]
-        ids = torch.full((1, count + 96), 5)
-        ids[:, 8 : 8 + count] = self.context.image
-        labels = ids.clone()
+        count = self.context.project(torch.stack(self.context.encode_images([image]))).shape[1]
+        input_ids = torch.full((1, count + 96), 5)
+        input_ids[:, 8 : 8 + count] = self.context.image_token_id
         return {
-            "ids": ids,
-            "labels": labels,
-            "row": torch.zeros(1, dtype=torch.long),
-            "position": torch.full((1,), count + 90),
-            "told_row": torch.zeros(32, dtype=torch.long),
-            "told_position": torch.arange(count + 64, count + 96),
+            "input_ids": input_ids,
+            "labels": input_ids.clone(),
+            "seg_batch_idx": torch.zeros(1, dtype=torch.long),
+            "seg_token_idx": torch.full((1,), count + 90),
+            "label_batch_idx": torch.zeros(32, dtype=torch.long),
+            "label_token_idx": torch.arange(count + 64, count + 96),
             "image": [image],
             "masks": [torch.ones(1, side, side)],
         }
 
 
-def _share_right(column: int, outputs: Outputs) -> float:
-    """Share of right answers among questions where the part is asked for (the others are NaN)."""
+def _accuracy_of_part(column: int, outputs: Outputs) -> float:
+    """Accuracy over questions that ask for this part of an answer; the others are NaN."""
     return float(outputs["answers"][:, column].nanmean())
 
 
@@ -353,23 +375,23 @@ def _add_lora(context: GlobalContext, rank: int, alpha: int, dropout: float, voc
     """Put LoRA on the language model's queries and values, and let the vocabulary's new or all rows train."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    model = context.whole
+    model = context.lm
     names = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in ("q_proj", "v_proj")}
-    ours = [name for name in names if "vision" not in name and "visual" not in name]
+    targets = [name for name in names if "vision" not in name and "visual" not in name]
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    places = {name: [context.seg] for name, part in model.named_modules() if part is inputs or part is outputs}
+    tables = {name: [context.seg_token_id] for name, part in model.named_modules() if part is inputs or part is outputs}
     tied = inputs.weight is outputs.weight
-    if rank and ours:
-        rows = {name: ids for name, ids in places.items() if not (tied and model.get_submodule(name) is outputs)}
-        settings = LoraConfig(
+    if rank and targets:
+        rows = {name: ids for name, ids in tables.items() if not (tied and model.get_submodule(name) is outputs)}
+        config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
             lora_dropout=dropout,
-            target_modules=ours,
+            target_modules=targets,
             bias="none",
             trainable_token_indices=rows if vocabulary == "new" else None,
         )
-        inject_adapter_in_model(settings, model)
+        inject_adapter_in_model(config, model)
     if vocabulary == "all":
         inputs.weight.requires_grad_(True)
         outputs.weight.requires_grad_(True)

@@ -71,7 +71,7 @@ def is_sharded(parameter: torch.Tensor) -> bool:
     return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
 
 
-def gathered(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
+def gather_state(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
     """A state dictionary, nested or not, with shards made whole one by one, on the CPU; a collective.
 
     Args:
@@ -89,7 +89,7 @@ def gathered(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
     return made if keep else {}
 
 
-def sharded_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """This process's shard of a whole tensor that every process has, laid out as a parameter's; scalars stay."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
@@ -97,18 +97,18 @@ def sharded_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value.to(mesh.device_type), mesh, parameter.placements, src_data_rank=None)
 
 
-def sharded_state(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
+def shard_state_dict(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
     """A whole state dictionary as :meth:`load_state_dict` of a sharded module takes it."""
     own = module.state_dict()
-    return {name: sharded_like(value, own[name]) if name in own else value for name, value in state.items()}
+    return {name: shard_like(value, own[name]) if name in own else value for name, value in state.items()}
 
 
-def sharded_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A whole optimizer state as the optimizer of sharded parameters takes it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     divided = {
         index: {
-            name: sharded_like(value, parameters[index]) if torch.is_tensor(value) else value
+            name: shard_like(value, parameters[index]) if torch.is_tensor(value) else value
             for name, value in entry.items()
         }
         for index, entry in state["state"].items()

@@ -18,8 +18,27 @@ def recipes_folder() -> Path:
 
 
 def checkpoints_folder() -> Path:
-    """The cards that come with the zoo, ``NAME/``; ``ZOO_CHECKPOINTS`` names another folder."""
+    """The cards that come with the zoo, ``NAME/``; ``ZOO_CHECKPOINTS`` names another folder.
+
+    A checkout holds them with their weights, an installed wheel without: it has each card's README and recipe.
+    """
     return Path(os.environ.get("ZOO_CHECKPOINTS", _shipped("checkpoints")))
+
+
+def publishing_folder() -> Path:
+    """Where new cards are written: ``ZOO_CHECKPOINTS``, else the checkout; the cache where the zoo is an installed wheel."""
+    installed = (PACKAGE / "checkpoints").is_dir() and "ZOO_CHECKPOINTS" not in os.environ
+    return pulled_cards_folder() if installed else checkpoints_folder()
+
+
+def pulled_cards_folder() -> Path:
+    """Cards pulled from the Hugging Face Hub."""
+    return cache_folder() / "cards"
+
+
+def hub_owner() -> str | None:
+    """The Hugging Face account that ``zoo pull NAME`` fetches from: ``ZOO_HUB_OWNER``."""
+    return os.environ.get("ZOO_HUB_OWNER")
 
 
 def cache_folder() -> Path:

@@ -329,3 +329,51 @@ def test_a_name_that_is_none_is_refused_before_anything_is_loaded(published, tmp
     with pytest.raises(CardError, match="is no name of a card"):
         publish(published.parent / "nearl", name, folder=tmp_path / "cards")
     assert not (tmp_path / "cards").exists()
+
+
+@pytest.fixture
+def hub(cards, monkeypatch, tmp_path) -> Path:
+    """A hub whose repositories are folders ``OWNER/NAME``, and an empty cache."""
+    import huggingface_hub
+
+    remote = tmp_path / "hub"
+
+    def snapshot_download(repo, revision, local_dir, allow_patterns):
+        shutil.copytree(remote / repo, local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ZOO_HUB_OWNER", raising=False)
+    shutil.copytree(cards, remote / "some-lab")
+    return remote / "some-lab"
+
+
+def test_a_listed_card_is_pulled_from_the_configured_account_and_then_loads(hub, cards, monkeypatch, tmp_path):
+    (cards / "tiny-nearl" / "model.safetensors").unlink()
+    with pytest.raises(CardError, match="zoo pull OWNER/tiny-nearl"):
+        load("tiny-nearl")
+    with pytest.raises(CardError, match="Write OWNER/tiny-nearl, or set ZOO_HUB_OWNER"):
+        pull("tiny-nearl")
+    monkeypatch.setenv("ZOO_HUB_OWNER", "some-lab")
+    assert pull("tiny-nearl") == tmp_path / "cache" / "cards" / "tiny-nearl"
+    assert load("tiny-nearl").class_names == ["blank film", "dots", "stripes"]
+    with pytest.raises(CardError, match="no card is named 'tiny-nearll'; did you mean tiny-nearl"):
+        pull("tiny-nearll")
+
+
+def test_a_listed_card_must_have_the_hashes_of_its_record(hub, monkeypatch, tmp_path):
+    from zoo.cards.store import sha256_of
+
+    monkeypatch.setenv("ZOO_HUB_OWNER", "some-lab")
+    weights = hub / "tiny-nearl" / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+
+    def accept(front):
+        entry = next(file for file in front["zoo"]["files"] if file["name"] == "model.safetensors")
+        entry.update(size=weights.stat().st_size, sha256=sha256_of(weights))
+
+    change_record(hub / "tiny-nearl", accept)
+    with pytest.raises(CardError, match="the hub has 'tiny-nearl' .* with other files"):
+        pull("tiny-nearl")
+    assert not (tmp_path / "cache" / "cards" / "tiny-nearl").exists()
+    assert pull("some-lab/tiny-nearl").is_dir(), "a repository named in full is taken as it is"

@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zoo.cards.store import PROSE, CardError, check_files, read_card, swap
-from zoo.paths import cache_folder
+from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card, swap
+from zoo.paths import hub_owner, pulled_cards_folder
+from zoo.registry import nearest
 
 _WANTED = [PROSE, "recipe.yaml", "model.safetensors", "*.png"]
 
@@ -32,13 +33,18 @@ def push(name: str, repo: str) -> str:
 
 
 def pull(source: str, revision: str | None = None) -> Path:
-    """Fetch a card from the repository ``OWNER/NAME``, or from a folder, into the cache.
+    """Fetch a card into the cache.
+
+    Args:
+        source: the repository ``OWNER/NAME``, a folder, or the name of a listed card. The latter is fetched from the account
+            in ``ZOO_HUB_OWNER``, and its files must have the hashes of the listed record.
+        revision: branch, tag or commit of the repository.
 
     Raises:
         CardError: it is no card, or its files are not those of its record; nothing is kept then.
         huggingface_hub.errors.HfHubHTTPError: the hub has no such repository.
     """
-    folder = cache_folder() / "cards"
+    folder = pulled_cards_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as scratch:
         fetched = Path(scratch) / "card"
@@ -47,12 +53,34 @@ def pull(source: str, revision: str | None = None) -> Path:
         else:
             from huggingface_hub import snapshot_download
 
-            snapshot_download(source, revision=revision, local_dir=fetched, allow_patterns=_WANTED)
+            snapshot_download(_repository(source), revision=revision, local_dir=fetched, allow_patterns=_WANTED)
             shutil.rmtree(fetched / ".cache", ignore_errors=True)
         if not (fetched / PROSE).is_file():
             raise CardError(f"{source} is no card: it has no {PROSE}")
         card = read_card(fetched)
         check_files(card)
+        if "/" not in source and not Path(source).is_dir():
+            _check_listed(card, read_card(source))
         target = folder / card.name
         swap(fetched, target)
     return target
+
+
+def _repository(source: str) -> str:
+    """``OWNER/NAME`` as it is; the name of a listed card under the configured account."""
+    if "/" in source:
+        return source
+    if source not in list_cards():
+        raise CardError(f"no card is named '{source}'{nearest(source, list_cards())}")
+    if (owner := hub_owner()) is None:
+        raise CardError(f"which account holds '{source}'? Write OWNER/{source}, or set ZOO_HUB_OWNER to the account")
+    return f"{owner}/{source}"
+
+
+def _check_listed(card: Card, listed: Card) -> None:
+    """Raise CardError where a fetched card is not the one that this version of the zoo lists."""
+    if card.record.files != listed.record.files:
+        raise CardError(
+            f"the hub has '{card.name}' {card.record.version} with other files than {listed.record.version}, which this zoo "
+            f"lists; choose its revision with --revision, or pull OWNER/{listed.name} as it is"
+        )

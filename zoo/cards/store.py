@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from zoo.cards.schema import CardRecord
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.errors import ZooError
-from zoo.paths import cache_folder, checkpoints_folder
+from zoo.paths import checkpoints_folder, pulled_cards_folder
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Card:
 
 def card_folders() -> list[Path]:
     """Where cards are kept: those that come with the zoo, then those pulled into the cache."""
-    return [checkpoints_folder(), cache_folder() / "cards"]
+    return [checkpoints_folder(), pulled_cards_folder()]
 
 
 def list_cards() -> list[str]:
@@ -75,15 +75,16 @@ def read_card(name: str | Path) -> Card:
 
 
 def find_card(name: str | Path) -> Path:
-    """The folder of a card.
+    """The folder of a card: the first of :func:`card_folders` that holds its weights, else the first that holds its record.
 
     Raises:
-        CardError: there is none; the message has the nearest names.
+        CardError: there is no such card; the message has the nearest names.
     """
-    for folder in (*(base / name for base in card_folders()), Path(name)):
-        if (folder / PROSE).is_file():
-            return folder
-    raise CardError(f"no card is named '{name}'{nearest(str(name), list_cards())}")
+    candidates = (*(base / name for base in card_folders()), Path(name))
+    folders = [folder for folder in candidates if (folder / PROSE).is_file()]
+    if not folders:
+        raise CardError(f"no card is named '{name}'{nearest(str(name), list_cards())}")
+    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), folders[0])
 
 
 def read_front_matter(path: Path) -> dict[str, Any]:
@@ -108,10 +109,13 @@ def check_files(card: Card) -> None:
     Raises:
         CardError: naming the file and what is wrong with it.
     """
-    for file in card.record.files:
+    for file in sorted(card.record.files, key=lambda file: file.name != WEIGHTS):
         path = card.folder / file.name
         if not path.is_file():
-            raise CardError(f"card '{card.name}' lacks its file {file.name}; pull it again")
+            raise CardError(
+                f"card '{card.name}' lacks its file {file.name} ({file.size / 1e6:.1f} MB); fetch the card with "
+                f"`zoo pull OWNER/{card.name}`, or set ZOO_CHECKPOINTS to the checkpoints/ folder of a checkout"
+            )
         refuse_pickle(path)
         if path.stat().st_size != file.size or sha256_of(path) != file.sha256:
             raise CardError(

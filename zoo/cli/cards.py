@@ -79,7 +79,7 @@ def push(
 
 @verbs.command()
 def pull(
-    repo: Annotated[str, typer.Argument(help="OWNER/NAME, or a folder")],
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME, a folder, or a listed card (from ZOO_HUB_OWNER)")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
 ) -> None:
     """Fetch a card into the cache, hashes checked. Example: `zoo pull me/my-card`."""

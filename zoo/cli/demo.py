@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from zoo.cards.store import list_cards
+from zoo.cards.store import card_chain, check_files
 from zoo.engine.comparison import compare
 from zoo.engine.datasets import draw_dataset, make_dataset
 from zoo.engine.prediction import predict_files
@@ -24,8 +24,11 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
 
     Raises:
         MissingDataError: the package with the CT is not installed.
+        CardError: the weights that the recipes start from are not here.
     """
     start = time.monotonic()
+    for card in card_chain(CARD):
+        check_files(card)
     out.mkdir(parents=True, exist_ok=True)
     console.rule("1 of 3: radiographs rendered from a CT")
     sheet = draw_dataset("chest_drr", out, ["style=standard", "image_size=256"])
@@ -35,11 +38,10 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
     rows = compare(RECIPES, out / "comparison", seeds=seeds)
     console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
     console.print(f"as a plot: {out / 'comparison' / 'table.png'}")
-    if CARD in list_cards():
-        console.rule("3 of 3: a prediction")
-        file = write_radiograph(out / "radiograph.png")
-        prediction = predict_files(CARD, [file], out / "predictions", overwrite=True)[str(file)]
-        console.print(f"{file}: {prediction['class']}; with where the model looks: {prediction['picture']}")
+    console.rule("3 of 3: a prediction")
+    file = write_radiograph(out / "radiograph.png")
+    prediction = predict_files(CARD, [file], out / "predictions", overwrite=True)[str(file)]
+    console.print(f"{file}: {prediction['class']}; its picture, with attention: {prediction['picture']}")
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
 
 

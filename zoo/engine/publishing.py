@@ -29,7 +29,7 @@ from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights
 from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
-from zoo.paths import checkpoints_folder
+from zoo.paths import publishing_folder
 
 OUT_OF_SCOPE = "Any clinical use: diagnosis, triage, or decisions about patients."
 
@@ -71,7 +71,7 @@ def publish(
     check_settings(settings)
     if not re.fullmatch(PLAIN_NAME, name):
         raise CardError(f"'{name}' is no name of a card; use letters, digits, and . _ - after the first")
-    target = (folder or checkpoints_folder()) / name
+    target = (folder or publishing_folder()) / name
     if target.exists() and not replace:
         raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")
     if not (run / "model.safetensors").is_file():

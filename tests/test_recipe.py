@@ -96,7 +96,7 @@ def test_a_component_of_the_wrong_class_is_refused(tmp_path):
         ("seed: ${nowhere.at.all}", "nowhere"),
         ("- a\n- list", "is a list"),
         ("seed: [unclosed", "not readable YAML"),
-        ("base: itself", "in a circle"),
+        ("base: itself", "circular `base:` reference"),
         ("method: !!python/object/apply:os.system ['true']", "not readable YAML"),
     ],
 )

@@ -43,9 +43,9 @@ class Card:
         """The card's name."""
         return self.record.name
 
-    def recipe(self) -> Recipe:
-        """The resolved recipe that its weights were trained with."""
-        return read_recipe(self.folder / RECIPE)
+    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """The resolved recipe that its weights were trained with, with ``key=value`` overrides."""
+        return read_recipe(self.folder / RECIPE, overrides, record=True)
 
 
 def card_folders() -> list[Path]:

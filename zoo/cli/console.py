@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zoo.config.deprecations import RecipeDeprecationWarning
 from zoo.config.recipe import RecipeError
 from zoo.errors import ZooError
 from zoo.registry import UnknownComponentError
@@ -39,14 +41,39 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print the user's errors as a message: the zoo's, the disk's, and the hub's. Anything else is a bug and keeps its trace."""
+    """Print the user's errors as a message: the zoo's, the disk's, and the hub's. Anything else is a bug and keeps its trace.
+
+    A warning about old names in a recipe is printed as a message too, once.
+    """
     try:
-        yield
+        with _recipe_warnings_as_messages():
+            yield
     except _expected_errors() as error:
         own = isinstance(error, ZooError)  # may have a line for each mistake; others get one line
         errors.print(f"{type(error).__name__}:", style="bold red", end=" ")
         errors.print(str(error) if own else " ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, RecipeError | UnknownComponentError) else 1) from error
+
+
+_printed_warnings: set[str] = set()  # a command may read a recipe several times
+
+
+@contextmanager
+def _recipe_warnings_as_messages() -> Iterator[None]:
+    default = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if not issubclass(category, RecipeDeprecationWarning):
+            default(message, category, *place, **options)
+        elif is_first_process() and str(message) not in _printed_warnings:
+            _printed_warnings.add(str(message))
+            errors.print("warning:", style="bold yellow", end=" ")
+            errors.print(str(message), markup=False, highlight=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RecipeDeprecationWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:

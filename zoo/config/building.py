@@ -1,10 +1,12 @@
 """From a recipe to the tree of its components, resolved once; whatever is built is built from that tree."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from zoo.config.components import Component
+from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.config.recipe import COMPONENT_SECTIONS, Problem, Recipe, RecipeError
 from zoo.config.validation import resolve_component, section_problems
 
@@ -60,7 +62,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def resolve(kind: str, node: Mapping[str, Any], key: str = "", source: str = "recipe") -> Component:
-    """Resolve a single component.
+    """Resolve a single component; names of earlier versions are replaced.
 
     Args:
         kind: of the component.
@@ -71,7 +73,11 @@ def resolve(kind: str, node: Mapping[str, Any], key: str = "", source: str = "re
     Raises:
         RecipeError: with everything that is wrong with it.
     """
-    problems: list[Problem] = []
+    upgrade = Upgrade(source)
+    node = upgrade.component(kind, node, key or kind)
+    problems = [Problem(source, place, message) for place, message in upgrade.conflicts]
+    if upgrade.notes:
+        warnings.warn("\n".join(upgrade.notes), RecipeDeprecationWarning, stacklevel=2)
     component = resolve_component(
         kind, node, key or kind, lambda key, message: problems.append(Problem(source, key, message))
     )

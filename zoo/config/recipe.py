@@ -8,7 +8,8 @@ nothing but registered code.
 
 import re
 import typing
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.errors import ZooError
 from zoo.paths import recipes_folder
 from zoo.registry import nearest
@@ -34,6 +36,9 @@ SECTIONS = {
 """Top-level keys of a recipe."""
 
 COMPONENT_SECTIONS = {"data": "dataset", "method": "method", "optimizer": "optimizer", "scheduler": "scheduler"}
+COMMAND_LINE = "command line"
+"""What a problem with an override names as its file."""
+
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 _MAX_BYTES = 1_000_000
 
@@ -120,29 +125,60 @@ def list_recipes() -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
-def read_recipe(name: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """Read a recipe, its bases and ``key=value`` overrides, and resolve interpolations.
+def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, record: bool = False) -> Recipe:
+    """Read a recipe, its bases and ``key=value`` overrides, replace names of earlier versions, and resolve interpolations.
+
+    Args:
+        name: a path, or ``METHOD/NAME`` of a published recipe.
+        overrides: as ``data.shots=4``; the last one is strongest.
+        record: the file is the record of a run, which is read without a warning about old names in it.
 
     Raises:
-        RecipeError: a file is missing or is no YAML mapping, bases go round, an override is malformed, an interpolation
-            cannot be resolved.
+        RecipeError: a file is missing or is no YAML mapping, there is a circular ``base:`` reference, an override is
+            malformed, an interpolation cannot be resolved, a key is given by its old name and its new one.
     """
-    layers = [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]
     merged: dict[str, Any] = {}
-    for _, content in layers:
+    layers: list[tuple[str, dict[str, Any]]] = []
+    notes: list[str] = []
+    for source, content in [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]:
+        content, found = _upgraded(source, content, merged)
+        notes += found if not record or source == COMMAND_LINE else []
+        layers.append((source, content))
         merged = _merge(merged, content)
     merged.pop("base", None)
+    references = Upgrade(str(name))
+    merged = references.references(merged, COMPONENT_SECTIONS)
+    notes += references.notes if not record else []
+    if notes:
+        warnings.warn("\n".join(notes), RecipeDeprecationWarning, stacklevel=2)
+    return Recipe(_interpolated(merged, layers), layers)
+
+
+def _upgraded(source: str, content: dict[str, Any], base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A layer with current names, and a line for each old one."""
+    upgrade = Upgrade(source)
+    components = {
+        section: upgrade.component(kind, content[section], section, base.get(section))
+        for section, kind in COMPONENT_SECTIONS.items()
+        if section in content
+    }
+    if upgrade.conflicts:
+        raise RecipeError([Problem(source, key, message) for key, message in upgrade.conflicts])
+    return {**content, **components}, upgrade.notes
+
+
+def _interpolated(content: dict[str, Any], layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     try:
-        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "")
         raise RecipeError([Problem(Recipe({}, layers).origin(key), key, str(error).splitlines()[0])]) from error
-    return Recipe(typing.cast(dict[str, Any], resolved), layers)
+    return typing.cast(dict[str, Any], resolved)
 
 
 def _file_layers(path: Path, seen: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     if path.resolve() in seen:
-        raise RecipeError([Problem(str(path), "base", "recipes inherit from one another in a circle")])
+        raise RecipeError([Problem(str(path), "base", "is a circular `base:` reference")])
     content = _read_mapping(path)
     base = content.get("base")
     below = _file_layers(find_recipe(str(base), beside=path.parent), [*seen, path.resolve()]) if base else []
@@ -165,17 +201,20 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
-def _override_layer(overrides: typing.Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    place = "command line"
+def _override_layer(overrides: typing.Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """All overrides as one layer; none if there are none."""
     wrong = [item for item in overrides if not re.match(r"^[\w.-]+=", item) or _RESOLVER.search(item)]
     if wrong:
-        raise RecipeError([Problem(place, item, "an override is written key=value, as data.shots=4") for item in wrong])
-    try:
-        for item in overrides:
-            layer = OmegaConf.to_container(OmegaConf.from_dotlist([item]), resolve=False)
-            yield place, typing.cast(dict[str, Any], layer)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise RecipeError([Problem(place, item, f"is not readable: {error}")]) from error
+        message = "an override is written key=value, as data.shots=4"
+        raise RecipeError([Problem(COMMAND_LINE, item, message) for item in wrong])
+    layer: dict[str, Any] = {}
+    for item in overrides:
+        try:
+            content = OmegaConf.to_container(OmegaConf.from_dotlist([item]), resolve=False)
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise RecipeError([Problem(COMMAND_LINE, item, f"is not readable: {error}")]) from error
+        layer = _merge(layer, typing.cast(dict[str, Any], content))
+    return [(COMMAND_LINE, layer)] if layer else []
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

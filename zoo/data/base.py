@@ -125,21 +125,23 @@ class ZooData(LightningDataModule):
     source: ClassVar[str] = "files of the user's own"
     limitations: ClassVar[str] = ""
 
-    def __init__(self, batch_size: int, workers: int, seed: int) -> None:
+    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
         """Set how samples are drawn.
 
         Args:
             batch_size: samples a step and process.
-            workers: loader processes; 0 loads in the training process.
+            num_workers: loader processes; 0 loads in the training process.
             seed: of sampling and order.
 
         Raises:
             ArgumentError: a size is not positive.
         """
         super().__init__()
-        if batch_size < 1 or workers < 0:
-            raise ArgumentError(f"batch_size is {batch_size} and workers {workers}; they must be at least 1 and 0")
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        if batch_size < 1 or num_workers < 0:
+            raise ArgumentError(
+                f"batch_size is {batch_size} and num_workers {num_workers}; they must be at least 1 and 0"
+            )
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.test_split = "test"
         """The split that ``Trainer.test`` measures on."""
         self._start = (0, 0)
@@ -187,7 +189,7 @@ class ZooData(LightningDataModule):
             dataset,
             batch_size=self.batch_size,
             sampler=self._sampler,
-            num_workers=self.workers,
+            num_workers=self.num_workers,
             collate_fn=self.collate,
             # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
             generator=torch.Generator().manual_seed(self.seed),
@@ -217,7 +219,7 @@ class ZooData(LightningDataModule):
             DistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
         )
         return DataLoader(
-            Indexed(dataset), batch_size=size, sampler=sampler, num_workers=self.workers, collate_fn=self.collate
+            Indexed(dataset), batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=self.collate
         )
 
     def eval_batch_size_of(self, split: str) -> int:

@@ -68,7 +68,9 @@ def _finished_run(
     if protocol == "base_to_novel":
         setting.append("data.classes=base")
     wanted = read_recipe(recipe, setting)
-    if (run / "recipe.yaml").is_file() and not _holds(read_recipe(run / "recipe.yaml").content, wanted.content):
+    if (run / "recipe.yaml").is_file() and not _holds(
+        read_recipe(run / "recipe.yaml", record=True).content, wanted.content
+    ):
         raise RunError(f"{run} is a run of another recipe or setting; choose another folder with --out")
     if not (run / "model.safetensors").is_file():
         train(wanted, run, resume=(run / "checkpoints" / "last.ckpt").is_file())

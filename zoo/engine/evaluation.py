@@ -44,14 +44,14 @@ def open_subject(source: str | Path, overrides: Sequence[str] = (), device: str 
     if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
         raise CardError(f"{run} is a run that has not ended; finish it with: zoo train {run}/recipe.yaml --resume")
     card = read_card(source)
-    resolved = resolve_recipe(read_recipe(card.folder / "recipe.yaml", overrides))
+    resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)
     resolved = resolved.with_metadata(data.metadata(), again=True)
     return Subject(load_resolved(card, resolved).eval(), resolved.recipe, data, device)
 
 
 def _open_run(run: Path, overrides: Sequence[str], device: str) -> Subject:
-    assembly = assemble(read_recipe(run / "recipe.yaml", overrides), other_data=True)
+    assembly = assemble(read_recipe(run / "recipe.yaml", overrides, record=True), other_data=True)
     method = assembly.method
     try:
         method.load_trained_state(read_safetensors(run / "model.safetensors"))

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.cards.store import RECIPE, Card, CardError, read_card, read_weights
+from zoo.cards.store import Card, CardError, read_card, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
-from zoo.config.recipe import read_recipe
 from zoo.engine.assembly import build_method
 from zoo.methods.base import ZooModule
 
@@ -23,7 +22,7 @@ def load(name: str | Path, *, for_training: bool = False, settings: Sequence[str
         RecipeError: its recipe names components that this zoo does not have.
     """
     card = read_card(name)
-    method = load_resolved(card, resolve_recipe(read_recipe(card.folder / RECIPE, settings)))
+    method = load_resolved(card, resolve_recipe(card.recipe(settings)))
     return method.train() if for_training else method.eval()
 
 

@@ -12,8 +12,8 @@ import torch
 from lightning import Callback
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from zoo.cards.store import RECIPE, CardError, read_card
-from zoo.config.recipe import Recipe, read_recipe
+from zoo.cards.store import CardError, read_card
+from zoo.config.recipe import Recipe
 from zoo.data.base import Sample
 from zoo.data.conversations.records import QuestionError, checked_question
 from zoo.data.io.dicom_seg import write_dicom_seg
@@ -181,7 +181,7 @@ def predict_files(
         OutputExistsError: an output is there already, and ``overwrite`` is off.
     """
     check_settings(settings)
-    method, recipe = load(card, settings=settings), read_recipe(read_card(card).folder / RECIPE, settings)
+    method, recipe = load(card, settings=settings), read_card(card).recipe(settings)
     if ask is not None and not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
     paths = list(dict.fromkeys(map(Path, images)))

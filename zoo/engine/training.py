@@ -158,7 +158,7 @@ def _claim(out: Path, resume: bool) -> None:
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if resume:
-        before, now = _without_placement(read_recipe(path)), _without_placement(assembly.recipe)
+        before, now = _without_placement(read_recipe(path, record=True)), _without_placement(assembly.recipe)
         if changed := sorted(_differences(before, now)):
             raise RunError(
                 f"the recipe is not the one that {out} was started with: {', '.join(changed)} differ; resume with {path}"

@@ -73,7 +73,7 @@ class ClassificationData(ZooData):
         image_size: int | None,
         augment: bool,
         batch_size: int,
-        workers: int,
+        num_workers: int,
         seed: int,
     ) -> None:
         """Set the protocol.
@@ -81,7 +81,7 @@ class ClassificationData(ZooData):
         Raises:
             DataError: class names are empty or not unique, a half has one class only, or shots is not positive.
         """
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, num_workers, seed)
         check_class_names(class_names)
         if shots is not None and shots < 1:
             raise DataError(f"shots is {shots}; it must be at least 1, or null for all images")

@@ -51,7 +51,7 @@ class CoopSplit(ClassificationData):
         image_size: int = 224,
         augment: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Read the split file.
@@ -66,7 +66,7 @@ class CoopSplit(ClassificationData):
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, turned and scaled a little.
             batch_size: images a step.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: draws the shots.
 
         Raises:
@@ -75,7 +75,7 @@ class CoopSplit(ClassificationData):
         names, self._listed = read_coop_split(Path(split_file), Path(images))
         wording = class_names or {}
         renamed = [wording.get(name, name.replace("_", " ")) for name in names]
-        super().__init__(renamed, shots, classes, image_size, augment, batch_size, workers, seed)
+        super().__init__(renamed, shots, classes, image_size, augment, batch_size, num_workers, seed)
         self._pattern = re.compile(patient_pattern) if patient_pattern else None
 
     def read_items(self) -> dict[str, list[Item]]:

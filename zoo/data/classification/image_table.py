@@ -52,7 +52,7 @@ class ImageCsv(_Listed):
         image_size: int = 224,
         augment: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Read the table.
@@ -65,14 +65,14 @@ class ImageCsv(_Listed):
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, turned and scaled a little.
             batch_size: images a step.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: draws shots and, where the table has no split, patients.
 
         Raises:
             DataError: the table is missing or malformed.
         """
         names = self._keep(_read_table(Path(table), Path(images) if images else Path(table).parent))
-        super().__init__(names, shots, classes, image_size, augment, batch_size, workers, seed)
+        super().__init__(names, shots, classes, image_size, augment, batch_size, num_workers, seed)
 
 
 def _read_table(table: Path, images: Path) -> list[tuple[Path, str, str | None, str | None]]:
@@ -106,7 +106,7 @@ class ImageFolder(_Listed):
         image_size: int = 224,
         augment: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """List the folder.
@@ -119,14 +119,14 @@ class ImageFolder(_Listed):
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, turned and scaled a little.
             batch_size: images a step.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: draws shots and, where the folder has no splits, patients.
 
         Raises:
             DataError: there is no such folder, or no image in it.
         """
         names = self._keep(_list_folder(Path(folder), re.compile(patient_pattern) if patient_pattern else None))
-        super().__init__(names, shots, classes, image_size, augment, batch_size, workers, seed)
+        super().__init__(names, shots, classes, image_size, augment, batch_size, num_workers, seed)
 
 
 def _list_folder(folder: Path, pattern: re.Pattern[str] | None) -> list[tuple[Path, str, str | None, str | None]]:

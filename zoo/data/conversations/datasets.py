@@ -43,9 +43,9 @@ class Conversations(Dataset[Sample]):
 class ConversationData(ZooData):
     """Conversations in three splits; a batch holds lists, since images differ in size and answers in masks."""
 
-    def __init__(self, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
+    def __init__(self, batch_size: int, eval_batch_size: int, num_workers: int, seed: int) -> None:
         """Set how samples are drawn; ``eval_batch_size`` conversations are answered at a time."""
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, num_workers, seed)
         self.eval_batch_size = eval_batch_size
 
     @abstractmethod
@@ -77,7 +77,7 @@ class MedSegFiles(ConversationData):
         form: Literal["jsonl", "reason_seg"] = "jsonl",
         batch_size: int = 4,
         eval_batch_size: int = 8,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files.
@@ -89,10 +89,10 @@ class MedSegFiles(ConversationData):
             form: of the files.
             batch_size: conversations a step.
             eval_batch_size: conversations answered at a time.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: of the order.
         """
-        super().__init__(batch_size, eval_batch_size, workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.places, self.form = {"train": Path(train), "val": Path(val), "test": Path(test)}, form
 
     def conversations(self, split: str) -> list[Conversation]:
@@ -116,7 +116,7 @@ class CocoReferring(ConversationData):
         images: str,
         batch_size: int = 4,
         eval_batch_size: int = 8,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files; see :func:`zoo.data.conversations.formats.read_referring`.
@@ -127,10 +127,10 @@ class CocoReferring(ConversationData):
             images: folder of images.
             batch_size: conversations a step.
             eval_batch_size: conversations answered at a time.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: of the order.
         """
-        super().__init__(batch_size, eval_batch_size, workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.instances, self.referring, self.images = Path(instances), Path(referring), Path(images)
 
     def conversations(self, split: str) -> list[Conversation]:

@@ -187,9 +187,9 @@ class TraceData(ZooData):
 
     _pad = 0
 
-    def __init__(self, batch_size: int, eval_batch_size: int, workers: int, seed: int) -> None:
+    def __init__(self, batch_size: int, eval_batch_size: int, num_workers: int, seed: int) -> None:
         """Set how samples are drawn; reports are generated ``eval_batch_size`` at a time."""
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, num_workers, seed)
         self.eval_batch_size = eval_batch_size
 
     def eval_batch_size_of(self, split: str) -> int:
@@ -237,7 +237,7 @@ class IvlJsonl(TraceData):
         test: str,
         batch_size: int = 1,
         eval_batch_size: int = 8,
-        workers: int = 0,
+        num_workers: int = 0,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
         """Name the files; image paths in them are relative to their folders.
@@ -248,10 +248,10 @@ class IvlJsonl(TraceData):
             test: of test records.
             batch_size: records a step.
             eval_batch_size: reports generated at a time.
-            workers: loader processes.
+            num_workers: loader processes.
             seed: of the order.
         """
-        super().__init__(batch_size, eval_batch_size, workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.files = {"train": Path(train), "val": Path(val), "test": Path(test)}
 
     def records(self, split: str) -> list[IvlRecord]:

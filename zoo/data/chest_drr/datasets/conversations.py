@@ -38,7 +38,7 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         variants: int = 1,
         batch_size: int = 4,
         eval_batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -52,11 +52,11 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
             variants: conversations about each training film, with other questions.
             batch_size: conversations a step.
             eval_batch_size: conversations answered at a time.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: of the order; the questions themselves do not depend on it.
         """
-        super().__init__(batch_size, eval_batch_size, workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.choose(size, image_size, style, build_workers)
         self.turns, self.variants = turns, variants
 

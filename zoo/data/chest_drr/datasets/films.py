@@ -48,7 +48,7 @@ class ChestDrrFilms(RenderedCases, ZooData):
         close_ups: float = 0.5,
         style: Literal["standard", "portable"] = "standard",
         batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -61,11 +61,11 @@ class ChestDrrFilms(RenderedCases, ZooData):
             close_ups: share of close-ups.
             style: of the film.
             batch_size: pictures a step.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: of the order; the cases themselves do not depend on it.
         """
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, num_workers, seed)
         self.choose(size, image_size, style, build_workers)
         self.picture_size, self.close_ups = picture_size, close_ups
 

@@ -44,7 +44,7 @@ class ChestDrrFindings(ClassificationData):
         image_size: int = 128,
         augment: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -57,11 +57,11 @@ class ChestDrrFindings(ClassificationData):
             image_size: side in pixels.
             augment: whether training images are shifted, turned and scaled a little.
             batch_size: images a step.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: draws the shots; the images themselves do not depend on it.
         """
-        super().__init__(list(CLASSES), shots, classes, None, augment, batch_size, workers, seed)
+        super().__init__(list(CLASSES), shots, classes, None, augment, batch_size, num_workers, seed)
         self.spec = CaseSpec(style=style, image_size=image_size, seed=1, classes=list(CLASSES.values()))
         self.build_workers = build_workers
         self._series: dict[str, CaseSeries] = {}

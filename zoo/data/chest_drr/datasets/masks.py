@@ -23,7 +23,7 @@ class ChestDrrMasks(ChestDrrMedSegQa):
         style: Literal["standard", "portable"] = "standard",
         batch_size: int = 4,
         eval_batch_size: int = 16,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -35,11 +35,11 @@ class ChestDrrMasks(ChestDrrMedSegQa):
             style: of the film.
             batch_size: films a step.
             eval_batch_size: films at a time in evaluation.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: of the order.
         """
-        super().__init__(size, image_size, style, 2, 1, batch_size, eval_batch_size, workers, build_workers, seed)
+        super().__init__(size, image_size, style, 2, 1, batch_size, eval_batch_size, num_workers, build_workers, seed)
 
     def conversations(self, split: str) -> list[Conversation]:
         """For training and validation one turn a film, without words, about findings and regions; for the test questions.

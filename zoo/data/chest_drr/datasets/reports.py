@@ -55,7 +55,7 @@ class ChestDrrReports(RenderedCases, ZooData):
         severity: bool = True,
         at_most: int = 3,
         batch_size: int = 32,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -69,14 +69,14 @@ class ChestDrrReports(RenderedCases, ZooData):
             severity: whether reports name severities.
             at_most: findings in a case.
             batch_size: pairs a step.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: of order and wording; the cases themselves do not depend on it.
 
         Raises:
             ArgumentError: there is no such finding.
         """
-        super().__init__(batch_size, workers, seed)
+        super().__init__(batch_size, num_workers, seed)
         self.kinds = findings or list(SEVERITIES)
         if unknown := set(self.kinds) - set(SEVERITIES):
             raise ArgumentError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")

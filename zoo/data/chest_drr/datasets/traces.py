@@ -34,7 +34,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
         variants: int = 1,
         batch_size: int = 16,
         eval_batch_size: int = 60,
-        workers: int = 0,
+        num_workers: int = 0,
         build_workers: int | None = None,
         seed: Annotated[int, Injected] = 0,
     ) -> None:
@@ -49,11 +49,11 @@ class ChestDrrIvl(RenderedCases, TraceData):
             variants: traces a training case, of other regions and wording, or pairs.
             batch_size: traces a step.
             eval_batch_size: reports generated at a time.
-            workers: loader processes.
+            num_workers: loader processes.
             build_workers: rendering processes; all cores if None.
             seed: of the order; the traces themselves do not depend on it.
         """
-        super().__init__(batch_size, eval_batch_size, workers, seed)
+        super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.choose(size, image_size, style, build_workers)
         self.pairs, self.variants = pairs, variants
 

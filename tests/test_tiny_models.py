@@ -99,14 +99,14 @@ def test_anole(tmp_path, dtype):
     assert {"model.vqmodel.encoder.conv_in.weight", "model.vqmodel.decoder.conv_out.weight"} < files.keys()
     decoder = Anole(str(tmp_path / "anole")).eval()
     assert_same(decoder.language.state_dict(), files)
-    assert decoder.text.decode(decoder.text.encode(TEXTS[1], add_special_tokens=False)) == TEXTS[1]
+    assert decoder.tokenizer.decode(decoder.tokenizer.encode(TEXTS[1], add_special_tokens=False)) == TEXTS[1]
     vocabulary = decoder.vocabulary
-    marks = decoder.text.convert_tokens_to_ids(["<racm3:break>", "<eoss>", "<reserved08706>", "<image>", "IMGIMGDBZ"])
+    marks = decoder.tokenizer.convert_tokens_to_ids(["<racm3:break>", "<eoss>", "<reserved08706>", "<image>", "IMGIMGDBZ"])
     assert marks == [
-        vocabulary.begin,
-        vocabulary.end,
-        vocabulary.separator,
-        vocabulary.placeholder,
+        vocabulary.boi_token_id,
+        vocabulary.eoi_token_id,
+        vocabulary.sep_token_id,
+        vocabulary.image_token_id,
         int(vocabulary.image_ids[31]),
     ]
 
@@ -116,13 +116,13 @@ def test_anole_sees_images_apart_and_writes_whole_ones(tmp_path):
     decoder = Anole(str(anole(tmp_path))).eval()
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images[::2] *= 0.2
-    ids = decoder.image_ids(images)
-    assert len(ids.unique(dim=0)) == 4 and ids.shape == (4, decoder.codes_an_image) == (4, 16)
-    assert decoder.tokenizer.decode(decoder.vocabulary.codes(ids)).shape == images.shape
+    ids = decoder.tokenize_images(images)
+    assert len(ids.unique(dim=0)) == 4 and ids.shape == (4, decoder.tokens_per_image) == (4, 16)
+    assert decoder.image_tokenizer.decode(decoder.vocabulary.codes(ids)).shape == images.shape
     vocabulary = decoder.vocabulary
-    prompt = torch.tensor([vocabulary.start, *decoder.text.encode("Draw."), vocabulary.separator, vocabulary.begin])
+    prompt = torch.tensor([vocabulary.bos_token_id, *decoder.tokenizer.encode("Draw."), vocabulary.sep_token_id, vocabulary.boi_token_id])
     made = generate(decoder, [prompt], GenerationSettings(max_new_tokens=17, greedy=True))[0]
-    vocabulary.check(made, decoder.codes_an_image)
+    vocabulary.check(made, decoder.tokens_per_image)
 
 
 @pytest.mark.parametrize(("make", "load"), [(openclip_vitb16, OpenClip), (biomedclip, BiomedClip)])

@@ -1,4 +1,4 @@
-"""Interleaved generation: one cache against prefilling again for each segment, given images whole against code by code,
+"""Interleaved generation: one cache against prefilling again for each segment, provided images whole against code by code,
 and a batch against one by one.
 """
 
@@ -42,24 +42,24 @@ def one_cache(decoder: SmallInterleaved, prompt: torch.Tensor) -> torch.Tensor:
 def prefilled_again(decoder: SmallInterleaved, prompt: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """The same tokens with a fresh cache for each text and each image; text has one row, an image has three."""
     made, length = prompt, len(prompt)
-    begins = [int(i) for i in (whole == decoder.vocabulary.begin).nonzero() if i >= length]
+    begins = [int(i) for i in (whole == decoder.vocabulary.boi_token_id).nonzero() if i >= length]
     edges = sorted([*(b + 1 for b in begins), *(b + 2 + CODES for b in begins), len(whole)])
     with scripted(decoder, [WORDS]):
         for edge in edges:
-            inside = int(made[-1]) == decoder.vocabulary.begin
+            inside = int(made[-1]) == decoder.vocabulary.boi_token_id
             options = replace(SETTINGS, max_new_tokens=edge - len(made), guidance="normal" if inside else "none")
             made = generation.generate(decoder, [made], options)[0]
     return made
 
 
-def crop_of(decoder: SmallInterleaved) -> generation.Given:
+def crop_of(decoder: SmallInterleaved) -> generation.ImageProvider:
     """Evidence as ``crop`` gives it, already encoded: an image that depends on what was said."""
 
-    def given(index: int, ids: list[int]) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(sum(ids))
+    def provide_image(index: int, generated_ids: list[int]) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(sum(generated_ids))
         return decoder.vocabulary.image_ids[torch.randint(512, (CODES,), generator=generator)]
 
-    return given
+    return provide_image
 
 
 def peak_of(work: Callable[[], object]) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def bandwidth_share(positions: int = 2048, seen_images: int = 4, codes: int = 10
 
     Must: weights once, and of the cache what each row sees. Reads: weights once, and every position for every row.
     """
-    config = ChameleonConfig(vocabulary_map=vocabulary_map(8192, marks_from=8710))
+    config = ChameleonConfig(vocabulary_map=vocabulary_map(8192, sep_token_id=8710))
     a_layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
     weights = 2 * (config.num_hidden_layers * a_layer + config.hidden_size * config.vocab_size)
     a_position = 2 * 2 * config.num_hidden_layers * config.hidden_size
@@ -99,7 +99,7 @@ def bandwidth_share(positions: int = 2048, seen_images: int = 4, codes: int = 10
 
 def a_prompt(decoder: SmallInterleaved, index: int = 0) -> torch.Tensor:
     """Sixteen words, other ones for each index."""
-    return torch.tensor([decoder.vocabulary.start, *range(600 + index, 616 + index), decoder.vocabulary.separator])
+    return torch.tensor([decoder.vocabulary.bos_token_id, *range(600 + index, 616 + index), decoder.vocabulary.sep_token_id])
 
 
 def cache_speed(decoder: SmallInterleaved) -> None:
@@ -120,16 +120,16 @@ def cache_speed(decoder: SmallInterleaved) -> None:
     print(f"7B in bf16, on paper: a guided step at 2048 positions reads {read:.1f} GB, {share:.0%} of which it must")
 
 
-def given_image_speed(decoder: SmallInterleaved) -> None:
-    """Tokens a second of traces whose images are given, as evidence mode crop."""
-    prompt, given, options = a_prompt(decoder), crop_of(decoder), replace(SETTINGS, guidance="none")
+def provided_image_speed(decoder: SmallInterleaved) -> None:
+    """Tokens a second of traces whose images are provided, as evidence mode crop."""
+    prompt, provide_image, options = a_prompt(decoder), crop_of(decoder), replace(SETTINGS, guidance="none")
 
     def whole() -> torch.Tensor:
         with scripted(decoder, [WORDS]):
-            return generation.generate(decoder, [prompt], options, given=given)[0]
+            return generation.generate(decoder, [prompt], options, provide_image=provide_image)[0]
 
     def code_by_code() -> torch.Tensor:
-        with scripted(decoder, [WORDS], code_by_code=given):
+        with scripted(decoder, [WORDS], code_by_code=provide_image):
             return generation.generate(decoder, [prompt], options)[0]
 
     made: list[torch.Tensor] = [whole()]
@@ -137,26 +137,26 @@ def given_image_speed(decoder: SmallInterleaved) -> None:
     slow, slow_memory = peak_of(lambda: made.append(code_by_code()))
     fast, fast_memory = peak_of(lambda: made.append(whole()))
     same = all(torch.equal(ids, made[0]) for ids in made)
-    print(f"{IMAGES} given images of {CODES} codes, {new} tokens, all the same: {same}")
+    print(f"{IMAGES} provided images of {CODES} codes, {new} tokens, all the same: {same}")
     print(f"code by code        {new / slow:8.1f} tokens/s, peak +{slow_memory:.0f} MB")
     print(f"image by image      {new / fast:8.1f} tokens/s, peak +{fast_memory:.0f} MB; ratio {slow / fast:.2f}")
 
 
 def batch_speed(decoder: SmallInterleaved, size: int = 8) -> None:
-    """Tokens a second of a batch whose samples are given images at moments of their own and end at their own."""
-    prompts, given = [a_prompt(decoder, index) for index in range(size)], crop_of(decoder)
+    """Tokens a second of a batch whose samples are provided images at moments of their own and end at their own."""
+    prompts, provide_image = [a_prompt(decoder, index) for index in range(size)], crop_of(decoder)
     words = [[(5 * index + 7 * image) % 23 + 12 for image in range(IMAGES + 1)] for index in range(size)]
     options = replace(SETTINGS, guidance="none")
 
     def together() -> list[torch.Tensor]:
         with scripted(decoder, words):
-            return generation.generate(decoder, prompts, options, given=given)
+            return generation.generate(decoder, prompts, options, provide_image=provide_image)
 
     def one_by_one() -> list[torch.Tensor]:
         results = []
         for prompt, own in zip(prompts, words, strict=True):
             with scripted(decoder, [own]):
-                results += generation.generate(decoder, [prompt], options, given=given)
+                results += generation.generate(decoder, [prompt], options, provide_image=provide_image)
         return results
 
     made: list[list[torch.Tensor]] = [together()]
@@ -164,7 +164,7 @@ def batch_speed(decoder: SmallInterleaved, size: int = 8) -> None:
     slow, slow_memory = peak_of(lambda: made.append(one_by_one()))
     fast, fast_memory = peak_of(lambda: made.append(together()))
     same = all(torch.equal(a, b) for results in made for a, b in zip(results, made[0], strict=True))
-    print(f"{size} samples with {IMAGES} given images each, {new} tokens, all the same: {same}")
+    print(f"{size} samples with {IMAGES} provided images each, {new} tokens, all the same: {same}")
     print(f"one by one          {new / slow:8.1f} tokens/s, peak +{slow_memory:.0f} MB")
     print(f"in one batch        {new / fast:8.1f} tokens/s, peak +{fast_memory:.0f} MB; ratio {slow / fast:.2f}")
 
@@ -172,7 +172,7 @@ def batch_speed(decoder: SmallInterleaved, size: int = 8) -> None:
 def generation_speed() -> None:
     """All ratios, each from two ways over the same tokens in one run."""
     decoder = model()
-    given_image_speed(decoder)
+    provided_image_speed(decoder)
     batch_speed(decoder)
     cache_speed(decoder)
 

@@ -241,10 +241,10 @@ def test_images_are_encoded_once_for_all_modes(traces):
     assert CountingCodec.encoded == images
     tokens = again.split("train")
     assert isinstance(tokens, TokenTraces) and len(tokens) == 32
-    assert tokens.lengths == [len(tokens[index]["ids"]) for index in range(32)]
+    assert tokens.lengths == [len(tokens[index]["input_ids"]) for index in range(32)]
     batch = next(iter(again.eval_dataloader("val")))
     assert torch.equal(batch["labels"][:, :4], torch.full((16, 4), -100))
-    assert (batch["ids"] == 1).any() and (batch["labels"][batch["ids"] == 1] == -100).all()
+    assert (batch["input_ids"] == 1).any() and (batch["labels"][batch["input_ids"] == 1] == -100).all()
 
 
 def test_traces_that_are_too_long_are_left_out_with_one_warning_a_split():

@@ -1,7 +1,6 @@
 """Interleaved reasoning at its smallest: every evidence mode from recipe to report, page and evidence reliance."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ import torch
 from zoo.config.recipe import read_recipe
 from zoo.data.io.crops import close_up
 from zoo.data.traces.records import IvlRecord, Step
-from zoo.decoders.evidence import EVIDENCE, TraceWriter, last_box
-from zoo.decoders.interleaved_generation import GenerationSettings, generate, stream
+from zoo.decoders.evidence import EVIDENCE
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
 from zoo.engine.evaluation import evaluate, open_subject
@@ -77,108 +75,11 @@ def codes(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor]:
     )
 
 
-@pytest.mark.parametrize("mode", list(EVIDENCE))
-def test_what_a_mode_writes_it_reads_again(decoder, mode):
-    writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, mode)
-    images = codes(decoder)
-    ids, labels = writer.sequence(RECORD, images, 1000)
-    decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
-    start = ids.index(decoder.vocabulary.separator) + 1
-    assert set(labels[:start]) == {-100} and decoder.vocabulary.stop == labels[-1]
-    steps, report, seen = writer.read(ids[start:])
-    assert report == RECORD.report
-    if mode == "none":
-        assert steps == [] and seen == []
-        return
-    assert [step.region for step in steps] == ["heart", "left lung"]
-    assert [step.statement for step in steps] == ["It is enlarged.", "Clear."]
-    assert [step.box for step in steps] == [step.box if EVIDENCE[mode].box else None for step in RECORD.steps]
-    has_images = EVIDENCE[mode].image is not None
-    assert len(seen) == (2 if has_images else 0)
-    assert not has_images or all(torch.equal(a, b) for a, b in zip(seen, images[1:], strict=True))
-    learned_codes = int((decoder.vocabulary.is_image(torch.tensor(labels))).sum())
-    assert learned_codes == (32 if mode == "generated" else 0)
-
-
-@pytest.mark.parametrize("mode", list(EVIDENCE))
-def test_a_trace_that_is_too_long_is_dropped_or_loses_its_last_steps(decoder, mode):
-    """At every limit: whole or not at all, or as many steps as fit and always the report."""
-    writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, mode)
-    shorter = [replace(RECORD, steps=RECORD.steps[:count]) for count in range(len(RECORD.steps) + 1)]
-    expected = [writer.sequence(record, codes(decoder), 1000) for record in shorter]
-    whole, lengths = expected[-1], [len(ids) for ids, _ in expected]
-    assert lengths == sorted(lengths) and (mode == "none" or len(set(lengths)) == 3)
-    for limit in range(len(whole[0]) + 2):
-        fits = whole if limit >= lengths[-1] else None
-        assert writer.sequence(RECORD, codes(decoder), limit) == writer.sequence(RECORD, codes(decoder), limit, "drop")
-        assert writer.sequence(RECORD, codes(decoder), limit, "drop") == fits
-        shortened = writer.sequence(RECORD, codes(decoder), limit, "shorten")
-        count = sum(length <= limit for length in lengths)
-        assert shortened == (expected[count - 1] if count else None)
-        if shortened is None:
-            continue
-        ids, labels = shortened
-        decoder.vocabulary.check(torch.tensor(ids), decoder.codes_an_image)
-        assert len(ids) == len(labels) <= limit and labels[-1] == decoder.vocabulary.stop
-        steps, report, _ = writer.read(ids[ids.index(decoder.vocabulary.separator) + 1 :])
-        assert report == RECORD.report and len(steps) == (0 if mode == "none" else count - 1)
-
-
-def test_what_is_done_with_long_traces_decides_their_cache(decoder):
-    made = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
-    assert made[0].sequence_fingerprint() != made[1].sequence_fingerprint()
-    assert made[0].sequence(RECORD, codes(decoder)) is None
-    assert made[1].sequence(RECORD, codes(decoder))[0][-1] == decoder.vocabulary.stop
-
-
-@torch.no_grad()
-def test_places_in_an_image_are_the_same_with_and_without_a_cache(decoder):
-    """Greedy generation with places equals one pass over the whole sequence; a batch equals each alone."""
-    vocabulary, film = decoder.vocabulary, codes(decoder, 1)[0].tolist()
-    block = [vocabulary.begin, *film, vocabulary.end]
-    prompts = [torch.tensor([0, *block, vocabulary.separator]), torch.tensor([0, 30, *block, 31, vocabulary.begin])]
-    index = vocabulary.index_in_image(prompts[1][None])[0].tolist()
-    assert index == [-1, -1, -1, *range(16), -1, -1, -1]
-    for guidance in ("none", "normal"):
-        options = GenerationSettings(max_new_tokens=24, max_images=1, greedy=True, guidance=guidance)
-        together = generate(decoder, prompts, options)
-        assert [t.tolist() for t in together] == [generate(decoder, [p], options)[0].tolist() for p in prompts]
-    made = generate(decoder, prompts[1:], GenerationSettings(max_new_tokens=16, max_images=1, greedy=True))[0]
-    for position in range(len(prompts[1]), len(made)):
-        logits = decoder(made[None, :position])[0, -1][vocabulary.image_ids]
-        assert int(vocabulary.image_ids[logits.argmax()]) == int(made[position])
-
-
-def test_streaming_gives_text_as_it_comes_and_whole_images(decoder):
-    vocabulary = decoder.vocabulary
-    prompt = torch.tensor([vocabulary.start, *decoder.text.encode("Write"), vocabulary.separator, vocabulary.begin])
-    options = GenerationSettings(max_new_tokens=80, max_images=1, seed=5, temperature=2.0)
-    image, *pieces = stream(decoder, prompt, options)
-    new = generate(decoder, [prompt], options)[0][len(prompt) :]
-    assert torch.equal(image, new[:16]) and new[16] == vocabulary.end
-    text = [
-        int(t)
-        for t in new
-        if not vocabulary.is_image(t) and t not in (vocabulary.begin, vocabulary.end, vocabulary.stop)
-    ]
-    assert len(pieces) > 3 and "".join(pieces) == decoder.text.decode(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "box"),
-    [
-        (
-            "The bounding box of this area is [1, 2, 3, 4] . The bounding box of this area is [5 , 6 , 7 , 8] .",
-            (5, 6, 7, 8),
-        ),
-        ("The bounding box of this area is [5, 6, 5, 8] .", None),
-        ("The bounding box of this area is [5, 6, 7] .", None),
-        ("The bounding box of this area is [a, b, c, d] .", None),
-        ("nothing", None),
-    ],
-)
-def test_the_last_box_of_a_text(text, box):
-    assert last_box(text) == box
+def test_the_policy_for_long_traces_is_part_of_the_cache_key(decoder):
+    methods = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
+    assert methods[0].sequence_fingerprint() != methods[1].sequence_fingerprint()
+    assert methods[0].sequence(RECORD, codes(decoder)) is None
+    assert methods[1].sequence(RECORD, codes(decoder))[0][-1] == decoder.vocabulary.eos_token_id
 
 
 @pytest.mark.parametrize("mode", list(EVIDENCE))
@@ -207,16 +108,16 @@ def test_given_evidence_is_the_true_pixels_of_the_named_box(decoder, monkeypatch
     box = (8, 16, 40, 56)
     asked = {}
 
-    def scripted(model, prompts, settings, given=None):
-        said = method.writer.text_ids(
+    def scripted(model, prompts, settings, provide_image=None):
+        said = method.writer.encode_text(
             f"First, I need to analyze the heart The bounding box of this area is [{', '.join(map(str, box))}] ."
         )
-        asked["ids"] = given(0, [*said, decoder.vocabulary.begin])
-        asked["lost"] = given(0, [decoder.vocabulary.begin])
-        return [torch.cat([prompts[0], torch.tensor([decoder.vocabulary.stop])])]
+        asked["ids"] = provide_image(0, [*said, decoder.vocabulary.boi_token_id])
+        asked["lost"] = provide_image(0, [decoder.vocabulary.boi_token_id])
+        return [torch.cat([prompts[0], torch.tensor([decoder.vocabulary.eos_token_id])])]
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
-    method.write([film])
+    method.generate([film])
     assert torch.equal(asked["ids"], method.image_ids([close_up(film, box)])[0])
     assert torch.equal(asked["lost"], method.image_ids([film])[0]), "without a box the whole film is shown"
 
@@ -226,7 +127,7 @@ def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, mo
     """A scripted model that says a finding by the code of the image before, or always the same."""
     method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
 
-    def scripted(model, prompts, settings, given=None):
+    def scripted(model, prompts, settings, provide_image=None):
         last = [int(decoder.vocabulary.codes(prompt).max()) if reads else 0 for prompt in prompts]
         return [torch.cat([prompt, torch.tensor([code])]) for prompt, code in zip(prompts, last, strict=True)]
 
@@ -234,10 +135,10 @@ def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, mo
     monkeypatch.setattr(
         method, "image_ids", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16)
     )
-    monkeypatch.setattr(method, "_kinds_stated", lambda ids: {int(ids[0])})
+    monkeypatch.setattr(method, "findings_stated", lambda ids: {int(ids[0])})
     images = [torch.rand(1, 32, 32)] * 3
-    changed = method._changed({"record": [RECORD] * 2, "images": [images] * 2, "swap": [(0, images[0]), None]})
-    assert changed[0] == reliance and changed[1] != changed[1], "NaN where nothing was tried"
+    changes = method.evidence_changes({"record": [RECORD] * 2, "images": [images] * 2, "swap": [(0, images[0]), None]})
+    assert changes[0] == reliance and changes[1] != changes[1], "NaN where nothing was tried"
 
 
 def test_lora_is_on_query_key_and_value_and_leaves_the_base_as_it_was(decoder):

@@ -1,7 +1,7 @@
-"""Evidence modes: what stands behind each step of an interleaved trace, in training and while generating.
+"""Evidence modes: what supports each step of an interleaved trace, in training and in generation.
 
-One interface for the question of MMRad-IVL-22K (arXiv 2602.12843), whether a chain of thought with image evidence gives
-better reports than one without. The paper compares generated images with text; the other modes are ours (reconstructed).
+One interface for the question of MMRad-IVL-22K (arXiv 2602.12843): does a chain of thought with image evidence improve
+reports? The paper compares generated images with text; the other modes are ours (reconstructed).
 """
 
 import re
@@ -12,32 +12,33 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.constants import IGNORE_INDEX
 from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
+from zoo.constants import IGNORE_INDEX
 from zoo.decoders.interleaved import ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]
 TooLong = Literal["drop", "shorten"]
-"""What becomes of a record of too many tokens: left out whole, or without its last steps."""
+"""What to do with a record of too many tokens: leave it out, or leave out its last steps."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a step holds.
+    """What a step contains.
 
-    ``image``: "written" by the model, token by token; "given", the true pixels of the box that the model has named; or
-    None. ``box``: whether the step names its box; before a given image, after a written one as in the official records.
-    ``steps``: whether there is a chain of thought at all.
+    Attributes:
+        image: "generated" by the model, token by token; "provided", the pixels of the box that the model has named; or None.
+        box: whether the step names its box: before a provided image, after a generated one as in the official records.
+        steps: whether there is a chain of thought at all.
     """
 
-    image: Literal["written", "given"] | None
+    image: Literal["generated", "provided"] | None
     box: bool
     steps: bool = True
 
 
 EVIDENCE: dict[EvidenceName, Evidence] = {
-    "generated": Evidence(image="written", box=True),
-    "crop": Evidence(image="given", box=True),
+    "generated": Evidence(image="generated", box=True),
+    "crop": Evidence(image="provided", box=True),
     "box": Evidence(image=None, box=True),
     "text": Evidence(image=None, box=False),
     "none": Evidence(image=None, box=False, steps=False),
@@ -48,141 +49,149 @@ _OPENING = re.compile(r"\b(?:First|Next|Then|Now|Finally)\b[^.<]*?\b(?:analyze|e
 
 
 def step_texts(step: Step, mode: Evidence) -> list[str]:
-    """A step as texts, with ``<image>`` alone where its image stands."""
+    """A step as a list of texts, with ``<image>`` in the place of its image."""
     box = [box_text(step.box)] if mode.box and step.box else []
-    if mode.image == "written":
+    if mode.image == "generated":
         return [step.opening, MARK, " ".join([*box, step.statement])]
-    if mode.image == "given":
+    if mode.image == "provided":
         return [" ".join([step.opening, *box]), MARK, step.statement]
     return [" ".join([step.opening, *(box or ["."]), step.statement])]
 
 
 def last_box(text: str) -> Box | None:
-    """The box that a text names last, None where it names none or it is malformed."""
-    found = None
+    """The last box in a text; None if there is none or the last one is malformed."""
+    box = None
     for match in BOX.finditer(text):
         numbers = [part.strip() for part in match.group(1).split(",")]
-        found = tuple(int(number) for number in numbers) if all(map(str.isdigit, numbers)) else None
-    if found is None or len(found) != 4 or not (found[0] < found[2] and found[1] < found[3]):
+        box = tuple(int(number) for number in numbers) if all(map(str.isdigit, numbers)) else None
+    if box is None or len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
         return None
-    return found
+    return box
 
 
 class TraceWriter:
-    """Records to token sequences under one evidence mode, and generated sequences back to steps and report."""
+    """Encodes records as token sequences in one evidence mode, and parses generated sequences into steps and report."""
 
     def __init__(
-        self, tokenizer: Any, vocabulary: ImageVocabulary, codes_an_image: int, evidence: EvidenceName
+        self, tokenizer: Any, vocabulary: ImageVocabulary, tokens_per_image: int, evidence: EvidenceName
     ) -> None:
-        """Write with a transformers tokenizer."""
+        """Encode with a transformers tokenizer."""
         self.tokenizer, self.vocabulary = tokenizer, vocabulary
-        self.codes_an_image, self.mode = codes_an_image, EVIDENCE[evidence]
+        self.tokens_per_image, self.mode = tokens_per_image, EVIDENCE[evidence]
 
-    def text_ids(self, text: str) -> list[int]:
-        """A text as ids, without marks of beginning and end."""
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
         return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
 
     def image_block(self, image_ids: torch.Tensor) -> list[int]:
-        """Ids of an image's codes (codes) between its marks."""
-        return [self.vocabulary.begin, *image_ids.tolist(), self.vocabulary.end]
+        """Token ids of an image (tokens_per_image) between its begin-of-image and end-of-image tokens."""
+        return [self.vocabulary.boi_token_id, *image_ids.tolist(), self.vocabulary.eoi_token_id]
 
-    def prompt(self, prompt: str, images: Sequence[torch.Tensor] | torch.Tensor) -> list[int]:
-        """Beginning, prompt with its images in place, separator."""
-        texts = prompt.split(MARK)
-        ids = [self.vocabulary.start, *self.text_ids(texts[0].strip())]
-        for text, image in zip(texts[1:], images, strict=True):
-            ids += [*self.image_block(image), *self.text_ids(text.strip())]
-        return [*ids, self.vocabulary.separator]
+    def encode_prompt(self, prompt: str, images: Sequence[torch.Tensor] | torch.Tensor) -> list[int]:
+        """Begin-of-sequence token, prompt with its images in place, separator."""
+        first, *texts = prompt.split(MARK)
+        input_ids = [self.vocabulary.bos_token_id, *self.encode_text(first.strip())]
+        for text, image_ids in zip(texts, images, strict=True):
+            input_ids += [*self.image_block(image_ids), *self.encode_text(text.strip())]
+        return [*input_ids, self.vocabulary.sep_token_id]
 
-    def sequence(
-        self, record: IvlRecord, images: Sequence[torch.Tensor], limit: int, too_long: TooLong = "drop"
+    def encode(
+        self, record: IvlRecord, images: Sequence[torch.Tensor], max_tokens: int, too_long: TooLong = "drop"
     ) -> tuple[list[int], list[int]] | None:
-        """Ids and labels of a record; labels are ``IGNORE_INDEX`` in the prompt and at the codes of given images.
+        """Token ids and labels of a record; labels are ``IGNORE_INDEX`` in the prompt and in provided images.
 
-        A record of more than ``limit`` tokens is left out whole, as in the official code, or loses whole steps from the end.
-        Its report and stop token always stay, so one whose prompt and report alone are too long is left out in either case.
+        A record of more than ``max_tokens`` tokens is left out, as in the official code, or loses whole steps from the end.
+        Its report and end-of-sequence token are never cut: a record whose prompt and report alone exceed ``max_tokens`` is
+        left out in both cases.
 
         Args:
             record: the trace.
-            images: ids of each image's codes, in the record's order.
-            limit: most tokens.
-            too_long: what to do with a record that is longer.
+            images: token ids of each image, in the record's order.
+            max_tokens: maximum length.
+            too_long: what to do with a longer record.
 
         Returns:
             None for a record that is left out.
         """
-        ids = self.prompt(record.prompt, images[: record.prompt.count(MARK)])
-        labels = [IGNORE_INDEX] * len(ids)
-        steps = [self._step(step, images) for step in record.steps] if self.mode.steps else []
-        report = self._report(record)
-        room = limit - len(ids) - len(report[0])
-        fitting = sum(end <= room for end in accumulate(len(step) for step, _ in steps))
-        if room < 0 or (fitting < len(steps) and too_long == "drop"):
+        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(MARK)])
+        labels = [IGNORE_INDEX] * len(input_ids)
+        steps = [self._encode_step(step, images) for step in record.steps] if self.mode.steps else []
+        report = self._encode_report(record)
+        budget = max_tokens - len(input_ids) - len(report[0])
+        kept = sum(end <= budget for end in accumulate(len(step) for step, _ in steps))
+        if budget < 0 or (kept < len(steps) and too_long == "drop"):
             return None
-        for part, learned in [*steps[:fitting], report]:
-            ids += part
-            labels += [token if wanted else IGNORE_INDEX for token, wanted in zip(part, learned, strict=True)]
-        return ids, labels
+        for token_ids, is_target in [*steps[:kept], report]:
+            input_ids += token_ids
+            labels += [
+                token if target else IGNORE_INDEX for token, target in zip(token_ids, is_target, strict=True)
+            ]
+        return input_ids, labels
 
-    def _step(self, step: Step, images: Sequence[torch.Tensor] | torch.Tensor) -> tuple[list[int], list[bool]]:
-        ids, learned = [], []
+    def _encode_step(
+        self, step: Step, images: Sequence[torch.Tensor] | torch.Tensor
+    ) -> tuple[list[int], list[bool]]:
+        """Token ids of a step, and whether each is a target; of a provided image only the begin-of-image token is."""
+        input_ids, is_target = [], []
         for text in step_texts(step, self.mode):
-            part = self.image_block(images[step.image]) if text == MARK else self.text_ids(text)
-            given = text == MARK and self.mode.image == "given"
-            ids += part
-            learned += [True, *[False] * (len(part) - 1)] if given else [True] * len(part)
-        return ids, learned
+            token_ids = self.image_block(images[step.image]) if text == MARK else self.encode_text(text)
+            provided = text == MARK and self.mode.image == "provided"
+            input_ids += token_ids
+            is_target += [True, *[not provided] * (len(token_ids) - 1)] if token_ids else []
+        return input_ids, is_target
 
-    def _report(self, record: IvlRecord) -> tuple[list[int], list[bool]]:
+    def _encode_report(self, record: IvlRecord) -> tuple[list[int], list[bool]]:
         text = f"{SUMMARY} {record.report}" if self.mode.steps else record.report
-        ids = [*self.text_ids(text), self.vocabulary.stop]
-        return ids, [True] * len(ids)
+        input_ids = [*self.encode_text(text), self.vocabulary.eos_token_id]
+        return input_ids, [True] * len(input_ids)
 
-    def evidence_prompt(
+    def encode_evidence_prompt(
         self, record: IvlRecord, index: int, images: Sequence[torch.Tensor] | torch.Tensor, evidence: torch.Tensor
     ) -> list[int]:
-        """The sequence of a record up to the statement of step ``index``, with other evidence in that step's image."""
-        ids = self.prompt(record.prompt, images[: record.prompt.count(MARK)])
+        """The sequence of a record up to the statement of step ``index``, whose image is replaced by ``evidence``."""
+        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(MARK)])
         for step in record.steps[:index]:
-            ids += self._step(step, images)[0]
+            input_ids += self._encode_step(step, images)[0]
         step = record.steps[index]
-        before, _, after = step_texts(replace(step, statement=""), self.mode)
-        return [*ids, *self.text_ids(before), *self.image_block(evidence), *self.text_ids(after.strip())]
+        prefix, _, suffix = step_texts(replace(step, statement=""), self.mode)
+        return [
+            *input_ids, *self.encode_text(prefix), *self.image_block(evidence), *self.encode_text(suffix.strip())
+        ]
 
-    def read(self, ids: Sequence[int]) -> tuple[list[Step], str, list[torch.Tensor]]:
-        """A generated response (ids after the separator) as steps, report and the images' ids.
+    def decode(self, generated_ids: Sequence[int]) -> tuple[list[Step], str, list[torch.Tensor]]:
+        """Parse a response (ids after the separator) into steps, report and the token ids of its images.
 
-        A step's ``image`` is its index in the images, -1 where it has none. What comes after the last whole step of a
-        response without report is dropped with it: the report is empty then.
+        A step's ``image`` is an index into the images, -1 if it has none. In a response without a report, everything after
+        the last complete step is dropped and the report is empty.
         """
-        texts, images = self._split(ids)
+        texts, images = self._split(generated_ids)
         if not self.mode.steps:
             return [], " ".join(texts).strip(), images
         body, _, report = MARK.join(texts).partition(SUMMARY)
-        return _steps(body), report.strip(), images
+        return _parse_steps(body), report.strip(), images
 
-    def _split(self, ids: Sequence[int]) -> tuple[list[str], list[torch.Tensor]]:
-        """Texts between whole images, and the images; a last image that is not whole is dropped."""
+    def _split(self, generated_ids: Sequence[int]) -> tuple[list[str], list[torch.Tensor]]:
+        """Texts between complete images, and the images; an incomplete last image is dropped."""
         texts: list[list[int]] = [[]]
         images: list[list[int]] = []
         current: list[int] = []
         inside = False
-        for token in ids:
-            if token == self.vocabulary.begin:
+        for token in generated_ids:
+            if token == self.vocabulary.boi_token_id:
                 inside, current = True, []
-            elif token == self.vocabulary.end and inside:
+            elif token == self.vocabulary.eoi_token_id and inside:
                 images.append(current)
                 texts.append([])
                 inside = False
             elif inside:
                 current.append(token)
-            elif token not in (self.vocabulary.stop, self.vocabulary.pad):
+            elif token not in (self.vocabulary.eos_token_id, self.vocabulary.pad_token_id):
                 texts[-1].append(token)
-        return [self.tokenizer.decode(part) for part in texts], [torch.tensor(image) for image in images]
+        return [self.tokenizer.decode(token_ids) for token_ids in texts], [torch.tensor(image) for image in images]
 
 
-def _steps(body: str) -> list[Step]:
-    """Steps of a generated chain of thought: each opens with a sentence that says what is looked at."""
+def _parse_steps(body: str) -> list[Step]:
+    """Steps of a generated chain of thought; each opens with a sentence that names the region to examine."""
     starts = [match.start() for match in _OPENING.finditer(body)]
     steps = []
     for start, end in pairwise([*starts, len(body)]):

@@ -1,7 +1,8 @@
-"""The interleaved decoder: Chameleon (arXiv 2405.09818) that reads and writes text and images in one sequence.
+"""The interleaved decoder: Chameleon (arXiv 2405.09818), which reads and generates text and images in one sequence.
 
-After Anole-RadCoT of MMRad-IVL-22K (arXiv 2602.12843). transformers' Chameleon underneath, with the tokenizer that also
-decodes (:mod:`zoo.decoders.vq_image`) and without its mask over image tokens, which would forbid learning or writing them.
+After Anole-RadCoT of MMRad-IVL-22K (arXiv 2602.12843). Built on transformers' Chameleon, with an image tokenizer that also
+decodes (:mod:`zoo.decoders.vq_image`) and without its mask over image logits, which rules out training on images and
+generating them.
 """
 
 from dataclasses import dataclass, field
@@ -14,97 +15,104 @@ from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from zoo.constants import IGNORE_INDEX
-from zoo.decoders.vq_image import VQImage, official_weights
+from zoo.decoders.vq_image import VQImage, read_safetensors_folder
 from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
-
 class VocabularyError(ZooError, ValueError):
-    """A vocabulary that does not hold what an interleaved decoder needs, or a sequence that does not keep to it."""
+    """A vocabulary that lacks a token the decoder needs, or a sequence in which an image is malformed."""
 
 
 @dataclass(frozen=True)
 class ImageVocabulary:
-    """Ids of a Chameleon vocabulary.
+    """Token ids of a Chameleon vocabulary.
 
-    Codebook index c is the id ``image_ids[c]``, and ``code_of`` (vocabulary) is c there and -1 elsewhere; an image is
-    ``begin``, its codes, ``end``; ``separator`` stands between prompt and response, ``placeholder`` for an image not yet
-    tokenized.
+    Codebook index c has the token id ``image_ids[c]``; ``code_of`` (vocabulary) maps that id back to c, and every other id to
+    -1. An image is ``boi_token_id``, its codes, ``eoi_token_id``. ``sep_token_id`` separates prompt and response,
+    ``image_token_id`` is the placeholder of an image that is not tokenized yet.
     """
 
     image_ids: torch.Tensor
     code_of: torch.Tensor
-    begin: int
-    end: int
-    separator: int
-    placeholder: int
-    start: int
-    stop: int
-    pad: int
+    boi_token_id: int
+    eoi_token_id: int
+    sep_token_id: int
+    image_token_id: int
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
     _copies: dict[torch.device, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """``code_of`` on each device where it was needed, so that no forward pass copies it again."""
+    """``code_of`` on each device it was used on, so that it is copied once and not in every forward pass."""
 
     @classmethod
     def from_config(cls, config: ChameleonConfig) -> "ImageVocabulary":
-        """Read the ids from the configuration's vocabulary map.
+        """Read the token ids from the configuration's vocabulary map.
 
         Raises:
-            VocabularyError: it has no image tokens, or lacks a mark.
+            VocabularyError: it has no image tokens, or lacks a special token.
         """
         from transformers.models.chameleon.modeling_chameleon import ChameleonImageVocabularyMapping
 
         names: dict[str, int] = dict(config.vocabulary_map or {})
-        wanted = {"begin": "<racm3:break>", "end": "<eoss>", "separator": "<reserved08706>", "placeholder": "<image>"}
-        missing = [name for name in wanted.values() if name not in names]
+        required = {
+            "boi_token_id": "<racm3:break>",
+            "eoi_token_id": "<eoss>",
+            "sep_token_id": "<reserved08706>",
+            "image_token_id": "<image>",
+        }
+        missing = [token for token in required.values() if token not in names]
         if missing or not any(name.startswith("IMGIMG") for name in names):
             raise VocabularyError(f"the vocabulary map lacks {', '.join(missing) or 'image tokens (IMGIMG...Z)'}")
-        with torch.device("cpu"):  # real numbers even while a model is planned
-            ids = ChameleonImageVocabularyMapping(names).img2bpe_mapping_tensor.long()
+        with torch.device("cpu"):  # real values even when a model is planned on fake tensors
+            image_ids = ChameleonImageVocabularyMapping(names).img2bpe_mapping_tensor.long()
             code_of = torch.full((config.vocab_size,), -1)
-            code_of[ids] = torch.arange(len(ids))
-        marks = {part: names[name] for part, name in wanted.items()}
-        ends = {"start": names.get("<s>", 0), "stop": names.get("</s>", 2), "pad": names.get("<pad>", 1)}
-        return cls(image_ids=ids, code_of=code_of, **marks, **ends)
+            code_of[image_ids] = torch.arange(len(image_ids))
+        defaults = {"bos_token_id": ("<s>", 0), "eos_token_id": ("</s>", 2), "pad_token_id": ("<pad>", 1)}
+        token_ids = {field: names[token] for field, token in required.items()}
+        token_ids |= {field: names.get(token, default) for field, (token, default) in defaults.items()}
+        return cls(image_ids=image_ids, code_of=code_of, **token_ids)
 
-    def is_image(self, ids: torch.Tensor) -> torch.Tensor:
-        """True where an id (or label) is an image code's."""
-        return self.codes(ids) >= 0
+    def is_image(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """True where a token id (or label) is an image code."""
+        return self.codes(input_ids) >= 0
 
-    def codes(self, ids: torch.Tensor) -> torch.Tensor:
-        """Ids of image tokens to codebook indices; -1 for others, ``IGNORE_INDEX`` labels included."""
-        if ids.device not in self._copies:
-            self._copies[ids.device] = self.code_of.to(ids.device)
-        return self._copies[ids.device][ids.clamp(min=0)].masked_fill(ids < 0, -1)
+    def codes(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Codebook indices of token ids; -1 for ids that are no image code, and for labels of ``IGNORE_INDEX``."""
+        device = input_ids.device
+        if device not in self._copies:
+            self._copies[device] = self.code_of.to(device)
+        return self._copies[device][input_ids.clamp(min=0)].masked_fill(input_ids < 0, -1)
 
-    def index_in_image(self, ids: torch.Tensor) -> torch.Tensor:
-        """Which code of its image each id (batch, positions) is, from 0; -1 where it is none."""
-        order = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        begun = torch.where(ids == self.begin, order, -1).cummax(dim=1).values
-        return torch.where(self.is_image(ids) & (begun >= 0), order - begun - 1, -1)
+    def index_in_image(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Index of each code in its image, from 0, for ids (batch, positions); -1 outside images."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        boi_positions = torch.where(input_ids == self.boi_token_id, positions, -1).cummax(dim=1).values
+        return torch.where(self.is_image(input_ids) & (boi_positions >= 0), positions - boi_positions - 1, -1)
 
-    def check(self, ids: torch.Tensor, codes_an_image: int) -> None:
-        """Check one sequence (positions): every image begins, is whole, and ends.
+    def check(self, input_ids: torch.Tensor, tokens_per_image: int) -> None:
+        """Check that every image of a sequence (positions) is complete and delimited.
 
         Raises:
-            VocabularyError: naming the position where it does not.
+            VocabularyError: with the position of the first image that is not.
         """
         inside, count = False, 0
-        for position, (token, is_code) in enumerate(zip(ids.tolist(), self.is_image(ids).tolist(), strict=True)):
-            if token == self.begin and inside:
+        is_image = self.is_image(input_ids).tolist()
+        for position, (token, is_code) in enumerate(zip(input_ids.tolist(), is_image, strict=True)):
+            if token == self.boi_token_id and inside:
                 raise VocabularyError(f"position {position}: an image begins inside an image")
-            if (token == self.end or is_code) and not inside:
+            if (token == self.eoi_token_id or is_code) and not inside:
                 raise VocabularyError(f"position {position}: image tokens outside an image")
-            if inside and not is_code and (token != self.end or count != codes_an_image):
+            if inside and not is_code and (token != self.eoi_token_id or count != tokens_per_image):
                 raise VocabularyError(
-                    f"position {position}: an image is cut short after {count} of {codes_an_image} codes"
+                    f"position {position}: an image is cut short after {count} of {tokens_per_image} codes"
                 )
-            if is_code and count == codes_an_image:
-                raise VocabularyError(f"position {position}: an image has more than {codes_an_image} codes")
+            if is_code and count == tokens_per_image:
+                raise VocabularyError(f"position {position}: an image has more than {tokens_per_image} codes")
             count = count + 1 if is_code else 0
-            inside = (inside or token == self.begin) and token != self.end
+            inside = (inside or token == self.boi_token_id) and token != self.eoi_token_id
         if inside:
-            raise VocabularyError(f"the sequence ends inside an image, after {count} of {codes_an_image} codes")
+            raise VocabularyError(f"the sequence ends inside an image, after {count} of {tokens_per_image} codes")
 
 
 class InterleavedChameleon(ChameleonForConditionalGeneration):
@@ -124,8 +132,8 @@ class InterleavedDecoder(nn.Module):
     ``language`` has the official state-dict names, image tokenizer and decoder included (``model.vqmodel``).
     """
 
-    text: Any
-    """A transformers tokenizer; set by the models of :mod:`zoo.decoders.interleaved_models`."""
+    tokenizer: Any
+    """The text tokenizer, of transformers; set by the models of :mod:`zoo.decoders.interleaved_models`."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build with random weights from the fields of a Chameleon configuration."""
@@ -133,7 +141,7 @@ class InterleavedDecoder(nn.Module):
         self._build(ChameleonConfig(**config))
 
     def _build(self, config: ChameleonConfig, language: Any = None) -> None:
-        """Wire a language model, one with random weights if None."""
+        """Wire a language model; one with random weights if None."""
         self.vocabulary = ImageVocabulary.from_config(config)
         self.language: Any = InterleavedChameleon(config) if language is None else language
         vq_config: Any = config.vq_config
@@ -148,83 +156,82 @@ class InterleavedDecoder(nn.Module):
             MissingWeightsError: the folder has no safetensors files.
             WeightsError: a weight is missing.
         """
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        made._load(Path(folder))
-        return made.eval()
+        decoder = cls.__new__(cls)
+        nn.Module.__init__(decoder)
+        decoder._load(Path(folder))
+        return decoder.eval()
 
     def _load(self, folder: Path) -> None:
         self._build(ChameleonConfig.from_pretrained(folder))
-        missing, _ = self.language.load_state_dict(official_weights(folder), strict=False)
+        missing, _ = self.language.load_state_dict(read_safetensors_folder(folder), strict=False)
         if missing:
-            raise WeightsError(f"{folder} lacks {len(missing)} weights, as {sorted(missing)[0]}")
+            raise WeightsError(f"{folder} lacks {len(missing)} weights, e.g. {sorted(missing)[0]}")
 
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
         return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
 
     @property
-    def tokenizer(self) -> VQImage:
+    def image_tokenizer(self) -> VQImage:
         """The image tokenizer and decoder."""
         return self.language.model.vqmodel
 
     @property
     def device(self) -> torch.device:
-        """Where the language model is."""
+        """Device of the language model."""
         return self.language.get_input_embeddings().weight.device
 
     @property
-    def codes_an_image(self) -> int:
-        """Image tokens between the begin and end marks."""
-        return self.tokenizer.grid**2
+    def tokens_per_image(self) -> int:
+        """Image tokens between the begin-of-image and end-of-image tokens."""
+        return self.image_tokenizer.grid**2
 
-    def image_ids(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 3, resolution, resolution) in [-1, 1] to ids (batch, codes_an_image)."""
-        codes = self.tokenizer.tokens(images.to(self.tokenizer.codebook.dtype))
+    def tokenize_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Token ids (batch, tokens_per_image) of images (batch, 3, resolution, resolution) in [-1, 1]."""
+        codes = self.image_tokenizer.tokenize(images.to(self.image_tokenizer.codebook.dtype))
         return self.vocabulary.image_ids.to(codes.device)[codes]
 
-    def hidden(
+    def forward_backbone(
         self,
-        ids: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         *,
         index_in_image: torch.Tensor | None = None,
-        **cache: Any,
+        **kwargs: Any,
     ) -> Any:
-        """Transformers' output for ids (batch, positions); ``last_hidden_state`` is after the final norm.
+        """Output of transformers' model for ids (batch, positions); ``last_hidden_state`` is taken after the final norm.
 
-        ``index_in_image`` (batch, positions) is :meth:`ImageVocabulary.index_in_image`, which must be given with a cache, as
-        ``ids`` need not hold the mark that the image began with.
+        ``index_in_image`` (batch, positions) is that of :meth:`ImageVocabulary.index_in_image`. With a cache it is required:
+        ``input_ids`` need not contain the begin-of-image token then.
         """
+        model = self.language.model
         if self.places is None:
-            return self.language.model(input_ids=ids, attention_mask=mask, **cache)
-        index = self.vocabulary.index_in_image(ids) if index_in_image is None else index_in_image
-        place = self.places(index.clamp(0, self.codes_an_image - 1)) * (index >= 0)[..., None]
-        embedded = self.language.model.get_input_embeddings()(ids)
-        return self.language.model(inputs_embeds=embedded + place.to(embedded.dtype), attention_mask=mask, **cache)
+            return model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        index = self.vocabulary.index_in_image(input_ids) if index_in_image is None else index_in_image
+        places = self.places(index.clamp(0, self.tokens_per_image - 1)) * (index >= 0)[..., None]
+        embeds = model.get_input_embeddings()(input_ids)
+        return model(inputs_embeds=embeds + places.to(embeds.dtype), attention_mask=attention_mask, **kwargs)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (batch, positions, vocabulary), image tokens not masked."""
-        return self.language.lm_head(self.hidden(ids, mask).last_hidden_state)
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (batch, positions, vocabulary), those of image tokens included."""
+        return self.language.lm_head(self.forward_backbone(input_ids, attention_mask).last_hidden_state)
 
-    def losses(self, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(self, input_ids: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Cross-entropy over text and image tokens, and the auxiliary codebook loss, in float32 whatever the model's precision.
 
-        ``auxiliary`` is the mean squared error between the projected last hidden states at the response's image tokens
-        (position of the token itself) and the frozen codebook embedding of those tokens; 0 where there are none. Padding needs
-        no mask: it comes after all that is learned, and attention looks back.
+        ``auxiliary`` is the mean squared error between the projected last hidden states at the image tokens of the response
+        (at the position of the token itself) and the frozen codebook embeddings of these tokens; 0 where there are none.
+        Padding needs no attention mask: it is on the right, and attention is causal.
 
         Args:
-            ids: (batch, positions), right-padded.
-            labels: the same with ``IGNORE_INDEX`` up to and with the separator, and at padding.
+            input_ids: (batch, positions), padded on the right.
+            labels: the same, with ``IGNORE_INDEX`` up to and including the separator, and at padding.
         """
-        hidden = self.hidden(ids).last_hidden_state
-        logits = self.language.lm_head(hidden[:, :-1])
-        entropy = functional.cross_entropy(
-            logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
-        )
+        hidden_states = self.forward_backbone(input_ids).last_hidden_state
+        logits = self.language.lm_head(hidden_states[:, :-1]).flatten(0, 1).float()
+        cross_entropy = functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
         codes = self.vocabulary.codes(labels)
-        wanted = functional.embedding(codes.clamp(min=0), self.tokenizer.codebook.detach()).float()
-        projected = self.auxiliary(hidden.to(self.auxiliary.weight.dtype)).float()
-        difference = (projected - wanted).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
-        return {"cross_entropy": entropy, "auxiliary": difference.sum() / (codes >= 0).sum().clamp(min=1)}
+        targets = functional.embedding(codes.clamp(min=0), self.image_tokenizer.codebook.detach()).float()
+        projected = self.auxiliary(hidden_states.to(self.auxiliary.weight.dtype)).float()
+        errors = (projected - targets).square().mean(dim=-1).masked_fill(codes < 0, 0.0)
+        return {"cross_entropy": cross_entropy, "auxiliary": errors.sum() / (codes >= 0).sum().clamp(min=1)}

@@ -1,7 +1,7 @@
 """Generation of text and images in one loop, with one cache through all segments and all guidance rows.
 
-So nothing is computed twice: the official code, which gives each segment a sequence of its own, prefills everything again for
-each image. An image that is given goes through the model in one step.
+Nothing is computed twice: the official code gives each segment a sequence of its own and prefills everything again for each
+image. A provided image goes through the model in one step.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 from zoo.errors import ArgumentError
 
 Guidance = Literal["none", "normal", "obj", "full"]
-ROWS: dict[Guidance, tuple[str, ...]] = {
+GUIDANCE_ROWS: dict[Guidance, tuple[str, ...]] = {
     "none": ("full",),
     "normal": ("full", "unconditional", "image"),
     "obj": ("full", "unconditional", "negative"),
     "full": ("full", "image", "unconditional", "negative", "original"),
 }
 """The rows of each mode, in the official order."""
-Given = Callable[[int, list[int]], torch.Tensor | None]
-"""Asked when a sample begins an image: its index and its new ids so far; the image's ids, or None to have it written."""
+ImageProvider = Callable[[int, list[int]], torch.Tensor | None]
+"""Called when a sample begins an image, with its index and generated ids; returns the image's ids, or None to generate them."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class GenerationSettings:
     - "obj": ``u + full_scale (f - u) + negative_scale (u - n)``
     - "full": ``u + full_scale (f - i) + image_scale (i - u) + negative_scale (u - n) + original_scale (o - u)``
 
-    ``greedy`` takes the likeliest token, else tokens are drawn with ``temperature`` and nucleus ``top_p`` by ``seed``. At
-    most ``max_images`` images are begun.
+    ``greedy`` takes the most likely token; otherwise tokens are sampled with ``temperature`` and nucleus ``top_p``, seeded by
+    ``seed``. At most ``max_images`` images are begun.
     """
 
     max_new_tokens: int = 512
@@ -54,45 +54,49 @@ class GenerationSettings:
     top_p: float = 0.9
     seed: int = 0
     only_image: bool = False
-    """Stop after the first whole image."""
+    """Stop after the first complete image."""
 
 
 @dataclass
 class _State:
-    """Where one sample is: ``inside`` counts codes since the last begin mark, None in text; ``left`` the tokens it may add."""
+    """The progress of one sample.
 
-    ids: list[int]
-    left: int
-    inside: int | None = None
+    ``position_in_image`` counts codes since the last begin-of-image token and is None in text; ``remaining`` is how many
+    tokens may follow.
+    """
+
+    prompt_ids: list[int]
+    remaining: int
+    position_in_image: int | None = None
     images: int = 0
-    new: list[int] = field(default_factory=list)
+    generated_ids: list[int] = field(default_factory=list)
 
-    def take(self, token: int, vocabulary: ImageVocabulary) -> None:
-        """Move on by one token."""
-        self.new.append(token)
-        self.left = 0 if token == vocabulary.stop else self.left - 1
-        if token == vocabulary.begin:
-            self.inside, self.images = 0, self.images + 1
-        elif token == vocabulary.end:
-            self.inside = None
-        elif self.inside is not None:
-            self.inside += 1
+    def append(self, token: int, vocabulary: ImageVocabulary) -> None:
+        """Add a token."""
+        self.generated_ids.append(token)
+        self.remaining = 0 if token == vocabulary.eos_token_id else self.remaining - 1
+        if token == vocabulary.boi_token_id:
+            self.position_in_image, self.images = 0, self.images + 1
+        elif token == vocabulary.eoi_token_id:
+            self.position_in_image = None
+        elif self.position_in_image is not None:
+            self.position_in_image += 1
 
 
-def guided(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
-    """Mix logits (rows, vocabulary) of one sample into one (vocabulary)."""
-    row = dict(zip(ROWS[settings.guidance], rows, strict=True))
+def apply_guidance(rows: torch.Tensor, settings: GenerationSettings) -> torch.Tensor:
+    """Logits (vocabulary) from the logits of one sample's rows (rows, vocabulary)."""
+    row = dict(zip(GUIDANCE_ROWS[settings.guidance], rows, strict=True))
     full = row["full"]
     if settings.guidance == "none":
         return full
     base = row["unconditional"]
     if settings.guidance == "normal":
         return base + settings.full_scale * (full - base) + settings.image_scale * (row["image"] - base)
-    away = settings.negative_scale * (base - row["negative"])
+    negative = settings.negative_scale * (base - row["negative"])
     if settings.guidance == "obj":
-        return base + settings.full_scale * (full - base) + away
-    onto_image = settings.full_scale * (full - row["image"]) + settings.image_scale * (row["image"] - base)
-    return base + onto_image + away + settings.original_scale * (row["original"] - base)
+        return base + settings.full_scale * (full - base) + negative
+    image = settings.full_scale * (full - row["image"]) + settings.image_scale * (row["image"] - base)
+    return base + image + negative + settings.original_scale * (row["original"] - base)
 
 
 @torch.no_grad()
@@ -100,30 +104,31 @@ def generate(
     decoder: InterleavedDecoder,
     prompts: list[torch.Tensor],
     settings: GenerationSettings,
-    negative: torch.Tensor | None = None,
-    original: torch.Tensor | None = None,
-    given: Given | None = None,
+    negative_prompt: torch.Tensor | None = None,
+    original_prompt: torch.Tensor | None = None,
+    provide_image: ImageProvider | None = None,
 ) -> list[torch.Tensor]:
-    """Continue prompts (positions) of any lengths; each result is what one alone would give, prompt included.
+    """Continue prompts (positions) of any lengths; a sample gets the same result in any batch.
 
     Args:
         decoder: the model, in evaluation mode.
-        prompts: ids with images in place.
+        prompts: token ids with images in place.
         settings: how to generate.
-        negative: ids of the negative prompt, for guidance "obj" and "full".
-        original: ids of the original prompt, for guidance "full".
-        given: supplies images instead of having them written.
+        negative_prompt: token ids, for guidance "obj" and "full".
+        original_prompt: token ids, for guidance "full".
+        provide_image: provides images that are not to be generated.
 
     Returns:
-        Ids of each sample (positions), on the CPU.
+        Token ids of each sample (positions), prompt included, on the CPU.
 
     Raises:
-        ArgumentError: the guidance needs a prompt that is not given, or a given image does not have the codes of an image.
+        ArgumentError: a prompt that the guidance needs is missing, or a provided image has the wrong number of codes.
     """
     states = [_State(prompt.tolist(), settings.max_new_tokens) for prompt in prompts]
-    for _ in _advance(decoder, states, settings, {"negative": negative, "original": original}, given):
+    row_prompts = {"negative": negative_prompt, "original": original_prompt}
+    for _ in _decode(decoder, states, settings, row_prompts, provide_image):
         pass
-    return [torch.tensor(state.ids + state.new, device="cpu") for state in states]
+    return [torch.tensor(state.prompt_ids + state.generated_ids, device="cpu") for state in states]
 
 
 @torch.no_grad()
@@ -131,133 +136,141 @@ def stream(
     decoder: InterleavedDecoder,
     prompt: torch.Tensor,
     settings: GenerationSettings,
-    negative: torch.Tensor | None = None,
-    original: torch.Tensor | None = None,
-    given: Given | None = None,
+    negative_prompt: torch.Tensor | None = None,
+    original_prompt: torch.Tensor | None = None,
+    provide_image: ImageProvider | None = None,
 ) -> Iterator[str | torch.Tensor]:
-    """Continue one prompt (positions) and yield pieces of text as they come, and each image's ids (codes) when it is whole.
+    """Continue one prompt (positions); yields text as it is generated, and the token ids of each complete image.
 
     Arguments are those of :func:`generate`; the decoder needs its text tokenizer.
     """
     from tokenizers.decoders import DecodeStream
 
     state, text = _State(prompt.tolist(), settings.max_new_tokens), DecodeStream(skip_special_tokens=True)
-    for (token,) in _advance(decoder, [state], settings, {"negative": negative, "original": original}, given):
-        if token == decoder.vocabulary.end:
-            yield torch.tensor(state.new[-1 - decoder.codes_an_image : -1], device="cpu")
-        elif state.inside is None and token != decoder.vocabulary.stop:
-            if piece := text.step(decoder.text.backend_tokenizer, token):
+    row_prompts = {"negative": negative_prompt, "original": original_prompt}
+    for (token,) in _decode(decoder, [state], settings, row_prompts, provide_image):
+        if token == decoder.vocabulary.eoi_token_id:
+            yield torch.tensor(state.generated_ids[-1 - decoder.tokens_per_image : -1], device="cpu")
+        elif state.position_in_image is None and token != decoder.vocabulary.eos_token_id:
+            if piece := text.step(decoder.tokenizer.backend_tokenizer, token):
                 yield piece
 
 
 @torch.no_grad()
-def _advance(
+def _decode(
     decoder: InterleavedDecoder,
     states: list[_State],
     settings: GenerationSettings,
-    others: dict[str, torch.Tensor | None],
-    given: Given | None = None,
+    row_prompts: dict[str, torch.Tensor | None],
+    provide_image: ImageProvider | None = None,
 ) -> Iterator[list[int]]:
-    """Advance all states until they end; yields the newest token of each that had not ended before."""
-    vocabulary, names = decoder.vocabulary, ROWS[settings.guidance]
-    missing = [name for name in names if name in ("negative", "original") and others.get(name) is None]
+    """Decode until all samples have ended; yields the newest token of each that was still running."""
+    vocabulary, names = decoder.vocabulary, GUIDANCE_ROWS[settings.guidance]
+    missing = [name for name in names if name in ("negative", "original") and row_prompts.get(name) is None]
     if missing:
         raise ArgumentError(f"guidance '{settings.guidance}' needs a prompt for: {', '.join(missing)}")
     for state in states:
-        if state.ids[-1] == vocabulary.begin:
-            state.inside, state.images = 0, 1
-    running = [index for index, state in enumerate(states) if state.left > 0]
+        if state.prompt_ids[-1] == vocabulary.boi_token_id:
+            state.position_in_image, state.images = 0, 1
+    running = [index for index, state in enumerate(states) if state.remaining > 0]
     if not running:
         return
-    rows = GuidanceRows(decoder, names, [states[index].ids for index in running], others)
-    choice, logits = _Choice(decoder, settings, len(states)), rows.prefill()
+    rows = GuidanceRows(decoder, names, [states[index].prompt_ids for index in running], row_prompts)
+    sampler, logits = _TokenSampler(decoder, settings, len(states)), rows.prefill()
     while True:
-        for index, token in zip(running, choice([(i, states[i]) for i in running], logits), strict=True):
-            states[index].take(token, vocabulary)
-        images = {} if given is None else _take_given(decoder, states, running, given)
-        yield [states[index].new[-1] for index in running]
+        for index, token in zip(running, sampler([(i, states[i]) for i in running], logits), strict=True):
+            states[index].append(token, vocabulary)
+        images = {} if provide_image is None else _provide_images(decoder, states, running, provide_image)
+        yield [states[index].generated_ids[-1] for index in running]
         if images:
             rows.insert(images)
-        going_on = [position for position, index in enumerate(running) if states[index].left > 0]
-        if not going_on:
+        unfinished = [position for position, index in enumerate(running) if states[index].remaining > 0]
+        if not unfinished:
             return
-        if len(going_on) < len(running):
-            rows.keep(going_on)
-            running = [running[position] for position in going_on]
-        logits = rows.append([states[index].new[-1] for index in running])
+        if len(unfinished) < len(running):
+            rows.keep(unfinished)
+            running = [running[position] for position in unfinished]
+        logits = rows.append([states[index].generated_ids[-1] for index in running])
 
 
-def _take_given(
-    decoder: InterleavedDecoder, states: list[_State], running: list[int], given: Given
+def _provide_images(
+    decoder: InterleavedDecoder, states: list[_State], running: list[int], provide_image: ImageProvider
 ) -> dict[int, list[int]]:
-    """Give samples that have begun an image the whole of it, end mark included.
+    """Append a complete image, end-of-image token included, to samples that have begun one.
 
     Returns:
-        By position among those that run: begin mark and codes, which must go through the model before the end mark.
+        By position in ``running``: begin-of-image token and codes, which must go through the model before the end-of-image
+        token does.
     """
     vocabulary, images = decoder.vocabulary, {}
     for position, index in enumerate(running):
         state = states[index]
-        if state.new[-1] != vocabulary.begin or state.left == 0 or (image := given(index, state.new)) is None:
+        if state.generated_ids[-1] != vocabulary.boi_token_id or state.remaining == 0:
             continue
-        if image.shape != (decoder.codes_an_image,):
-            raise ArgumentError(f"a given image has {decoder.codes_an_image} codes; {tuple(image.shape)} were given")
-        codes = image.tolist()
-        for token in [*codes, vocabulary.end][: state.left]:
-            state.take(token, vocabulary)
-        if state.left > 0:
-            images[position] = [vocabulary.begin, *codes]
+        if (image := provide_image(index, state.generated_ids)) is None:
+            continue
+        if image.shape != (decoder.tokens_per_image,):
+            raise ArgumentError(
+                f"a provided image must have shape ({decoder.tokens_per_image},); got {tuple(image.shape)}"
+            )
+        image_ids = image.tolist()
+        for token in [*image_ids, vocabulary.eoi_token_id][: state.remaining]:
+            state.append(token, vocabulary)
+        if state.remaining > 0:
+            images[position] = [vocabulary.boi_token_id, *image_ids]
     return images
 
 
-class _Choice:
-    """Chooses next tokens, with one wait for the device a step."""
+class _TokenSampler:
+    """Chooses the next tokens, with one synchronization with the device per step."""
 
     def __init__(self, decoder: InterleavedDecoder, settings: GenerationSettings, samples: int) -> None:
         vocabulary, device = decoder.vocabulary, decoder.device
-        self._vocabulary, self._codes_an_image, self._settings = vocabulary, decoder.codes_an_image, settings
+        self._vocabulary, self._tokens_per_image, self._settings = vocabulary, decoder.tokens_per_image, settings
         self._generators = [
             torch.Generator(device=device).manual_seed(settings.seed + sample) for sample in range(samples)
         ]
-        ids = torch.arange(len(vocabulary.code_of), device=device)
-        codes = vocabulary.is_image(ids)
-        never = (ids == vocabulary.end) | (ids == vocabulary.pad) | (ids == vocabulary.placeholder)
-        self._not_in_image, self._not_in_text = ~codes, codes | never
-        self._not_in_last_text = self._not_in_text | (ids == vocabulary.begin)
+        token_ids = torch.arange(len(vocabulary.code_of), device=device)
+        is_code = vocabulary.is_image(token_ids)
+        never = (token_ids == vocabulary.eoi_token_id) | (token_ids == vocabulary.pad_token_id)
+        never |= token_ids == vocabulary.image_token_id
+        self._not_in_image, self._not_in_text = ~is_code, is_code | never
+        self._not_in_last_text = self._not_in_text | (token_ids == vocabulary.boi_token_id)
 
     def __call__(self, samples: list[tuple[int, _State]], logits: torch.Tensor) -> list[int]:
         """A token for each sample (index, state) from logits (samples, rows, vocabulary)."""
         tokens = [self._forced(state) for _, state in samples]
-        drawn = [
-            self._draw(index, state, rows)
+        sampled = [
+            self._sample(index, state, rows)
             for (index, state), rows, token in zip(samples, logits, tokens, strict=True)
             if token is None
         ]
-        chosen = iter(torch.stack(drawn).tolist() if drawn else [])
-        return [next(chosen) if token is None else token for token in tokens]
+        choices = iter(torch.stack(sampled).tolist() if sampled else [])
+        return [next(choices) if token is None else token for token in tokens]
 
     def _forced(self, state: _State) -> int | None:
-        if state.inside == self._codes_an_image:
-            return self._vocabulary.end
-        if self._settings.only_image and state.new and state.new[-1] == self._vocabulary.end:
-            return self._vocabulary.stop
+        if state.position_in_image == self._tokens_per_image:
+            return self._vocabulary.eoi_token_id
+        generated_ids = state.generated_ids
+        if self._settings.only_image and generated_ids and generated_ids[-1] == self._vocabulary.eoi_token_id:
+            return self._vocabulary.eos_token_id
         return None
 
-    def _draw(self, index: int, state: _State, logits: torch.Tensor) -> torch.Tensor:
-        """Codes inside an image; in text all but codes and marks that only images have, and a new image if there is room."""
-        if state.inside is not None:
-            mixed, forbidden = guided(logits, self._settings), self._not_in_image
+    def _sample(self, index: int, state: _State, logits: torch.Tensor) -> torch.Tensor:
+        """Codes inside an image; in text anything but codes, and the begin-of-image token if another image is allowed."""
+        if state.position_in_image is not None:
+            mixed, forbidden = apply_guidance(logits, self._settings), self._not_in_image
         else:
             last = state.images >= self._settings.max_images
             mixed, forbidden = logits[0], self._not_in_last_text if last else self._not_in_text
-        return _choose(mixed.masked_fill(forbidden, -torch.inf), self._settings, self._generators[index])
+        return sample_token(mixed.masked_fill(forbidden, -torch.inf), self._settings, self._generators[index])
 
 
-def _choose(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
-    """A token () from logits (vocabulary)."""
+def sample_token(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
+    """A token id () from logits (vocabulary): the most likely one, or one from the nucleus of ``top_p``."""
     if settings.greedy:
         return logits.argmax()
-    ordered, order = (logits / settings.temperature).softmax(dim=-1).sort(descending=True)
-    outside = ordered.cumsum(dim=-1) - ordered >= settings.top_p
-    kept = ordered.masked_fill(outside, 0.0)
-    return order[torch.multinomial(kept / kept.sum(), 1, generator=generator)].squeeze(0)
+    probabilities, order = (logits / settings.temperature).softmax(dim=-1).sort(descending=True)
+    outside = probabilities.cumsum(dim=-1) - probabilities >= settings.top_p
+    nucleus = probabilities.masked_fill(outside, 0.0)
+    return order[torch.multinomial(nucleus / nucleus.sum(), 1, generator=generator)].squeeze(0)

@@ -1,4 +1,4 @@
-"""Interleaved decoders with their text tokenizers: Anole and Chameleon by folder or hub name, and a small one of our own."""
+"""Interleaved decoders with their text tokenizers: Anole and Chameleon by folder or hub name, and a small model."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,34 +23,34 @@ from zoo.encoders.loading import (
 from zoo.pretrained import should_load_weights
 from zoo.registry import Injected, Slot, register
 
-_SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+_SPECIAL_TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 
 
-def vocabulary_map(codes: int, marks_from: int | None = None) -> dict[str, int]:
-    """Special tokens, image tokens from id 4, end and begin of an image, separator and placeholder.
+def vocabulary_map(codes: int, sep_token_id: int | None = None) -> dict[str, int]:
+    """Special tokens, image tokens from id 4, end-of-image, begin-of-image, separator and placeholder.
 
     Args:
         codes: size of the image codebook.
-        marks_from: id of the separator; after the begin mark if None.
+        sep_token_id: id of the separator; follows the begin-of-image token if None.
     """
-    names = {f"IMGIMG{_letters(code)}Z": 4 + code for code in range(codes)}
-    end, separator = 4 + codes, marks_from or 6 + codes
-    marks = {"<eoss>": end, "<racm3:break>": end + 1, "<reserved08706>": separator, "<image>": separator + 1}
-    return {**_SPECIAL, **names, **marks}
+    image_tokens = {f"IMGIMG{_code_letters(code)}Z": 4 + code for code in range(codes)}
+    eoi, sep = 4 + codes, sep_token_id or 6 + codes
+    delimiters = {"<eoss>": eoi, "<racm3:break>": eoi + 1, "<reserved08706>": sep, "<image>": sep + 1}
+    return {**_SPECIAL_TOKENS, **image_tokens, **delimiters}
 
 
-def _letters(number: int) -> str:
-    """A code's digits as Chameleon spells them: A for 0 to J for 9."""
-    return "".join(chr(ord("A") + int(digit)) for digit in str(number))
+def _code_letters(code: int) -> str:
+    """The digits of a code as Chameleon spells them: A for 0 to J for 9."""
+    return "".join(chr(ord("A") + int(digit)) for digit in str(code))
 
 
-def word_tokenizer(names: dict[str, int], words: list[str]) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: a token for each word and each punctuation mark, ids after those of ``names``."""
+def word_tokenizer(token_ids: dict[str, int], words: list[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: a token for each word and each punctuation mark, with ids after those of ``token_ids``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    first = max(names.values()) + 1
-    ids = {**names, **{word: first + index for index, word in enumerate(words)}}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    first = max(token_ids.values()) + 1
+    vocabulary = {**token_ids, **{word: first + index for index, word in enumerate(words)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), behavior="removed", invert=True)
     tokenizer.decoder = decoders.Sequence(
         [
@@ -67,8 +67,9 @@ def word_tokenizer(names: dict[str, int], words: list[str]) -> PreTrainedTokeniz
 class SmallInterleaved(InterleavedDecoder):
     """A small Chameleon-shaped model with random weights and a word-level tokenizer.
 
-    Unlike Chameleon it adds a learned embedding of its place in the image to each code (ours): rotary positions leave no trace
-    in the values, so where a code stands must be found out by attention, for which a small model on few films is too small.
+    Unlike Chameleon, it adds to each code a learned embedding of its position in the image (ours): rotary embeddings leave the
+    values unchanged, so a model must learn to find a code's position by attention, and a small model trained on few images
+    does not.
     """
 
     def __init__(
@@ -83,35 +84,35 @@ class SmallInterleaved(InterleavedDecoder):
         """Build.
 
         Args:
-            words: of the tokenizer, each once; the data set supplies them.
-            tokenizer: the image tokenizer, whose shape is kept; its weights come with ``init_from``.
+            words: of the text tokenizer, without duplicates; the dataset provides them.
+            tokenizer: the image tokenizer, of which only the configuration is used; its weights come with ``init_from``.
             width: of the hidden states.
             layers: of the transformer.
             heads: of the attention.
-            max_length: most positions.
+            max_length: maximum number of positions.
         """
-        names = vocabulary_map(len(tokenizer.codebook))
+        token_ids = vocabulary_map(len(tokenizer.codebook))
         vq_config: Any = tokenizer.config
         super().__init__(
             {
-                "vocab_size": max(names.values()) + 1 + len(words),
+                "vocab_size": max(token_ids.values()) + 1 + len(words),
                 "hidden_size": width,
                 "intermediate_size": 3 * width,
                 "num_hidden_layers": layers,
                 "num_attention_heads": heads,
                 "num_key_value_heads": heads,
                 "max_position_embeddings": max_length,
-                "vocabulary_map": names,
+                "vocabulary_map": token_ids,
                 "vq_config": vq_config.to_dict(),
-                "pad_token_id": _SPECIAL["<pad>"],
-                "bos_token_id": _SPECIAL["<s>"],
-                "eos_token_id": _SPECIAL["</s>"],
+                "pad_token_id": _SPECIAL_TOKENS["<pad>"],
+                "bos_token_id": _SPECIAL_TOKENS["<s>"],
+                "eos_token_id": _SPECIAL_TOKENS["</s>"],
                 "tie_word_embeddings": False,
             }
         )
-        self.places = nn.Embedding(self.codes_an_image, width)
+        self.places = nn.Embedding(self.tokens_per_image, width)
         nn.init.normal_(self.places.weight, std=0.02)
-        self.text = word_tokenizer(names, words)
+        self.tokenizer = word_tokenizer(token_ids, words)
 
 
 @register("decoder", "anole")
@@ -126,14 +127,14 @@ class Anole(InterleavedDecoder):
         gradient_checkpointing: bool = False,
         quantization: Quantization | None = None,
     ) -> None:
-        """Load, in the precision that the weights are stored in.
+        """Load in the precision that the weights are stored in.
 
         Args:
-            source: a folder, or OWNER/NAME on the hub; config.json, tokenizer.json and safetensors.
+            source: a folder or OWNER/NAME on the hub, with config.json, tokenizer.json and safetensors.
             revision: branch, tag or commit on the hub.
-            attention: transformers' implementation.
-            gradient_checkpointing: compute each block's activations again in the backward pass.
-            quantization: of the language model's blocks, by bitsandbytes.
+            attention: implementation in transformers.
+            gradient_checkpointing: recompute each block's activations in the backward pass.
+            quantization: of the language model's blocks, with bitsandbytes.
 
         Raises:
             OSError: the folder lacks a file.
@@ -147,7 +148,7 @@ class Anole(InterleavedDecoder):
             check_quantization(quantization)
             folder = local_folder(source, revision)
             self._load(folder, attention, quantization)
-            self.text = PreTrainedTokenizerFast.from_pretrained(folder)
+            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         if gradient_checkpointing:
             checkpoint_activations(self.language)
 
@@ -157,8 +158,8 @@ class Anole(InterleavedDecoder):
         self._build(language.config, language)
 
     def _build_stand_in(self, source: str, attention: Attention, quantization: Quantization | None) -> None:
-        """The 7B shape with the official ids; transformers' defaults of a Chameleon are those of the 7B model."""
-        names = vocabulary_map(8192, marks_from=8710)
-        config, dtype = stand_in_config(source, ChameleonConfig(vocabulary_map=names), torch.bfloat16)
+        """The 7B shape with the official token ids; transformers' default configuration is that of the 7B model."""
+        default = ChameleonConfig(vocabulary_map=vocabulary_map(8192, sep_token_id=8710))
+        config, dtype = stand_in_config(source, default, torch.bfloat16)
         self._build(config, build_stand_in(InterleavedChameleon, config, dtype, attention, quantization))
-        self.text = word_tokenizer(config.vocabulary_map, [])
+        self.tokenizer = word_tokenizer(config.vocabulary_map, [])

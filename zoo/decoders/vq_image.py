@@ -1,7 +1,7 @@
 """The image tokenizer and decoder of Chameleon and Anole: a VQGAN (Esser et al., arXiv 2012.09841; arXiv 2405.09818).
 
-transformers has the encoder and the codebook, and no decoder; both are joined here under the official state-dict names, so
-that Anole and Chameleon weights load as they are.
+transformers has the encoder and the codebook but no decoder. Here all three share a module under the official state-dict
+names, so that Anole and Chameleon weights load unchanged.
 """
 
 from pathlib import Path
@@ -23,11 +23,11 @@ from zoo.registry import register
 
 
 class UnknownCodeError(ZooError, ValueError):
-    """A code that is not in the codebook."""
+    """A code outside the codebook."""
 
 
-def official_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All weights of a checkpoint folder, whatever shards they are in.
+def read_safetensors_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint folder, from every shard.
 
     Raises:
         MissingWeightsError: the folder has no safetensors files.
@@ -44,7 +44,7 @@ class VQDecoder(nn.Module):
     """Latents (batch, latent_channels, rows, columns) to images (batch, 3, height, width) in about [-1, 1]."""
 
     def __init__(self, config: ChameleonVQVAEConfig) -> None:
-        """Mirror the encoder: one more block a level, nearest-neighbour upsampling between levels."""
+        """Mirror the encoder, with one more block per level and nearest-neighbour upsampling between levels."""
         super().__init__()
         widths = [config.base_channels * factor for factor in config.channel_multiplier]
         with_attention = set(config.attn_resolutions or ())
@@ -68,7 +68,7 @@ class VQDecoder(nn.Module):
                 level.upsample.conv = nn.Conv2d(width, width, 3, padding=1)
                 resolution *= 2
             levels.insert(0, level)
-        self.up = nn.ModuleList(levels)  # the official order: level 0 is the finest, and is run last
+        self.up = nn.ModuleList(levels)  # as in the official weights, level 0 is the finest and runs last
         self.norm_out = nn.GroupNorm(32, width, eps=1e-6)
         self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
 
@@ -90,7 +90,7 @@ class VQDecoder(nn.Module):
 class VQImage(ChameleonVQVAE):
     """Images to codes and back. State-dict names are those of ``model.vqmodel`` in the official weights.
 
-    ``codebook`` (codes, embed_dim); ``grid`` codes a side.
+    An image is ``grid`` x ``grid`` codes.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class VQImage(ChameleonVQVAE):
         Args:
             resolution: side of an image in pixels.
             codes: size of the codebook.
-            embed_dim: width of a code, and of the latents.
+            embed_dim: width of a code and of the latents.
             base_channels: width at full resolution, a multiple of 32.
-            channel_multiplier: width of each level in base widths; each level but the last halves the resolution.
-            res_blocks: residual blocks a level.
+            channel_multiplier: width of each level in units of ``base_channels``; each level but the last halves the resolution.
+            res_blocks: residual blocks per level.
             attention_at: resolutions with self-attention.
         """
         config = ChameleonVQVAEConfig(
@@ -130,18 +130,18 @@ class VQImage(ChameleonVQVAE):
         super().__init__(config)
         self.decoder = VQDecoder(config)
         self.grid = config.resolution // 2 ** (len(config.channel_multiplier) - 1)
-        self.train()  # transformers starts in evaluation mode
+        self.train()  # transformers' model starts in evaluation mode
 
     @classmethod
     def from_config(cls, config: ChameleonVQVAEConfig) -> "VQImage":
         """Build the tokenizer of a Chameleon configuration (its ``vq_config``), with random weights."""
-        made = cls.__new__(cls)
-        made._build(config)
-        return made
+        model = cls.__new__(cls)
+        model._build(config)
+        return model
 
     @classmethod
     def from_official(cls, folder: str | Path) -> "VQImage":
-        """Load the tokenizer out of an Anole or Chameleon checkpoint folder (config.json and safetensors).
+        """Load the image tokenizer from an Anole or Chameleon checkpoint folder (config.json and safetensors).
 
         Raises:
             MissingWeightsError: the folder lacks a file.
@@ -151,13 +151,13 @@ class VQImage(ChameleonVQVAE):
 
         folder = Path(folder)
         config: Any = ChameleonConfig.from_pretrained(folder)
-        made = cls.from_config(config.vq_config)
+        model = cls.from_config(config.vq_config)
         prefix = "model.vqmodel."
-        state = {k.removeprefix(prefix): v for k, v in official_weights(folder).items() if k.startswith(prefix)}
-        if missing := made.state_dict().keys() - state.keys():
-            raise WeightsError(f"{folder} lacks {len(missing)} weights of the image tokenizer, as {sorted(missing)[0]}")
-        made.load_state_dict(state)
-        return made.eval()
+        state_dict = {k.removeprefix(prefix): v for k, v in read_safetensors_folder(folder).items() if k.startswith(prefix)}
+        if missing := model.state_dict().keys() - state_dict.keys():
+            raise WeightsError(f"{folder} lacks {len(missing)} weights of the image tokenizer, e.g. {sorted(missing)[0]}")
+        model.load_state_dict(state_dict)
+        return model.eval()
 
     @property
     def codebook(self) -> torch.Tensor:
@@ -169,28 +169,28 @@ class VQImage(ChameleonVQVAE):
         return fingerprint_of(self.state_dict().items())
 
     def latents(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents (batch, embed_dim, grid, grid) before quantisation, of images in [-1, 1]."""
+        """Latents (batch, embed_dim, grid, grid) of images in [-1, 1], before quantization."""
         return self.quant_conv(self.encoder(images))
 
     @torch.no_grad()
-    def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 3, resolution, resolution) in [-1, 1] to codes (batch, grid x grid), row by row."""
+    def tokenize(self, images: torch.Tensor) -> torch.Tensor:
+        """Codes (batch, grid x grid), in row-major order, of images (batch, 3, resolution, resolution) in [-1, 1]."""
         _, _, codes = self.quantize(self.latents(images))
         return codes.view(len(images), -1)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (batch, grid x grid) to images (batch, 3, resolution, resolution) in about [-1, 1].
+        """Images (batch, 3, resolution, resolution) in about [-1, 1] from codes (batch, grid x grid).
 
         Raises:
             UnknownCodeError: a code is outside the codebook.
-            ArgumentError: the number of codes is not that of an image.
+            ArgumentError: the number of codes is not grid x grid.
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(self.codebook):
             raise UnknownCodeError(
-                f"codes run from {int(codes.min())} to {int(codes.max())}; there are {len(self.codebook)}"
+                f"codes range from {int(codes.min())} to {int(codes.max())}; the codebook has {len(self.codebook)}"
             )
         if codes.shape[-1] != self.grid**2:
-            raise ArgumentError(f"an image is {self.grid**2} codes, and {codes.shape[-1]} are given: it was cut short")
+            raise ArgumentError(f"an image has {self.grid**2} codes; got {codes.shape[-1]}")
         latents = functional.embedding(codes, self.codebook).mT.unflatten(-1, (self.grid, self.grid))
         return self.decoder(self.post_quant_conv(latents))
 
@@ -198,7 +198,7 @@ class VQImage(ChameleonVQVAE):
         """Reconstruct images, with straight-through gradients.
 
         Returns:
-            Images (batch, 3, resolution, resolution), the codebook and commitment loss, and codes (batch, grid x grid).
+            Images (batch, 3, resolution, resolution), the sum of codebook and commitment loss, and codes (batch, grid x grid).
         """
-        quantised, loss, codes = self.quantize(self.latents(images))
-        return self.decoder(self.post_quant_conv(quantised)), loss, codes.view(len(images), -1)
+        quantized, loss, codes = self.quantize(self.latents(images))
+        return self.decoder(self.post_quant_conv(quantized)), loss, codes.view(len(images), -1)

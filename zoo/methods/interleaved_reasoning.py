@@ -1,7 +1,7 @@
-"""Interleaved reasoning: reports whose chain of thought holds image evidence (MMRad-IVL-22K, arXiv 2602.12843).
+"""Interleaved reasoning: reports whose chain of thought contains image evidence (MMRad-IVL-22K, arXiv 2602.12843).
 
 The official model is Anole-RadCoT: cross-entropy over text and image tokens, the auxiliary codebook loss, LoRA on query,
-key and value. The evidence modes beside ``generated``, evidence reliance and the small model are ours (reconstructed).
+key and value. The evidence modes other than ``generated``, evidence reliance and the small model are ours (reconstructed).
 """
 
 from collections.abc import Sequence
@@ -47,8 +47,7 @@ _REPORT_TOKENS = 160
 class InterleavedReasoning(LossModule):
     """``cross-entropy + auxiliary_weight * auxiliary``, over traces in one evidence mode.
 
-    The image tokenizer is frozen. With ``lora_rank`` the language model is frozen too but for peft's LoRA; without, all of it
-    trains.
+    The image tokenizer is frozen. With ``lora_rank`` only peft's LoRA trains in the language model; without, all of it does.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("decoder",)
@@ -77,16 +76,16 @@ class InterleavedReasoning(LossModule):
 
         Args:
             decoder: the interleaved decoder with its text tokenizer.
-            evidence: what stands behind each step.
+            evidence: what supports each step.
             auxiliary_weight: of the auxiliary codebook loss.
-            max_tokens: most tokens of a trace.
+            max_tokens: maximum length of a trace.
             too_long: "drop" leaves a longer trace out of training; "shorten" leaves out its last steps, never its report.
-            max_images: most images that are generated for a film.
+            max_images: maximum number of evidence images per radiograph.
             lora_rank: of peft's LoRA on query, key and value; None trains the whole language model.
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             external_metrics: RadGraph F1 and CheXbert F1, where their packages are installed.
-            base_precision: how what is frozen is held; as it is stored if None. What trains is float32.
+            base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -94,17 +93,17 @@ class InterleavedReasoning(LossModule):
         self.auxiliary_weight, self.max_images = auxiliary_weight, max_images
         self.max_tokens, self.too_long = max_tokens, too_long
         self.external_metrics = external_metrics or []
-        self.writer = TraceWriter(decoder.text, decoder.vocabulary, decoder.codes_an_image, evidence)
-        self.pad = decoder.vocabulary.pad
+        self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
+        self.pad = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
             _add_lora(decoder.language, lora_rank, lora_alpha, lora_dropout)
-        decoder.tokenizer.requires_grad_(False)
+        decoder.image_tokenizer.requires_grad_(False)
 
     def setup(self, stage: str) -> None:
-        """Tokenize the traces for training, once, on the trainer's device; the first process makes what the cache lacks.
+        """Tokenize the traces for training, once, on the trainer's device; the first process fills the cache.
 
         Raises:
-            ArgumentError: the data set has no traces.
+            ArgumentError: the dataset has no traces.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, TraceData):
@@ -113,7 +112,7 @@ class InterleavedReasoning(LossModule):
         if data is None or stage not in ("fit", "validate"):
             return
         strategy = self.trainer.strategy
-        nn.Module.to(self.decoder.tokenizer, strategy.root_device)
+        nn.Module.to(self.decoder.image_tokenizer, strategy.root_device)
         if not strategy.is_global_zero:
             strategy.barrier("tokenized")
         data.tokenize(self)
@@ -121,155 +120,156 @@ class InterleavedReasoning(LossModule):
             strategy.barrier("tokenized")
 
     def sharded_modules(self) -> list[nn.Module]:
-        """The transformer; the image tokenizer serves evaluation."""
+        """The transformer layers; the image tokenizer runs in evaluation only."""
         return [self.decoder.language.model.layers]
 
     def image_fingerprint(self) -> str:
-        """Hash of the image tokenizer, which decides the codes of an image."""
-        return self.decoder.tokenizer.fingerprint()
+        """Hash of the image tokenizer, which determines the codes of an image."""
+        return self.decoder.image_tokenizer.fingerprint()
 
     def sequence_fingerprint(self) -> str:
-        """What decides the ids of a record, given its images' codes."""
-        words = sorted(self.decoder.text.get_vocab().items())
+        """Everything that determines the token ids of a record with tokenized images."""
+        words = sorted(self.decoder.tokenizer.get_vocab().items())
         image_ids = self.decoder.vocabulary.image_ids.tolist()
         return repr((self.evidence, self.max_tokens, self.too_long, words, image_ids))
 
     @torch.no_grad()
     def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """Images (1 or 3, height, width) in [0, 1] of any sizes to ids (images, codes), on the CPU."""
-        side, codebook = self.decoder.tokenizer.config.resolution, self.decoder.tokenizer.codebook
+        """Token ids (images, tokens_per_image), on the CPU, of images (1 or 3, height, width) in [0, 1] of any sizes."""
+        image_tokenizer = self.decoder.image_tokenizer
+        side, device = image_tokenizer.config.resolution, image_tokenizer.codebook.device
         resized = [
-            image_functional.resize(image.to(codebook.device), [side, side], antialias=True).clamp(0, 1)
-            for image in images
+            image_functional.resize(image.to(device), [side, side], antialias=True).clamp(0, 1) for image in images
         ]
-        batch = torch.stack([image.expand(3, -1, -1) for image in resized])
-        self.decoder.tokenizer.eval()
-        return self.decoder.image_ids(batch * 2 - 1).cpu()
+        pixel_values = torch.stack([image.expand(3, -1, -1) for image in resized]) * 2 - 1
+        image_tokenizer.eval()
+        return self.decoder.tokenize_images(pixel_values).cpu()
 
     def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
-        """A record to ids and labels, None if it is left out; see :meth:`TraceWriter.sequence`."""
-        return self.writer.sequence(record, images, self.max_tokens, self.too_long)
+        """Token ids and labels of a record, None if it is left out; see :meth:`TraceWriter.encode`."""
+        return self.writer.encode(record, images, self.max_tokens, self.too_long)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (batch, positions, vocabulary) of ids (batch, positions)."""
-        return self.decoder(ids, mask)
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (batch, positions, vocabulary) of token ids (batch, positions)."""
+        return self.decoder(input_ids, attention_mask)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Both losses over a right-padded batch."""
-        parts = self.decoder.losses(batch["ids"], batch["labels"])
-        loss = parts["cross_entropy"] + self.auxiliary_weight * parts["auxiliary"]
-        return {"loss": loss, "cross_entropy": parts["cross_entropy"]}
+        """Both losses of a batch padded on the right."""
+        losses = self.decoder.losses(batch["input_ids"], batch["labels"])
+        loss = losses["cross_entropy"] + self.auxiliary_weight * losses["auxiliary"]
+        return {"loss": loss, "cross_entropy": losses["cross_entropy"]}
 
     @torch.no_grad()
-    def write(
+    def generate(
         self,
         images: Sequence[torch.Tensor],
         prompts: Sequence[str] | None = None,
         settings: GenerationSettings | None = None,
     ) -> list[dict[str, Any]]:
-        """Steps, report and evidence of films.
+        """Generate steps, report and evidence for radiographs.
 
         Args:
-            images: films (1 or 3, height, width) in [0, 1].
-            prompts: one each; the data set's own if None.
-            settings: how to generate; greedily if None.
+            images: (1 or 3, height, width) in [0, 1].
+            prompts: one per image; the default prompt if None.
+            settings: how to generate; greedily, up to ``max_tokens``, if None.
 
         Returns:
-            For each film ``steps``, ``report`` and ``images`` (ids of each evidence image).
+            For each image ``steps``, ``report`` and ``images`` (token ids of each evidence image).
         """
         prompts = prompts or [PROMPT] * len(images)
-        codes = self.image_ids(list(images))
-        starts = [torch.tensor(self.writer.prompt(prompt, [own])) for prompt, own in zip(prompts, codes, strict=True)]
-        wanted = settings or GenerationSettings(greedy=True)
-        wants_images = self.writer.mode.image is not None
-        wanted = replace(
-            wanted,
-            max_images=self.max_images + 1 if wants_images else 0,
-            max_new_tokens=self.max_tokens - max(map(len, starts)) if settings is None else wanted.max_new_tokens,
-        )
+        image_ids = self.image_ids(list(images))
+        prompt_ids = [
+            torch.tensor(self.writer.encode_prompt(prompt, [ids]))
+            for prompt, ids in zip(prompts, image_ids, strict=True)
+        ]
+        if settings is None:
+            longest = max(map(len, prompt_ids))
+            settings = GenerationSettings(greedy=True, max_new_tokens=self.max_tokens - longest)
+        evidence = self.writer.mode.image
+        settings = replace(settings, max_images=0 if evidence is None else self.max_images + 1)
 
-        def look(index: int, ids: list[int]) -> torch.Tensor:
-            text = self.decoder.text.decode(ids[_last_end(ids, self.decoder.vocabulary.end) :])
+        def crop_named_box(index: int, generated_ids: list[int]) -> torch.Tensor:
+            start = _position_after_last(self.decoder.vocabulary.eoi_token_id, generated_ids)
             height, width = images[index].shape[-2:]
-            box = last_box(text) or (0, 0, width, height)
+            box = last_box(self.decoder.tokenizer.decode(generated_ids[start:])) or (0, 0, width, height)
             return self.image_ids([close_up(images[index], box)])[0]
 
-        given = look if self.writer.mode.image == "given" else None
-        made = generate(self.decoder, starts, wanted, given=given)
+        provide_image = crop_named_box if evidence == "provided" else None
+        sequences = generate(self.decoder, prompt_ids, settings, provide_image=provide_image)
         results = []
-        for start, ids in zip(starts, made, strict=True):
-            steps, report, seen = self.writer.read(ids[len(start) :].tolist())
-            results.append({"steps": steps, "report": report, "images": seen})
+        for prompt, sequence in zip(prompt_ids, sequences, strict=True):
+            steps, report, evidence_ids = self.writer.decode(sequence[len(prompt) :].tolist())
+            results.append({"steps": steps, "report": report, "images": evidence_ids})
         return results
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Columns for the metrics: report scores, findings, boxes, evidence reliance."""
         records: list[IvlRecord] = batch["record"]
-        made = self.write([images[0] for images in batch["images"]], [record.prompt for record in records])
-        reports, references = [item["report"] for item in made], [record.report for record in records]
-        truth = [
+        predictions = self.generate([images[0] for images in batch["images"]], [record.prompt for record in records])
+        reports, references = [item["report"] for item in predictions], [record.report for record in records]
+        findings = [
             stated_findings(record.report) if record.findings is None else set(record.findings) for record in records
         ]
         outputs = {
             "bleu": bleu_columns(reports, references),
             "rouge_l": rouge_l(reports, references),
             "stated": label_rows([stated_findings(report) for report in reports]),
-            "truth": label_rows(truth),
-            "report_ids": self._padded(reports),
-            "reference_ids": self._padded(references),
+            "truth": label_rows(findings),
+            "report_ids": self._padded_ids(reports),
+            "reference_ids": self._padded_ids(references),
             "overlap": torch.tensor(
-                [_overlap(item["steps"], record) for item, record in zip(made, records, strict=True)]
+                [_box_overlap(item["steps"], record) for item, record in zip(predictions, records, strict=True)]
             ),
         }
         if self.writer.mode.image is not None:
-            outputs["changed"] = torch.tensor(self._changed(batch))
+            outputs["changed"] = torch.tensor(self.evidence_changes(batch))
         for name in self.external_metrics:
             outputs[name] = external_scores(name, reports, references)
         return outputs
 
-    def _padded(self, texts: Sequence[str]) -> torch.Tensor:
-        """Ids of texts, cut or padded to one length, so that texts survive among the outputs."""
-        rows = [self.writer.text_ids(text)[:_REPORT_TOKENS] for text in texts]
+    def _padded_ids(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids of texts, cut or padded to one length, so that the outputs keep the texts."""
+        rows = [self.writer.encode_text(text)[:_REPORT_TOKENS] for text in texts]
         return torch.tensor([row + [self.pad] * (_REPORT_TOKENS - len(row)) for row in rows])
 
     def complete_outputs(self, outputs: Outputs) -> Outputs:
         """Add CIDEr, whose document frequencies are those of all references."""
         texts = [
-            self.decoder.text.batch_decode(
+            self.decoder.tokenizer.batch_decode(
                 [[token for token in row if token != self.pad] for row in outputs[name].tolist()]
             )
             for name in ("report_ids", "reference_ids")
         ]
         return {**outputs, "cider": cider(*texts)}
 
-    def _changed(self, batch: dict[str, Any]) -> list[float]:
-        """1 where another patient's evidence changes the findings stated at a step, 0 where not, NaN where none was tried."""
+    def evidence_changes(self, batch: dict[str, Any]) -> list[float]:
+        """Whether another patient's evidence changes the findings stated at a step: 1, 0, or NaN for a record without a swap."""
         prompts: list[torch.Tensor] = []
-        tried = [index for index, swap in enumerate(batch["swap"]) if swap is not None]
-        for index in tried:
-            record, (step, other) = batch["record"][index], batch["swap"][index]
-            codes = self.image_ids([*batch["images"][index], other])
-            own = codes[record.steps[step].image]
-            for evidence in (own, codes[-1]):
-                prompts.append(torch.tensor(self.writer.evidence_prompt(record, step, codes[:-1], evidence)))
-        changed = [float("nan")] * len(batch["swap"])
+        swapped = [index for index, swap in enumerate(batch["swap"]) if swap is not None]
+        for index in swapped:
+            record, (step, other_image) = batch["record"][index], batch["swap"][index]
+            image_ids = self.image_ids([*batch["images"][index], other_image])
+            for evidence in (image_ids[record.steps[step].image], image_ids[-1]):
+                prompt = self.writer.encode_evidence_prompt(record, step, image_ids[:-1], evidence)
+                prompts.append(torch.tensor(prompt))
+        changes = [float("nan")] * len(batch["swap"])
         if prompts:
             settings = GenerationSettings(greedy=True, max_images=0, max_new_tokens=_STATEMENT_TOKENS)
-            made = generate(self.decoder, prompts, settings)
-            said = [self._kinds_stated(ids[len(start) :]) for start, ids in zip(prompts, made, strict=True)]
-            for position, index in enumerate(tried):
-                changed[index] = float(said[2 * position] != said[2 * position + 1])
-        return changed
+            sequences = generate(self.decoder, prompts, settings)
+            stated = [self.findings_stated(ids[len(prompt) :]) for prompt, ids in zip(prompts, sequences, strict=True)]
+            for position, index in enumerate(swapped):
+                changes[index] = float(stated[2 * position] != stated[2 * position + 1])
+        return changes
 
-    def _kinds_stated(self, ids: torch.Tensor) -> set[str]:
-        """Kinds of findings in the statement that a continuation begins with."""
-        text = self.decoder.text.decode(ids.tolist())
+    def findings_stated(self, generated_ids: torch.Tensor) -> set[str]:
+        """Names of the findings in the statement that a continuation begins with."""
+        text = self.decoder.tokenizer.decode(generated_ids.tolist())
         statement = text.split(SUMMARY)[0].split("Next,")[0]
-        return {kind for kind, _ in stated_findings(statement)}
+        return {finding for finding, _ in stated_findings(statement)}
 
     def metrics(self) -> dict[str, Metric]:
-        """Report metrics, clinical F1, and what the evidence mode has: mean IoU of boxes, evidence reliance."""
-        measured: dict[str, Metric] = {
+        """Report metrics and clinical F1; where the evidence mode has them, mean IoU of boxes and evidence reliance."""
+        metrics: dict[str, Metric] = {
             "clinical_f1": lambda o: f1(o["stated"], o["truth"]),
             "clinical_macro_f1": lambda o: macro_f1(o["stated"], o["truth"]),
             "bleu4": lambda o: corpus_bleu(o["bleu"]),
@@ -277,22 +277,23 @@ class InterleavedReasoning(LossModule):
             "cider": lambda o: float(o["cider"].mean()),
         }
         if self.writer.mode.box:
-            measured["region_iou"] = lambda o: float(o["overlap"][:, 0].sum() / o["overlap"][:, 1].sum().clamp(min=1))
+            metrics["region_iou"] = lambda o: float(o["overlap"][:, 0].sum() / o["overlap"][:, 1].sum().clamp(min=1))
         if self.writer.mode.image is not None:
-            measured["evidence_reliance"] = lambda o: float(o["changed"].nanmean())
+            metrics["evidence_reliance"] = lambda o: float(o["changed"].nanmean())
         for name in self.external_metrics:
-            measured[name] = partial(_mean_of, name)
-        return measured
+            metrics[name] = partial(_mean, name)
+        return metrics
 
     def predict_images(  # type: ignore[override]
         self, images: Sequence[torch.Tensor], prompts: Sequence[str] | None = None
     ) -> list[Report]:
-        """Report, steps and evidence of each image; ``prompts`` are the data set's own if None."""
+        """Report, steps and evidence of each image; ``prompts`` default to the method's."""
         predictions = []
-        for image, made in zip(on_cpu(images), self.write(images, prompts), strict=True):
-            ids = tuple(tuple(codes.tolist()) for codes in made["images"])
-            evidence = tuple(self._decoded(ids))
-            predictions.append(Report(image, made["report"], tuple(made["steps"]), evidence, ids, self.evidence))
+        for image, outputs in zip(on_cpu(images), self.generate(images, prompts), strict=True):
+            evidence_ids = tuple(tuple(ids.tolist()) for ids in outputs["images"])
+            evidence = tuple(self._decode_images(evidence_ids))
+            report, steps = outputs["report"], tuple(outputs["steps"])
+            predictions.append(Report(image, report, steps, evidence, evidence_ids, self.evidence))
         return predictions
 
     def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
@@ -304,21 +305,21 @@ class InterleavedReasoning(LossModule):
         return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
 
     @torch.no_grad()
-    def _decoded(self, evidence_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Images (height, width) in [0, 1] of evidence ids; none where the last image was cut off."""
-        whole = [ids for ids in evidence_ids if len(ids) == self.decoder.codes_an_image]
-        if not whole:
+    def _decode_images(self, evidence_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Images (height, width) in [0, 1] of token ids; an incomplete image is left out."""
+        complete = [ids for ids in evidence_ids if len(ids) == self.decoder.tokens_per_image]
+        if not complete:
             return []
-        codes = self.decoder.vocabulary.codes(torch.tensor(whole, dtype=torch.long)).to(self.device)
-        return list((self.decoder.tokenizer.decode(codes).float().mean(dim=1).cpu() + 1) / 2)
+        codes = self.decoder.vocabulary.codes(torch.tensor(complete, dtype=torch.long)).to(self.device)
+        return list((self.decoder.image_tokenizer.decode(codes).float().mean(dim=1).cpu() + 1) / 2)
 
     def example_batch(self) -> dict[str, Any]:
-        """One trace of the greatest length."""
-        ids = torch.full((1, self.max_tokens), self.decoder.vocabulary.begin)
-        return {"ids": ids, "labels": ids.clone()}
+        """One trace of the maximum length."""
+        input_ids = torch.full((1, self.max_tokens), self.decoder.vocabulary.boi_token_id)
+        return {"input_ids": input_ids, "labels": input_ids.clone()}
 
 
-def _mean_of(name: str, outputs: Outputs) -> float:
+def _mean(name: str, outputs: Outputs) -> float:
     return float(outputs[name].mean())
 
 
@@ -326,21 +327,21 @@ def _add_lora(language: torch.nn.Module, rank: int, alpha: int, dropout: float) 
     from peft import LoraConfig, inject_adapter_in_model
 
     language.requires_grad_(False)
-    settings = LoraConfig(
+    config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=["q_proj", "k_proj", "v_proj"], bias="none"
     )
-    inject_adapter_in_model(settings, language)
+    inject_adapter_in_model(config, language)
 
 
-def _last_end(ids: list[int], end: int) -> int:
-    """Position after the last image."""
-    return len(ids) - ids[::-1].index(end) if end in ids else 0
+def _position_after_last(token: int, token_ids: list[int]) -> int:
+    """The position after the last occurrence of a token; 0 if there is none."""
+    return len(token_ids) - token_ids[::-1].index(token) if token in token_ids else 0
 
 
-def _overlap(steps: Sequence[Any], record: IvlRecord) -> tuple[float, float]:
-    """Sum of the IoU of each named box with the true box of the region named, and the number of steps.
+def _box_overlap(steps: Sequence[Any], record: IvlRecord) -> tuple[float, float]:
+    """Sum over the steps of the IoU of the named box with the true box of the named region, and the number of steps.
 
-    A step without box, or with a region that the film does not have, counts 0.
+    A step without a box, or with a region that the record does not have, counts 0.
     """
     scores = [
         box_iou(step.box, record.regions[step.region]) if step.box and step.region in record.regions else 0.0

@@ -1,4 +1,4 @@
-"""What methods predict, typed: each prediction knows its image, prints as JSON and saves itself as files for people."""
+"""Typed predictions: each holds its image, converts to JSON and saves itself as files to look at."""
 
 import json
 from abc import ABC, abstractmethod
@@ -26,34 +26,34 @@ class Prediction(ABC):
 
     image: torch.Tensor = field(repr=False)
     suffix: ClassVar[str] = ".png"
-    """Of the file that people look at."""
+    """Suffix of the main file that :meth:`save` writes."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON can hold it."""
+        """The prediction as JSON-serializable values."""
 
     @abstractmethod
     def _save(self, file: Path) -> None:
-        """Write ``file``, which has :attr:`suffix`, and what goes with it under names that begin with its stem."""
+        """Write ``file``, which has :attr:`suffix`, and accompanying files, whose names begin with its stem."""
 
     def save(self, folder: Path | str, name: str = "prediction", *, overwrite: bool = False) -> Path:
-        """Save the prediction as files for people.
+        """Save the prediction as files to look at.
 
         Args:
-            folder: made if need be.
-            name: what the files' names begin with.
+            folder: created if it does not exist.
+            name: with which the files' names begin.
             overwrite: replace files of this name.
 
         Returns:
-            The file to look at first.
+            The main file.
 
         Raises:
-            OutputExistsError: it is there already, and ``overwrite`` is off.
+            OutputExistsError: the file exists, and ``overwrite`` is off.
         """
         folder = Path(folder)
         file = folder / f"{name}{self.suffix}"
         if file.exists() and not overwrite:
-            raise OutputExistsError(f"{file} is there already; choose another folder")
+            raise OutputExistsError(f"{file} exists; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         self._save(file)
         return file
@@ -61,18 +61,18 @@ class Prediction(ABC):
 
 @dataclass(frozen=True)
 class Classification(Prediction):
-    """Probabilities of classes that exclude one another; ``attention`` (rows, columns) says where the model looks."""
+    """Probabilities of mutually exclusive classes; ``attention`` (rows, columns) is a map over the image."""
 
     probabilities: dict[str, float] = field(default_factory=dict)
     attention: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """The most likely class."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     def to_dict(self) -> dict[str, Any]:
-        """``class``, and ``probabilities`` from the likeliest class down."""
+        """``class``, and ``probabilities`` in descending order."""
         ranked = dict(sorted(self.probabilities.items(), key=lambda item: -item[1]))
         return {"class": self.label, "probabilities": ranked}
 
@@ -82,7 +82,7 @@ class Classification(Prediction):
 
 @dataclass(frozen=True)
 class Findings(Prediction):
-    """Probabilities of findings, each for itself."""
+    """Probabilities of findings, which do not exclude one another."""
 
     findings: dict[str, float] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Findings(Prediction):
 
 @dataclass(frozen=True)
 class Segmentation(Prediction):
-    """An answer to a question and its masks (COCO run lengths), one for each ``[SEG]``; ``ended`` is False where it was cut."""
+    """An answer to a question and its masks (COCO run lengths), one for each ``[SEG]``; ``ended`` is False if it was cut off."""
 
     question: str = ""
     answer: str = ""
@@ -106,7 +106,7 @@ class Segmentation(Prediction):
 
     @property
     def labels(self) -> list[str]:
-        """What the answer says of each mask."""
+        """The phrase of the answer that each mask belongs to."""
         return said_of_masks(self.answer, len(self.masks))
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Segmentation(Prediction):
         return {"question": self.question, "answer": self.answer, "ended": self.ended, "masks": list(self.masks)}
 
     def _save(self, file: Path) -> None:
-        """A page with question, answer and overlay, and beside it the overlay, each mask, and the answer as JSON."""
+        """A page with question, answer and overlay; next to it the overlay, each mask, and the answer as JSON."""
         write_answer_page(self.image, [self.to_dict()], file)
         masks = decode_masks(self.masks, (self.image.shape[-2], self.image.shape[-1]))
         overlay(self.image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
@@ -127,13 +127,13 @@ class Segmentation(Prediction):
 
 @dataclass(frozen=True)
 class NamedMasks(Prediction):
-    """Masks (names, height, width) of 0 and 1, each with the name of what it is of."""
+    """Masks (names, height, width) of 0 and 1, each with the name of its target."""
 
     names: tuple[str, ...] = ()
     masks: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """``share of the image`` that each mask covers, largest first."""
+        """``share of the image`` that each mask covers, in descending order."""
         shares = zip(self.names, self.masks.mean(dim=(1, 2)).tolist(), strict=True)
         return {"share of the image": dict(sorted(shares, key=lambda item: -item[1]))}
 
@@ -145,8 +145,8 @@ class NamedMasks(Prediction):
 class Report(Prediction):
     """A report with the steps of its chain of thought.
 
-    ``evidence`` holds images (height, width) in [0, 1] and ``evidence_ids`` their tokens; a step's ``image`` is its place
-    among them, -1 where it has none. ``mode`` says whether evidence is generated or provided.
+    ``evidence`` holds images (height, width) in [0, 1] and ``evidence_ids`` their token ids; a step's ``image`` is an index
+    into them, -1 if it has none. ``mode`` is the evidence mode.
     """
 
     report: str = ""
@@ -165,18 +165,21 @@ class Report(Prediction):
         return {"report": self.report, "steps": steps, "evidence_ids": [list(ids) for ids in self.evidence_ids]}
 
     def _save(self, file: Path) -> None:
-        """A page: the film with each region boxed in turn, the evidence beside its text, the report last."""
+        """A page: the radiograph with the box of each step, the evidence next to its statement, and the report."""
         write_trace_page(self.image, self.to_dict(), self.evidence, self.mode, file)
 
 
 @dataclass(frozen=True)
 class Reconstruction(Prediction):
-    """An image given back by its codes: ``rebuilt`` (height, width) in [-1, 1] beside ``prepared``, the image as it was encoded."""
+    """A reconstruction from codes.
+
+    ``reconstruction`` (height, width) in [-1, 1]; ``prepared`` is the same for the image that was encoded.
+    """
 
     codes: tuple[int, ...] = field(default=(), repr=False)
     psnr: float = 0.0
     prepared: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
-    rebuilt: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    reconstruction: torch.Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """``psnr`` in decibels, and ``codes``."""
@@ -184,9 +187,9 @@ class Reconstruction(Prediction):
 
     def _save(self, file: Path) -> None:
         title = f"decoded from {len(self.codes)} codes, {self.psnr:.1f} dB"
-        contact_sheet([self.prepared.numpy(), self.rebuilt.numpy()], ["input", title], [[], []], file)
+        contact_sheet([self.prepared.numpy(), self.reconstruction.numpy()], ["input", title], [[], []], file)
 
 
 def on_cpu(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Images as predictions hold them."""
+    """Images as float32 on the CPU, as predictions hold them."""
     return [image.detach().float().cpu() for image in images]

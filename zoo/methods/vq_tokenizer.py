@@ -1,7 +1,7 @@
 """Training an image tokenizer on its own: VQ-VAE (arXiv 1711.00937) with an edge loss in place of VQGAN's adversary.
 
-The edge loss is ours: radiographs live by their edges, and a perceptual network or a discriminator would need weights or a
-GPU that the embedded default does not have.
+The edge loss is ours: edges carry most of the diagnostic content of a radiograph, and a perceptual loss or a discriminator
+would need pretrained weights or a GPU.
 """
 
 from collections.abc import Sequence
@@ -44,10 +44,10 @@ class VQTokenizer(ZooModule):
         """Wire the tokenizer.
 
         Args:
-            tokenizer: the model to train.
+            tokenizer: the image tokenizer to train.
             edge_weight: of the edge loss.
             restart_every: steps between restarts of unused codes (after Jukebox, arXiv 2005.00341); 0 for none.
-            restart_until: share of the training in which they are restarted.
+            restart_until: fraction of training in which they are restarted.
         """
         super().__init__()
         self.tokenizer = tokenizer
@@ -55,49 +55,52 @@ class VQTokenizer(ZooModule):
         self.restart_every, self.restart_until = restart_every, restart_until
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """Images in [0, 1] of any size to (batch, 3, resolution, resolution) in [-1, 1]."""
+        """Pixel values (batch, 3, resolution, resolution) in [-1, 1] of images in [0, 1] of any size."""
         size = [self.tokenizer.config.resolution] * 2
         if list(images.shape[-2:]) != size:
             images = image_functional.resize(images, size, antialias=True)
         return images.expand(-1, 3, -1, -1) * 2 - 1
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruction in [-1, 1], quantisation loss and codes of images (batch, 1 or 3, height, width) in [0, 1]."""
+        """Reconstructions in [-1, 1], quantization loss and codes of images (batch, 1 or 3, height, width) in [0, 1]."""
         return self.tokenizer(self.prepare(images))
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Reconstruction, edges, codebook and commitment."""
-        images = self.prepare(batch["image"])
-        rebuilt, quantisation, _ = self.tokenizer(images)
-        edge = sum(functional.l1_loss(a, b) for a, b in zip(edges(rebuilt), edges(images), strict=True))
-        return {"loss": functional.l1_loss(rebuilt, images) + self.edge_weight * edge + quantisation}
+        """The sum of reconstruction, edge, codebook and commitment loss."""
+        pixel_values = self.prepare(batch["image"])
+        reconstruction, quantization_loss, _ = self.tokenizer(pixel_values)
+        pairs = zip(edges(reconstruction), edges(pixel_values), strict=True)
+        edge_loss = sum(functional.l1_loss(predicted, target) for predicted, target in pairs)
+        l1_loss = functional.l1_loss(reconstruction, pixel_values)
+        return {"loss": l1_loss + self.edge_weight * edge_loss + quantization_loss}
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Restart unused codes every so many steps, early in the training."""
+        """Restart unused codes every ``restart_every`` steps, early in training."""
         early = self.global_step <= self.restart_until * self.trainer.estimated_stepping_batches
         if self.restart_every and early and self.global_step % self.restart_every == 0:
             self._restart_unused_codes(self.prepare(batch["image"]))
 
     @torch.no_grad()
     def _restart_unused_codes(self, images: torch.Tensor) -> None:
-        """Move codes that no image of the batch uses onto latents of the batch, drawn at random."""
+        """Move codes that no image of the batch uses to randomly sampled latents of the batch."""
         latents = self.tokenizer.latents(images).movedim(1, -1).flatten(0, 2)
-        used = self.tokenizer.tokens(images).unique()
+        used = self.tokenizer.tokenize(images).unique()
         unused = torch.ones(len(self.tokenizer.codebook), dtype=torch.bool, device=latents.device)
         unused[used] = False
-        drawn = torch.randint(len(latents), (int(unused.sum()),), device=latents.device)
-        self.tokenizer.codebook[unused] = latents[drawn]
-        if is_distributed():  # each process has drawn its own
+        sampled = torch.randint(len(latents), (int(unused.sum()),), device=latents.device)
+        self.tokenizer.codebook[unused] = latents[sampled]
+        if is_distributed():  # each process has sampled from its own batch
             torch.distributed.broadcast(self.tokenizer.codebook.data, src=0)
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """Squared error of each image (on the scale of [0, 1]) and its codes."""
-        images = self.prepare(batch["image"])
-        rebuilt, _, codes = self.tokenizer(images)
-        return {"squared_error": ((rebuilt.clamp(-1, 1) - images) / 2).square().mean(dim=(1, 2, 3)), "codes": codes}
+        """Mean squared error of each image (on the scale of [0, 1]) and its codes."""
+        pixel_values = self.prepare(batch["image"])
+        reconstruction, _, codes = self.tokenizer(pixel_values)
+        errors = ((reconstruction.clamp(-1, 1) - pixel_values) / 2).square()
+        return {"squared_error": errors.mean(dim=(1, 2, 3)), "codes": codes}
 
     def metrics(self) -> dict[str, Metric]:
-        """Mean PSNR in decibels, and the share of the codebook in use."""
+        """Mean PSNR in decibels, and the fraction of the codebook in use."""
         codes = len(self.tokenizer.codebook)
         return {
             "psnr": lambda o: float(-10 * o["squared_error"].clamp(min=1e-10).log10().mean()),
@@ -105,13 +108,14 @@ class VQTokenizer(ZooModule):
         }
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Reconstruction]:  # type: ignore[override]
-        """The codes of each image and what they give back."""
+        """The codes of each image and its reconstruction from them."""
         predictions = []
         for image, original in zip(images, on_cpu(images), strict=True):
             outputs = self.evaluation_step({"image": image[None]})
-            prepared, rebuilt = self.prepare(image[None])[0, 0].cpu(), self.tokenizer.decode(outputs["codes"])[0]
+            prepared = self.prepare(image[None])[0, 0].cpu()
+            reconstruction = self.tokenizer.decode(outputs["codes"])[0].mean(dim=0).cpu()
             codes, psnr = tuple(outputs["codes"][0].tolist()), self.metrics()["psnr"](outputs)
-            predictions.append(Reconstruction(original, codes, psnr, prepared, rebuilt.mean(dim=0).cpu()))
+            predictions.append(Reconstruction(original, codes, psnr, prepared, reconstruction))
         return predictions
 
     def example_batch(self) -> dict[str, Any]:

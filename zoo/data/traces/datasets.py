@@ -111,9 +111,9 @@ class TokenTraces(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """One sequence."""
         start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
-        ids = torch.from_numpy(self._ids[start:end].astype(np.int64))
+        input_ids = torch.from_numpy(self._ids[start:end].astype(np.int64))
         learned = torch.from_numpy(self._learned[start:end].copy())
-        return {"ids": ids, "labels": ids.masked_fill(~learned, IGNORE_INDEX)}
+        return {"input_ids": input_ids, "labels": input_ids.masked_fill(~learned, IGNORE_INDEX)}
 
 
 def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
@@ -220,8 +220,8 @@ class TraceData(ZooData):
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
         """Pad sequences on the right; everything else stays a list."""
         batch: dict[str, Any] = {key: listed([sample[key] for sample in samples]) for key in samples[0]}
-        if "ids" in batch:
-            batch["ids"] = pad_sequence(batch["ids"], batch_first=True, padding_value=self._pad)
+        if "input_ids" in batch:
+            batch["input_ids"] = pad_sequence(batch["input_ids"], batch_first=True, padding_value=self._pad)
             batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORE_INDEX)
         return batch
 

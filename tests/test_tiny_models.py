@@ -101,7 +101,9 @@ def test_anole(tmp_path, dtype):
     assert_same(decoder.language.state_dict(), files)
     assert decoder.tokenizer.decode(decoder.tokenizer.encode(TEXTS[1], add_special_tokens=False)) == TEXTS[1]
     vocabulary = decoder.vocabulary
-    marks = decoder.tokenizer.convert_tokens_to_ids(["<racm3:break>", "<eoss>", "<reserved08706>", "<image>", "IMGIMGDBZ"])
+    marks = decoder.tokenizer.convert_tokens_to_ids(
+        ["<racm3:break>", "<eoss>", "<reserved08706>", "<image>", "IMGIMGDBZ"]
+    )
     assert marks == [
         vocabulary.boi_token_id,
         vocabulary.eoi_token_id,
@@ -120,7 +122,9 @@ def test_anole_sees_images_apart_and_writes_whole_ones(tmp_path):
     assert len(ids.unique(dim=0)) == 4 and ids.shape == (4, decoder.tokens_per_image) == (4, 16)
     assert decoder.image_tokenizer.decode(decoder.vocabulary.codes(ids)).shape == images.shape
     vocabulary = decoder.vocabulary
-    prompt = torch.tensor([vocabulary.bos_token_id, *decoder.tokenizer.encode("Draw."), vocabulary.sep_token_id, vocabulary.boi_token_id])
+    prompt = torch.tensor(
+        [vocabulary.bos_token_id, *decoder.tokenizer.encode("Draw."), vocabulary.sep_token_id, vocabulary.boi_token_id]
+    )
     made = generate(decoder, [prompt], GenerationSettings(max_new_tokens=17, greedy=True))[0]
     vocabulary.check(made, decoder.tokens_per_image)
 

@@ -99,7 +99,9 @@ def bandwidth_share(positions: int = 2048, seen_images: int = 4, codes: int = 10
 
 def a_prompt(decoder: SmallInterleaved, index: int = 0) -> torch.Tensor:
     """Sixteen words, other ones for each index."""
-    return torch.tensor([decoder.vocabulary.bos_token_id, *range(600 + index, 616 + index), decoder.vocabulary.sep_token_id])
+    return torch.tensor(
+        [decoder.vocabulary.bos_token_id, *range(600 + index, 616 + index), decoder.vocabulary.sep_token_id]
+    )
 
 
 def cache_speed(decoder: SmallInterleaved) -> None:

@@ -91,9 +91,7 @@ def test_guidance_mixes_logits_as_the_official_code_does(golden, mode, count):
 
 def test_a_missing_guidance_prompt_is_reported(official_decoder, golden):
     with pytest.raises(ValueError, match="guidance 'full' needs a prompt for: original"):
-        generate(
-            official_decoder, [golden["prompt_ids"][0]], replace(GREEDY, guidance="full"), torch.tensor([3, 60])
-        )
+        generate(official_decoder, [golden["prompt_ids"][0]], replace(GREEDY, guidance="full"), torch.tensor([3, 60]))
 
 
 @torch.no_grad()
@@ -276,9 +274,7 @@ def test_generation_runs_on_the_device_of_the_decoder(small_decoder, guidance, g
 
     def run() -> list[torch.Tensor]:
         with scripted(small_decoder, WORDS):
-            return generate(
-                small_decoder, prompts, options, **row_prompts, provide_image=lambda index, ids: image_ids
-            )
+            return generate(small_decoder, prompts, options, **row_prompts, provide_image=lambda index, ids: image_ids)
 
     expected = run()
     with another_default_device():
@@ -307,9 +303,7 @@ def test_generation_on_a_gpu(small_decoder, guidance, kind):
         for _ in range(2):
             with scripted(small_decoder, WORDS):
                 results.append(
-                    generate(
-                        small_decoder, prompts, options, **row_prompts, provide_image=lambda index, ids: image_ids
-                    )
+                    generate(small_decoder, prompts, options, **row_prompts, provide_image=lambda index, ids: image_ids)
                 )
         prompt = torch.tensor([0, 60, small_decoder.vocabulary.boi_token_id])
         assert next(stream(small_decoder, prompt, SETTINGS)).device.type == "cpu"

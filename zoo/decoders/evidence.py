@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
 from zoo.constants import IGNORE_INDEX
+from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
 from zoo.decoders.interleaved import ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]
@@ -123,14 +123,10 @@ class TraceWriter:
             return None
         for token_ids, is_target in [*steps[:kept], report]:
             input_ids += token_ids
-            labels += [
-                token if target else IGNORE_INDEX for token, target in zip(token_ids, is_target, strict=True)
-            ]
+            labels += [token if target else IGNORE_INDEX for token, target in zip(token_ids, is_target, strict=True)]
         return input_ids, labels
 
-    def _encode_step(
-        self, step: Step, images: Sequence[torch.Tensor] | torch.Tensor
-    ) -> tuple[list[int], list[bool]]:
+    def _encode_step(self, step: Step, images: Sequence[torch.Tensor] | torch.Tensor) -> tuple[list[int], list[bool]]:
         """Token ids of a step, and whether each is a target; of a provided image only the begin-of-image token is."""
         input_ids, is_target = [], []
         for text in step_texts(step, self.mode):
@@ -154,9 +150,7 @@ class TraceWriter:
             input_ids += self._encode_step(step, images)[0]
         step = record.steps[index]
         prefix, _, suffix = step_texts(replace(step, statement=""), self.mode)
-        return [
-            *input_ids, *self.encode_text(prefix), *self.image_block(evidence), *self.encode_text(suffix.strip())
-        ]
+        return [*input_ids, *self.encode_text(prefix), *self.image_block(evidence), *self.encode_text(suffix.strip())]
 
     def decode(self, generated_ids: Sequence[int]) -> tuple[list[Step], str, list[torch.Tensor]]:
         """Parse a response (ids after the separator) into steps, report and the token ids of its images.

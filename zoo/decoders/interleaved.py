@@ -20,6 +20,7 @@ from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
 from zoo.registry import register
 
+
 class VocabularyError(ZooError, ValueError):
     """A vocabulary that lacks a token the decoder needs, or a sequence in which an image is malformed."""
 

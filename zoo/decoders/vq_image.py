@@ -153,9 +153,13 @@ class VQImage(ChameleonVQVAE):
         config: Any = ChameleonConfig.from_pretrained(folder)
         model = cls.from_config(config.vq_config)
         prefix = "model.vqmodel."
-        state_dict = {k.removeprefix(prefix): v for k, v in read_safetensors_folder(folder).items() if k.startswith(prefix)}
+        state_dict = {
+            k.removeprefix(prefix): v for k, v in read_safetensors_folder(folder).items() if k.startswith(prefix)
+        }
         if missing := model.state_dict().keys() - state_dict.keys():
-            raise WeightsError(f"{folder} lacks {len(missing)} weights of the image tokenizer, e.g. {sorted(missing)[0]}")
+            raise WeightsError(
+                f"{folder} lacks {len(missing)} weights of the image tokenizer, e.g. {sorted(missing)[0]}"
+            )
         model.load_state_dict(state_dict)
         return model.eval()
 

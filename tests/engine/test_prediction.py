@@ -177,7 +177,7 @@ def test_a_tensor_that_is_no_image_is_refused(card, image):
 def test_a_prediction_is_saved_under_a_name_in_a_folder(card, tmp_path):
     prediction = load(card).predict_image(torch.rand(1, 32, 32))
     assert prediction.save(str(tmp_path), "mine") == tmp_path / "mine.png"
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists; choose"):
         prediction.save(tmp_path, "mine")
 
 

@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
@@ -23,6 +24,14 @@ INDEX = "index"
 
 class EmptySplitError(ZooError, ValueError):
     """A split without samples, where some are needed."""
+
+
+class ExampleImage(NamedTuple):
+    """An image (height, width) to look at, with a title and the masks (height, width) to outline on it."""
+
+    image: np.ndarray
+    title: str
+    masks: list[np.ndarray]
 
 
 class Records(Generic[Item]):
@@ -153,8 +162,22 @@ class ZooData(LightningDataModule):
         """Open (and, where need be, build) one of train, val and test."""
 
     def metadata(self) -> dict[str, Any]:
-        """What a method may need to know of the data, such as ``class_names``; goes to its injected arguments."""
+        """What methods and metrics may need to know of the data; plain values go to a method's injected arguments.
+
+        Keys, where a dataset has them: ``class_names`` (classification), ``words`` (of a word-level tokenizer), ``prompt`` (what
+        a report is asked for with), ``vocabulary`` (:class:`~zoo.data.vocabulary.FindingVocabulary`), ``target_names`` (a list
+        of everything that a mask can be of), ``labeler`` (:class:`~zoo.data.vocabulary.ReportLabeler`).
+        """
         return {}
+
+    def example_images(self, count: int) -> list[ExampleImage]:
+        """The first images of the training split, to show what the dataset looks like."""
+        samples = [self.split("train")[index] for index in range(count)]
+        images = [sample["image"] if "image" in sample else sample["images"][0] for sample in samples]
+        return [
+            ExampleImage(image[0].numpy(), str(sample.get("label", "")), [])
+            for image, sample in zip(images, samples, strict=True)
+        ]
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
         """Samples to a batch; see :func:`collate`."""

@@ -49,33 +49,7 @@ def draw_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12)
     """Draw a contact sheet of the first samples of a dataset; masks of findings are outlined where it has them."""
     from zoo.visualization.figures import contact_sheet
 
-    if name in ("chest_drr", "chest_drr_findings"):
-        pictures = _chest_drr_pictures(name, settings, count)
-    else:
-        samples = [make_dataset(name, settings).split("train")[index] for index in range(count)]
-        pictures = [(sample["image"][0].numpy(), str(sample.get("label", "")), []) for sample in samples]
     file = out / f"{name}.png"
-    images, titles, outlines = zip(*pictures, strict=True)
+    images, titles, outlines = zip(*make_dataset(name, settings).example_images(count), strict=True)
     contact_sheet(images, titles, outlines, file)
     return file
-
-
-def _chest_drr_pictures(name: str, settings: Sequence[str], count: int) -> list[tuple[Any, str, list[Any]]]:
-    from pycocotools import mask as coco
-
-    from zoo.data.chest_drr.rendering.build import build_series
-
-    spec = make_dataset(name, settings).spec  # type: ignore[attr-defined]
-    series = build_series(spec, {"test": count})["test"]
-    pictures = []
-    for index in range(count):
-        findings = series.record(index)["findings"]
-        title = "\n".join(_said(finding) for finding in findings) or "no finding"
-        masks = [coco.decode(finding["mask"]).astype(bool) for finding in findings]
-        pictures.append((series.image(index), title, masks))
-    return pictures
-
-
-def _said(finding: dict[str, str]) -> str:
-    parts = (finding["severity"], finding["lobe"] or finding["side"], finding["kind"])
-    return " ".join(part for part in parts if part)

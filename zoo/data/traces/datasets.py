@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.base import Sample, ZooData, listed
-from zoo.data.chest_drr.text.labels import stated_findings
 from zoo.data.io.images import read_image
 from zoo.data.traces.records import IvlRecord, check_images, read_records
+from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler, ReportLabeler
 from zoo.errors import ArgumentError
 from zoo.paths import cache_folder
 from zoo.registry import Injected, register
@@ -50,9 +50,14 @@ class Traces(Dataset[Sample]):
     another finding was seen, else for any region; None for a record without steps or a data set without another finding.
     """
 
-    def __init__(self, records: list[IvlRecord]) -> None:
-        """Keep the records."""
-        self.records = records
+    def __init__(self, records: list[IvlRecord], labeler: ReportLabeler | None = None) -> None:
+        """Keep the records.
+
+        Args:
+            records: of the split.
+            labeler: extracts findings from the steps' statements; without it statements are told apart by their text.
+        """
+        self.records, self._labeler = records, labeler
 
     def __len__(self) -> int:
         """Number of records."""
@@ -62,10 +67,15 @@ class Traces(Dataset[Sample]):
     def _seen(self) -> list[tuple[int, int, str, frozenset[str]]]:
         """Record, step, region and kinds of findings stated, of every step that has an image."""
         return [
-            (index, position, step.region, frozenset(kind for kind, _ in stated_findings(step.statement)))
+            (index, position, step.region, self._findings_in(step.statement))
             for index, record in enumerate(self.records)
             for position, step in enumerate(record.steps)
         ]
+
+    def _findings_in(self, statement: str) -> frozenset[str]:
+        if self._labeler is None:
+            return frozenset([statement])
+        return frozenset(finding for finding, _ in self._labeler.label(statement))
 
     def swap(self, index: int) -> tuple[int, int, int] | None:
         """Step, other record and its step; fixed for a data set and index."""
@@ -202,7 +212,7 @@ class TraceData(ZooData):
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """The records as they are."""
-        return Traces(self.records(name))
+        return Traces(self.records(name), self.metadata().get("labeler"))
 
     def tokenize(self, codec: TraceCodec) -> None:
         """From now on, training and validation samples are token sequences; warns of traces that are left out."""
@@ -235,6 +245,8 @@ class IvlJsonl(TraceData):
         train: str,
         val: str,
         test: str,
+        findings: list[str] | None = None,
+        prompt: str | None = None,
         batch_size: int = 1,
         eval_batch_size: int = 8,
         num_workers: int = 0,
@@ -246,6 +258,9 @@ class IvlJsonl(TraceData):
             train: file of training records.
             val: of validation records.
             test: of test records.
+            findings: names of the findings that generated reports are scored by; those that the records' ``findings`` name if
+                None. Where there are neither, findings are not scored.
+            prompt: what a report is asked for with; that of the first test record if None.
             batch_size: records a step.
             eval_batch_size: reports generated at a time.
             num_workers: loader processes.
@@ -253,6 +268,26 @@ class IvlJsonl(TraceData):
         """
         super().__init__(batch_size, eval_batch_size, num_workers, seed)
         self.files = {"train": Path(train), "val": Path(val), "test": Path(test)}
+        self.findings, self.prompt = findings, prompt
+
+    @cached_property
+    def _read(self) -> dict[str, list[IvlRecord]]:
+        return {split: read_records(path) for split, path in self.files.items() if path.is_file()}
+
+    def metadata(self) -> dict[str, Any]:
+        """The prompt; and vocabulary and labeler of the findings that are named in the recipe or stated by the records."""
+        if self.findings is not None:
+            labels = [(finding, side) for finding in self.findings for side in ("", "left", "right")]
+        else:
+            records = [record for records in self._read.values() for record in records]
+            labels = sorted({label for record in records for label in record.findings or ()})
+        metadata: dict[str, Any] = {}
+        if prompt := self.prompt or next((record.prompt for record in self._read.get("test", [])), None):
+            metadata["prompt"] = prompt
+        if labels:
+            vocabulary = FindingVocabulary(tuple(labels))
+            metadata |= {"vocabulary": vocabulary, "labeler": KeywordLabeler(vocabulary)}
+        return metadata
 
     def records(self, split: str) -> list[IvlRecord]:
         """Read a split.
@@ -260,7 +295,7 @@ class IvlJsonl(TraceData):
         Raises:
             RecordError: a record does not keep to the form, or not to its images.
         """
-        records = read_records(self.files[split])
+        records = self._read.get(split) or read_records(self.files[split])
         for record in records:
             check_images(record, self.files[split])
         return records

@@ -4,6 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 
+from zoo.data.base import ExampleImage
+from zoo.data.chest_drr.datasets.rendered import example_cases
 from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries, build_series
 from zoo.data.chest_drr.rendering.cases import CaseSpec
@@ -75,6 +77,10 @@ class ChestDrrFindings(ClassificationData):
             split: [Item(offsets[split] + index, index % len(CLASSES)) for index in range(count)]
             for split, count in counts.items()
         }
+
+    def example_images(self, count: int) -> list[ExampleImage]:
+        """The first test cases, with their findings outlined."""
+        return example_cases(self.spec, count, self.build_workers)
 
     def read(self, source: int) -> torch.Tensor:
         """An image by its number: a million for each split, and the index in it."""

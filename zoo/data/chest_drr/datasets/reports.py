@@ -89,4 +89,4 @@ class ChestDrrReports(RenderedCases, ZooData):
 
     def metadata(self) -> dict[str, Any]:
         """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""
-        return {"probes": {kind: [stating(kind), denying(kind)] for kind in self.kinds}}
+        return {**super().metadata(), "probes": {kind: [stating(kind), denying(kind)] for kind in self.kinds}}

@@ -11,7 +11,7 @@ from PIL import Image
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
 from zoo.data.chest_drr.rendering.cases import SPLITS
-from zoo.data.chest_drr.text.traces import pairs_of, trace_of, words_of_traces
+from zoo.data.chest_drr.text.traces import PROMPT, pairs_of, trace_of, words_of_traces
 from zoo.data.io.crops import square_around
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_records
@@ -58,8 +58,8 @@ class ChestDrrIvl(RenderedCases, TraceData):
         self.pairs, self.variants = pairs, variants
 
     def metadata(self) -> dict[str, Any]:
-        """The words of all traces, for a word-level tokenizer."""
-        return {"words": words_of_traces(self.spec.image_size)}
+        """The prompt, and the words of all traces, for a word-level tokenizer."""
+        return {**super().metadata(), "prompt": PROMPT, "words": words_of_traces(self.spec.image_size)}
 
     def records(self, split: str) -> list[IvlRecord]:
         """Render and write what the cache lacks, and read it."""

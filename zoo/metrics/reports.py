@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.data.chest_drr.text.labels import LABELS, Label
+from zoo.data.chest_drr.text.labels import LABELS
 from zoo.data.traces.records import Box
+from zoo.data.vocabulary import Label
 from zoo.errors import ZooError
 
 External = Literal["radgraph", "chexbert"]

@@ -5,7 +5,7 @@ Anole).
 """
 
 from tests.tiny_models.anole import anole
-from tests.tiny_models.clip import biomedclip, openclip_vitb16
+from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16
 from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
 from tests.tiny_models.language import byte_tokenizer, causal_lm, llava, qwen
 from tests.tiny_models.segmentation import sam
@@ -13,6 +13,7 @@ from tests.tiny_models.segmentation import sam
 __all__ = [
     "anole",
     "biomedclip",
+    "biomedclip_layout",
     "byte_tokenizer",
     "causal_lm",
     "coop_split",

@@ -60,6 +60,20 @@ def biomedclip(folder: Path) -> Path:
     return _write(folder, model, {**config, "text_cfg": {**text, "hf_model_name": BIOMEDBERT}})
 
 
+def biomedclip_layout() -> nn.Module:
+    """open_clip's classes of BiomedCLIP at tiny sizes, without files: timm's ViT at 224 pixels, BERT with 64 token ids."""
+    import open_clip
+    from open_clip.hf_model import HFTextEncoder
+    from transformers import BertConfig
+
+    vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224}
+    model = open_clip.CustomTextCLIP(16, vision, {"width": 32, "heads": 2, "layers": 1, "vocab_size": 8})
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    pooling = {"pooler_type": "cls_last_hidden_state_pooler", "proj_type": "mlp"}
+    model.text = HFTextEncoder("", 16, config=BertConfig(**sizes, vocab_size=64), **pooling)
+    return model.eval()
+
+
 def wordpiece_tokenizer() -> Any:
     """An uncased BERT tokenizer that spells every word: any printable ASCII text has tokens of its own."""
     from transformers import BertTokenizer

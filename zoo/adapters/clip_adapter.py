@@ -27,6 +27,6 @@ class ClipAdapter(FewShotAdapter):
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
         with torch.no_grad():
-            features, classes = clip.encode_image(images), clip.encode_ids(self.ids)
+            features, classes = clip.encode_image(images), clip.encode_ids(self.input_ids)
         mixed = self.ratio * self.bottleneck(features) + (1 - self.ratio) * features
         return clip.logits(functional.normalize(mixed, dim=-1), classes)

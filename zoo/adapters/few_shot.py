@@ -1,4 +1,4 @@
-"""The contract of an adapter that turns a frozen CLIP into a classifier."""
+"""The contract of an adapter that makes a classifier of a frozen CLIP."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ Template = Annotated[str, Injected]
 class FewShotAdapter(nn.Module, ABC):
     """Classifies images with a frozen CLIP that is passed in, not owned.
 
-    ``prompts`` are the class names in the template; ``ids`` (classes, positions) their tokens.
+    ``prompts`` are the class names in the template; ``input_ids`` (classes, positions) their tokens.
     """
 
-    ids: torch.Tensor
+    input_ids: torch.Tensor
     observes: ClassVar[bool] = False
     """Whether :meth:`observe` needs the labelled images."""
 
@@ -35,22 +35,22 @@ class FewShotAdapter(nn.Module, ABC):
         super().__init__()
         if not class_names or "{}" not in template:
             raise ArgumentError(
-                f"needs class names and a template with {{}}; got {len(class_names)} names and '{template}'"
+                f"an adapter needs class names and a template with {{}}; got {len(class_names)} names and '{template}'"
             )
         self.prompts = [template.replace("{}", name) for name in class_names]
-        self.register_buffer("ids", clip.tokenize(self.prompts), persistent=False)
+        self.register_buffer("input_ids", clip.tokenize(self.prompts), persistent=False)
 
     @abstractmethod
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
 
     def logits_and_attention(self, clip: ClipEncoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits as :meth:`forward`, and where the adapter looks (batch, rows, columns); None for one that cannot say."""
+        """Logits as :meth:`forward`, and an attention map (batch, rows, columns); None for adapters without attention."""
         return self(clip, images), None
 
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
-        """Look at the labelled images once before training; nothing by default."""
+        """Process the labelled images once before training; nothing by default."""
 
     def clip_parameters(self, clip: ClipEncoder) -> list[nn.Parameter]:
-        """Parameters that the adapter put into the CLIP and that train with it; none by default."""
+        """Parameters that the adapter added inside the CLIP and that train with it; none by default."""
         return []

@@ -12,7 +12,7 @@ from zoo.registry import register
 
 @register("adapter", "maple")
 class MaPLe(FewShotAdapter):
-    """Text prompts P_k enter each of the first layers; the image tower gets ``P_k W_k + b_k`` beside its tokens."""
+    """Text prompts P_k replace tokens in each of the first layers; ``P_k W_k + b_k`` is appended to the image tokens."""
 
     def __init__(
         self, clip: Clip, class_names: ClassNames, template: Template, context: int = 2, prompt_depth: int = 9
@@ -23,8 +23,8 @@ class MaPLe(FewShotAdapter):
             clip: gives widths and depth.
             class_names: the classes.
             template: replaced by the learned prompts.
-            context: prompt vectors a layer.
-            prompt_depth: how many layers get prompts of their own, the input among them.
+            context: prompt vectors for each layer.
+            prompt_depth: number of layers with learned prompts, the input included.
         """
         super().__init__(clip, class_names, " ".join([PLACEHOLDER] * context) + " {}.")
         depth = min(prompt_depth, clip.text.depth, clip.vision.depth)
@@ -37,24 +37,24 @@ class MaPLe(FewShotAdapter):
         return clip.logits(image, functional.normalize(self._text(clip), dim=-1))
 
     def _text(self, clip: ClipEncoder) -> torch.Tensor:
-        tokens, mask = clip.text.start(self._with_context(clip.text.embed(self.ids), 0), self.ids)
+        tokens, mask = clip.text.start(self._with_context(clip.text.embed(self.input_ids), 0), self.input_ids)
         for layer in range(clip.text.depth):
             if 0 < layer < len(self.prompts_by_layer):
                 tokens = self._with_context(tokens, layer)
             tokens = clip.text.layer(layer, tokens, mask)
-        return clip.text.finish(tokens, self.ids)
+        return clip.text.finish(tokens, self.input_ids)
 
     def _with_context(self, tokens: torch.Tensor, layer: int) -> torch.Tensor:
-        """Put a layer's prompts in the places after the start token."""
+        """Replace the tokens after the start token by a layer's prompts."""
         prompts = self.prompts_by_layer[layer].expand(len(tokens), -1, -1)
         return torch.cat([tokens[:, :1], prompts, tokens[:, 1 + prompts.shape[1] :]], dim=1)
 
     def _image(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         tokens = clip.vision.start(clip.normalise(images))
-        own = tokens.shape[1]
+        count = tokens.shape[1]
         for layer in range(clip.vision.depth):
             if layer < len(self.couplings):
                 prompts = self.couplings[layer](self.prompts_by_layer[layer]).expand(len(tokens), -1, -1)
-                tokens = torch.cat([tokens[:, :own], prompts], dim=1)
+                tokens = torch.cat([tokens[:, :count], prompts], dim=1)
             tokens = clip.vision.layer(layer, tokens)
-        return clip.vision.finish(tokens[:, :own])
+        return clip.vision.finish(tokens[:, :count])

@@ -1,4 +1,4 @@
-"""NEARL-CLIP's wiring: one USEformer beside the towers of a frozen CLIP, one OCA a layer and modality (arXiv 2508.04101)."""
+"""NEARL (formerly NEARL-CLIP, arXiv 2508.04101): one USEformer beside a frozen CLIP, one OCA for each layer and modality."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -20,17 +20,21 @@ Ways = Literal["both", "image_to_text", "text_to_image"]
 
 @register("adapter", "nearl")
 class NearlAdapter(FewShotAdapter):
-    """Both towers advance together; after each layer the USEformer sees both, and each modality's OCA is applied.
+    """After each layer k of both towers, ``z_v, z_t = USEformer_k(v, t)``, ``v <- OCA_v,k(v, z_v)``, ``t <- OCA_t,k(t, z_t)``.
 
-    ``interaction`` (reconstructed): "instance" lets the text stream of an image see that image's own tokens;
-    "prototype" lets it see a running mean of training images, so that the class embeddings are computed once and cached.
-    There the USEformer sees summaries, which is what makes it cheap: the mean token of each class, and image patches
-    averaged two by two. In both an image's logits do not depend on the other images of its batch. Towers of unequal depth
-    are adapted at as many points as the shallower has layers.
+    v are image tokens (batch, tokens, vision width), t text tokens (batch, classes * positions, text width).
+
+    ``interaction`` (reconstructed): with "instance", the text tokens of an image interact with that image's tokens, so that
+    each image has class embeddings of its own; with "prototype", they interact with a running mean of training images, so that
+    class embeddings are computed once and cached. There the USEformer attends to summaries, which makes it cheap: the mean
+    token of each class, and image patches averaged two by two. In both, an image's logits do not depend on the rest of its
+    batch. Towers of unequal depth are adapted at as many points as the shallower one has layers.
     """
 
     prototype: torch.Tensor
+    """Running mean of summarised image tokens at each point (points, tokens, vision width)."""
     seen: torch.Tensor
+    """Number of batches in the prototype; the name is part of published state dicts."""
 
     def __init__(
         self,
@@ -51,8 +55,9 @@ class NearlAdapter(FewShotAdapter):
             template: the prompt, with {} for a class name.
             useformer: builder of the USEformer.
             oca: builder of the adapters.
-            interaction: what the text stream sees.
-            ways: the direction in which knowledge flows; one-way leaves the other tower frozen as it is (an ablation).
+            interaction: which image tokens the text tokens interact with.
+            ways: direction of interaction; with "image_to_text" only text tokens are adapted, with "text_to_image" only image
+                tokens (ablations).
             momentum: of the running prototype.
         """
         super().__init__(clip, class_names, template)
@@ -71,9 +76,9 @@ class NearlAdapter(FewShotAdapter):
         self._cached_text: tuple[list[torch.Tensor], torch.Tensor] | None = None
 
     def _adapters(
-        self, oca: Callable[..., OrthogonalCrossAttention], width: int, synergy: int, wanted: bool
+        self, oca: Callable[..., OrthogonalCrossAttention], width: int, synergy: int, enabled: bool
     ) -> nn.ModuleList | None:
-        return nn.ModuleList(oca(width=width, synergy=synergy) for _ in range(self.points)) if wanted else None
+        return nn.ModuleList(oca(width=width, synergy=synergy) for _ in range(self.points)) if enabled else None
 
     def train(self, mode: bool = True) -> "NearlAdapter":
         """Switch mode; cached class embeddings are dropped, since weights may change."""
@@ -91,63 +96,63 @@ class NearlAdapter(FewShotAdapter):
     def _instance(
         self, clip: ClipEncoder, images: torch.Tensor, attention: list[torch.Tensor | None] | None = None
     ) -> torch.Tensor:
-        """Both streams together; after the first adapter there is one text stream for each (image, class)."""
-        batch, (classes, length) = len(images), self.ids.shape
+        """Logits with the interaction "instance"; after the first point there are text tokens for each (image, class)."""
+        batch, (classes, length) = len(images), self.input_ids.shape
         image = clip.vision.start(clip.normalise(images))
-        text, mask = clip.text.start(clip.text.embed(self.ids), self.ids)
+        text, mask = clip.text.start(clip.text.embed(self.input_ids), self.input_ids)
         padding = self._padding(clip)
         for point in range(self.points):
             image = self._image_layers(clip, point, image)
             text = self._text_layers(clip, point, text, mask)
-            if point == 0:  # until here the text was the same for every image
+            if point == 0:  # until here the text is the same for every image
                 text = text.repeat(batch, 1, 1)
                 mask = mask.repeat(batch, 1, 1, 1) if mask is not None and mask.ndim == 4 else mask
             joint = text.view(batch, classes * length, -1)
-            gathered, weights = self.useformer.gather(point, image, joint, padding)
+            queries, weights = self.useformer.attend(point, image, joint, padding)
             if attention is not None:
                 attention.append(weights)
-            for_image, for_text = self.useformer.to_image(gathered), self.useformer.to_text(gathered)
+            for_image, for_text = self.useformer.to_image(queries), self.useformer.to_text(queries)
             image = _adapted(self.image_oca, point, image, for_image)
             text = _adapted(self.text_oca, point, joint, for_text).view(batch * classes, length, -1)
         image_features = functional.normalize(clip.vision.finish(image), dim=-1)
-        text_features = functional.normalize(clip.text.finish(text, self.ids.repeat(batch, 1)), dim=-1)
+        text_features = functional.normalize(clip.text.finish(text, self.input_ids.repeat(batch, 1)), dim=-1)
         return clip.logits(image_features[:, None], text_features.view(batch, classes, -1))[:, 0]
 
     def _prototype_text(self, clip: ClipEncoder) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The classes' mean tokens (1, classes, width) at each point and unit features (classes, embedding)."""
         if self._cached_text is not None and not torch.is_grad_enabled():
             return self._cached_text
-        classes, length = self.ids.shape
-        text, mask = clip.text.start(clip.text.embed(self.ids), self.ids)
-        share = functional.normalize(clip.text.is_token(self.ids).float(), p=1, dim=1)[:, None]
+        classes, length = self.input_ids.shape
+        text, mask = clip.text.start(clip.text.embed(self.input_ids), self.input_ids)
+        share = functional.normalize(clip.text.is_token(self.input_ids).float(), p=1, dim=1)[:, None]
         at_points = []
         for point in range(self.points):
             text = self._text_layers(clip, point, text, mask)
             at_points.append((share @ text).view(1, classes, -1))
             joint = text.view(1, classes * length, -1)
-            # A copy: the prototype moves on in place before the backward pass needs what was seen here.
+            # A copy: the prototype is updated in place before the backward pass needs its present value.
             prototype = self.prototype[point : point + 1].clone()
             _, for_text = self.useformer(point, prototype, at_points[-1])
             text = _adapted(self.text_oca, point, joint, for_text).view(classes, length, -1)
-        result = at_points, functional.normalize(clip.text.finish(text, self.ids), dim=-1)
+        result = at_points, functional.normalize(clip.text.finish(text, self.input_ids), dim=-1)
         if not self.training and not torch.is_grad_enabled():
             self._cached_text = result
         return result
 
     def _image_stream(self, clip: ClipEncoder, images: torch.Tensor, text_points: list[torch.Tensor]) -> torch.Tensor:
-        """Unit image features (batch, embedding) beside given text tokens; in training the prototype follows."""
+        """Unit image features (batch, embedding), given the text summaries; in training this updates the prototype."""
         image = clip.vision.start(clip.normalise(images))
         for point, text in enumerate(text_points):
             image = self._image_layers(clip, point, image)
             summary = _summary(image, clip)
             if self.training:
-                self._follow(point, summary.detach().mean(dim=0))
+                self._update_prototype(point, summary.detach().mean(dim=0))
             for_image, _ = self.useformer(point, summary, text.expand(len(images), -1, -1))
             image = _adapted(self.image_oca, point, image, for_image)
         return functional.normalize(clip.vision.finish(image), dim=-1)
 
-    def _follow(self, point: int, mean: torch.Tensor) -> None:
-        """Move the running prototype; the first batch sets it. Images of all processes count."""
+    def _update_prototype(self, point: int, mean: torch.Tensor) -> None:
+        """Exponential moving average over batches of all processes; the first batch initialises it."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
             mean = mean / torch.distributed.get_world_size()
@@ -157,7 +162,7 @@ class NearlAdapter(FewShotAdapter):
 
     @torch.no_grad()
     def logits_and_attention(self, clip: ClipEncoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits, and where the USEformer's queries look (mean over points); None where they look at no single image."""
+        """Logits, and the USEformer's attention to the image (mean over points); None where it attends to no single image."""
         if self.interaction != "instance" or not self.useformer.mix:
             return self(clip, images), None
         maps: list[torch.Tensor | None] = []
@@ -165,12 +170,12 @@ class NearlAdapter(FewShotAdapter):
         return logits, self._stacked(clip, maps).mean(dim=1)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "NearlAdapter":
-        """Move; class embeddings that are kept were made where the module was."""
+        """Move or cast; cached class embeddings are dropped, since they would stay behind."""
         self._cached_text = None
         return super()._apply(fn, recurse)
 
     def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
-        """Where the USEformer's queries look: (batch, points, rows, columns), each map summing to at most 1.
+        """The USEformer's attention to image patches: (batch, points, rows, columns), each map summing to at most 1.
 
         Raises:
             ArgumentError: the interaction is not "instance", or the USEformer does not mix.
@@ -187,7 +192,7 @@ class NearlAdapter(FewShotAdapter):
         return stacked[..., clip.vision.prefix :].unflatten(-1, clip.vision.grid)
 
     def _padding(self, clip: ClipEncoder) -> torch.Tensor:
-        return ~clip.text.is_token(self.ids).reshape(1, -1)
+        return ~clip.text.is_token(self.input_ids).reshape(1, -1)
 
     def _image_layers(self, clip: ClipEncoder, point: int, tokens: torch.Tensor) -> torch.Tensor:
         for layer in _layers_before(point, self.points, clip.vision.depth):

@@ -1,8 +1,8 @@
-"""OCA, the orthogonal cross-attention adapter (NEARL-CLIP, arXiv 2508.04101).
+"""OCA, the orthogonal cross-attention adapter (NEARL, arXiv 2508.04101).
 
-What the paper says: knowledge from the USEformer is split into truly novel and incremental by orthogonality, and the
-novel part is learned from; the adapter stands at every layer of both towers. The rank and the token-wise Gram-Schmidt
-step are reconstructed from its parameter count and from summaries of the paper.
+From the paper (formerly NEARL-CLIP, now NEARL): knowledge from the USEformer is decomposed by orthogonality into truly novel
+and merely incremental knowledge, and only the novel part is learned from; one adapter at every layer of both towers.
+Reconstructed, from the parameter count and from summaries of the paper: the rank, and the Gram-Schmidt step for each token.
 """
 
 from typing import Annotated
@@ -16,10 +16,10 @@ from zoo.registry import Injected, register
 
 @register("adapter", "oca")
 class OrthogonalCrossAttention(nn.Module):
-    """Adds to each token what the synergy vectors say and the token does not say already.
+    """Adds to each token f the part of the cross-attention update that is orthogonal to f.
 
     ``u = softmax((f W_q)(z W_k)^T / sqrt(rank)) (z W_v) W_o``; ``u_par = (<u, f> / (<f, f> + eps)) f``;
-    ``f <- f + (u - u_par) + incremental_scale * u_par``. ``W_o`` starts at zero, so that at first nothing changes.
+    ``f <- f + (u - u_par) + incremental_scale * u_par``. ``W_o`` starts at zero, so that the frozen model is the start.
     No biases: 40,960 parameters at width 768 and 32,768 at width 512, with the default rank and synergy.
     """
 
@@ -36,8 +36,8 @@ class OrthogonalCrossAttention(nn.Module):
         Args:
             width: width of the tokens it adapts.
             synergy: width of the synergy vectors.
-            rank: width of the attention.
-            incremental_scale: share of the parallel part that is kept; 0 is the paper's, 1 turns orthogonality off.
+            rank: width of queries, keys and values.
+            incremental_scale: factor on the parallel part u_par; 0 is the paper's, 1 turns orthogonality off.
             eps: keeps the projection finite at a zero token.
         """
         super().__init__()
@@ -49,9 +49,14 @@ class OrthogonalCrossAttention(nn.Module):
         self.incremental_scale, self.eps = incremental_scale, eps
 
     def forward(self, features: torch.Tensor, synergy: torch.Tensor) -> torch.Tensor:
-        """Adapted features (batch, tokens, width) from features and synergy vectors (batch, queries, synergy)."""
-        heads = (self.query(features), self.key(synergy), self.value(synergy))
-        update = self.out(functional.scaled_dot_product_attention(*heads))
+        """Adapted features (batch, tokens, width).
+
+        Args:
+            features: f, tokens of one tower (batch, tokens, width).
+            synergy: z, synergy vectors of the USEformer (batch, queries, synergy).
+        """
+        attended = functional.scaled_dot_product_attention(self.query(features), self.key(synergy), self.value(synergy))
+        update = self.out(attended)
         along = (update * features).sum(dim=-1, keepdim=True) / (features.square().sum(dim=-1, keepdim=True) + self.eps)
-        kept = 1 - (1 - self.incremental_scale) * along
-        return torch.addcmul(update, features, kept)  # features + update - along * features, in one pass
+        scale = 1 - (1 - self.incremental_scale) * along
+        return torch.addcmul(update, features, scale)  # features + update - along * features, in one pass

@@ -66,7 +66,7 @@ class TipAdapter(FewShotAdapter):
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
         with torch.no_grad():
-            features, classes = clip.encode_image(images), clip.encode_ids(self.ids)
+            features, classes = clip.encode_image(images), clip.encode_ids(self.input_ids)
         return self._combine(clip, features, classes, self.alpha, self.beta)
 
     def _combine(
@@ -100,7 +100,7 @@ class TipAdapter(FewShotAdapter):
         return features.float(), labels
 
     def _search(self, clip: ClipEncoder, features: torch.Tensor, labels: torch.Tensor) -> None:
-        classes = clip.encode_ids(self.ids)
+        classes = clip.encode_ids(self.input_ids)
 
         def accuracy(alpha: float, beta: float) -> float:
             return float((self._combine(clip, features, classes, alpha, beta).argmax(dim=-1) == labels).float().mean())

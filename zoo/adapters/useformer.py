@@ -1,7 +1,7 @@
-"""USEformer: cross-modal synergy vectors from learned queries (NEARL-CLIP, arXiv 2508.04101).
+"""USEformer: cross-modal synergy vectors from learned queries (NEARL, formerly NEARL-CLIP, arXiv 2508.04101).
 
-What the paper says: cross-modality queries are made dynamically so that both modalities enrich each other, and one
-USEformer runs in parallel to all layers. Widths, depth and token layout are reconstructed from its parameter count.
+From the paper: cross-modality queries are generated dynamically so that both modalities enrich each other, and one USEformer
+runs in parallel to all layers. Reconstructed, from the parameter count: widths, depth and token layout.
 """
 
 from typing import Annotated
@@ -14,7 +14,7 @@ from zoo.registry import Injected, register
 
 @register("adapter", "useformer")
 class USEformer(nn.Module):
-    """Queries of a layer look at the image and text tokens of that layer; what they gather goes back to both modalities.
+    """Queries of a layer attend to the image and text tokens of that layer; the result is projected for each modality.
 
     ``x = [q_k ; W_i v_k ; W_t t_k]``, pre-norm transformer layers, then ``z_v = W_v x[:Q]`` and ``z_t = W_u x[:Q]``
     (reconstructed). With the default sizes on ViT-B/16 (768, 512, 12 layers): 573,696 parameters.
@@ -37,13 +37,13 @@ class USEformer(nn.Module):
         Args:
             vision_width: width of image tokens.
             text_width: width of text tokens.
-            layers: number of encoder layers it serves; each has queries of its own.
+            layers: number of encoder layers; each has its queries.
             width: inner width.
             depth: transformer layers.
-            queries: queries a layer.
+            queries: number of queries for each layer.
             heads: attention heads.
             synergy: width of the synergy vectors.
-            mix: False leaves the queries unmixed with any token; the ablation "without USEformer".
+            mix: False lets the queries attend to nothing; the ablation "without USEformer".
         """
         super().__init__()
         self.queries = nn.Parameter(torch.randn(layers, queries, width) * 0.02)
@@ -67,38 +67,38 @@ class USEformer(nn.Module):
             layer: which layer's queries.
             image: image tokens (batch, tokens, vision_width).
             text: text tokens (batch, tokens, text_width).
-            text_padding: True (batch, tokens) at text tokens to leave out.
+            text_padding: True (batch, tokens) at text tokens that are ignored.
 
         Returns:
             z_v and z_t, both (batch, queries, synergy).
         """
-        gathered, _ = self.gather(layer, image, text, text_padding)
-        return self.to_image(gathered), self.to_text(gathered)
+        queries, _ = self.attend(layer, image, text, text_padding)
+        return self.to_image(queries), self.to_text(queries)
 
-    def gather(
+    def attend(
         self, layer: int, image: torch.Tensor, text: torch.Tensor, text_padding: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Queries after the transformer (batch, queries, width), and their last attention over the image tokens.
+        """Queries after the transformer (batch, queries, width), and their last attention to the image tokens.
 
-        The attention (batch, queries, image tokens) is None in training mode, where nobody looks at it.
+        The attention (batch, queries, image tokens) is None in training mode, where it is not needed.
         """
         batch, count = image.shape[0], self.queries.shape[1]
         queries = self.queries[layer].expand(batch, -1, -1)
         if not self.mix:
             return self.norm(queries), None
         tokens = torch.cat([queries, self.from_image(image), self.from_text(text)], dim=1)
-        hidden = None
+        padding = None
         if text_padding is not None:
-            seen = text_padding.new_zeros(batch, count + image.shape[1])
-            hidden = torch.cat([seen, text_padding.expand(batch, -1)], dim=1)
+            no_padding = text_padding.new_zeros(batch, count + image.shape[1])
+            padding = torch.cat([no_padding, text_padding.expand(batch, -1)], dim=1)
         for block in self.blocks[:-1]:
-            tokens = block(tokens, src_key_padding_mask=hidden)
+            tokens = block(tokens, src_key_padding_mask=padding)
         # Only the queries leave the last block, so only they are computed there.
         last = self.blocks[-1]
         assert isinstance(last, nn.TransformerEncoderLayer)
         normed = last.norm1(tokens)
         attended, attention = last.self_attn(
-            normed[:, :count], normed, normed, key_padding_mask=hidden, need_weights=not self.training
+            normed[:, :count], normed, normed, key_padding_mask=padding, need_weights=not self.training
         )
         queries = tokens[:, :count] + attended
         queries = queries + last.linear2(last.activation(last.linear1(last.norm2(queries))))

@@ -9,8 +9,8 @@ from zoo.registry import register
 
 @register("adapter", "zero_shot")
 class ZeroShot(FewShotAdapter):
-    """The frozen CLIP as it is; the line that every other method starts from."""
+    """The frozen CLIP as it is; the baseline of every other method."""
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Scaled cosine logits (batch, classes)."""
-        return clip.logits(clip.encode_image(images), clip.encode_ids(self.ids))
+        return clip.logits(clip.encode_image(images), clip.encode_ids(self.input_ids))

@@ -1,0 +1,73 @@
+"""The layer-by-layer view of every kind of tower gives the features of the model's own forward."""
+
+import pytest
+import torch
+
+from tests.tiny_models import biomedclip_layout
+from zoo.encoders.clip_towers import UnsupportedTowerError, text_tower, vision_tower
+
+
+def custom_text_clip():
+    import open_clip
+
+    vision = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
+    return open_clip.CustomTextCLIP(
+        16, vision, {"width": 32, "heads": 2, "layers": 2, "vocab_size": 64, "context_length": 12}
+    ).eval()
+
+
+@pytest.mark.parametrize("make", [custom_text_clip, biomedclip_layout])
+@torch.no_grad()
+def test_other_tower_kinds_give_the_models_own_features(make):
+    torch.manual_seed(0)
+    model = make()
+    vision, text = vision_tower(model), text_tower(model)
+    size = model.visual.image_size
+    images = torch.rand(
+        2, 3, size[0] if isinstance(size, tuple) else size, size[1] if isinstance(size, tuple) else size
+    )
+    tokens = vision.start(images)
+    assert tokens.shape[1] == vision.prefix + vision.grid[0] * vision.grid[1] and tokens.shape[2] == vision.width
+    for layer in range(vision.depth):
+        tokens = vision.layer(layer, tokens)
+    torch.testing.assert_close(vision.finish(tokens), model.encode_image(images), atol=1e-5, rtol=1e-4)
+
+    ids = torch.tensor([[1, 5, 9, 62, 0, 0, 0, 0, 0, 0, 0, 0], [1, 4, 8, 9, 3, 63, 0, 0, 0, 0, 0, 0]])
+    trimmed = text.trim(ids)
+    assert trimmed.shape[1] == 6
+    tokens, mask = text.start(text.embed(trimmed), trimmed)
+    for layer in range(text.depth):
+        tokens = text.layer(layer, tokens, mask)
+    torch.testing.assert_close(text.finish(tokens, trimmed), model.encode_text(ids), atol=1e-5, rtol=1e-4)
+
+
+def test_bidirectional_text_without_padding_mask_is_not_trimmed():
+    import open_clip
+
+    text = {
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+        "vocab_size": 64,
+        "context_length": 12,
+        "no_causal_mask": True,
+        "pool_type": "last",
+    }
+    tower = text_tower(
+        open_clip.CustomTextCLIP(16, {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1}, text)
+    )
+    ids = torch.tensor([[1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
+    assert tower.trim(ids).shape == ids.shape
+
+
+def test_unsupported_text_towers_are_refused():
+    import open_clip
+
+    text = {"width": 32, "heads": 2, "layers": 1, "vocab_size": 64, "context_length": 12, "embed_cls": True}
+    coca = open_clip.CustomTextCLIP(16, {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1}, text)
+    with pytest.raises(UnsupportedTowerError, match="appended class token"):
+        text_tower(coca)
+    model = biomedclip_layout()
+    del model.text.transformer.encoder
+    with pytest.raises(UnsupportedTowerError, match="not laid out as BERT"):
+        text_tower(model)

@@ -14,7 +14,8 @@ from zoo.methods.nearl_clip import NearlClip
 from zoo.pretrained import without_weights
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
-OTHER_NAMES = ["a fracture", "a nodule", "an enlarged heart"]
+OTHER_NAMES = ["finding no", "effusion pleural small a", "pneumothorax large a"]
+"""Other names with as many tokens each, so that nothing but the tokens differs."""
 
 
 def with_random_weights(clip: ClipEncoder, names: list[str] = NAMES, **options: str) -> NearlClip:

@@ -29,21 +29,21 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def method(folder: Path, **options) -> MedSegR:
+def build_method(folder: Path, **options) -> MedSegR:
     """Tiny LLaVA with LoRA, whose B matrices are not zero, so that A has gradients too."""
     torch.manual_seed(0)
     context = VisionLanguageContext(str(folder / "llava"), **options)
-    made = MedSegR(context, partial(SamGrounding, source=str(folder / "sam")), lora_dropout=0.0)
-    for name, parameter in made.named_parameters():
+    method = MedSegR(context, partial(SamGrounding, source=str(folder / "sam")), lora_dropout=0.0)
+    for name, parameter in method.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    return made
+    return method
 
 
-def step(made: MedSegR) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    loss = made.losses(made.example_batch())["loss"]
+def step(method: MedSegR) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    loss = method.losses(method.example_batch())["loss"]
     loss.backward()
-    return loss.detach(), {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+    return loss.detach(), {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
 
 
 def assert_same_step(one: MedSegR, other: MedSegR, tolerance: float) -> None:
@@ -54,24 +54,24 @@ def assert_same_step(one: MedSegR, other: MedSegR, tolerance: float) -> None:
         torch.testing.assert_close(gradient, other_gradients[name], atol=tolerance, rtol=tolerance, msg=name)
 
 
-def blocks_run(made: MedSegR) -> int:
+def blocks_run(method: MedSegR) -> int:
     """How often the two transformer blocks begin in a forward and backward pass."""
     calls = []
-    for block in made.context.backbone.layers:
+    for block in method.context.backbone.layers:
         block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    step(made)
+    step(method)
     return len(calls)
 
 
 def test_gradient_checkpointing_changes_no_loss_and_no_gradient(folder):
-    assert_same_step(method(folder), method(folder, gradient_checkpointing=True), 1e-6)
+    assert_same_step(build_method(folder), build_method(folder, gradient_checkpointing=True), 1e-6)
 
 
 def test_gradient_checkpointing_computes_each_block_again(folder):
-    plain, checkpointed = method(folder), method(folder, gradient_checkpointing=True)
+    plain, checkpointed = build_method(folder), build_method(folder, gradient_checkpointing=True)
     assert blocks_run(plain) == 2
     assert blocks_run(checkpointed) == 4
-    assert blocks_run(method(folder, gradient_checkpointing=True).eval()) == 2
+    assert blocks_run(build_method(folder, gradient_checkpointing=True).eval()) == 2
 
 
 def test_cached_generation_is_not_changed_by_gradient_checkpointing(folder):
@@ -79,14 +79,14 @@ def test_cached_generation_is_not_changed_by_gradient_checkpointing(folder):
     image = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
     answers = []
     for options in ({}, {"gradient_checkpointing": True}):
-        made = method(folder, **options).train()
-        answers.append(made.generate([image], [[("Where?", None)]])[0][0])
+        method = build_method(folder, **options).train()
+        answers.append(method.generate([image], [[("Where?", None)]])[0][0])
     assert answers[0].text == answers[1].text and len(answers[0].text) > 0
     torch.testing.assert_close(answers[0].seg_hidden_states, answers[1].seg_hidden_states)
 
 
 def test_eager_and_sdpa_attention_agree(folder):
-    eager, sdpa = method(folder, attention="eager"), method(folder, attention="sdpa")
+    eager, sdpa = build_method(folder, attention="eager"), build_method(folder, attention="sdpa")
     assert eager.context.model.config._attn_implementation == "eager"
     assert_same_step(eager, sdpa, 1e-5)
 
@@ -94,8 +94,8 @@ def test_eager_and_sdpa_attention_agree(folder):
 @pytest.mark.parametrize("load", [CausalLM, Anole])
 def test_other_models_take_the_same_arguments(tmp_path, load):
     make = causal_lm if load is CausalLM else anole
-    made = load(str(make(tmp_path)), attention="eager", gradient_checkpointing=True)
-    model = made.model if load is CausalLM else made.language
+    component = load(str(make(tmp_path)), attention="eager", gradient_checkpointing=True)
+    model = component.model if load is CausalLM else component.language
     assert model.config._attn_implementation == "eager" and model.is_activation_checkpointing and model.training
 
 
@@ -113,15 +113,10 @@ def test_without_bitsandbytes_the_extra_is_named_before_anything_is_loaded(monke
             load("nobody/nothing", quantization="nf4")
 
 
-def test_a_gguf_file_is_not_quantised_again():
-    with pytest.raises(QuantizationError, match=r"model\.gguf is dequantised"):
-        CausalLM("nobody/nothing", gguf_file="model.gguf", quantization="nf4")
-
-
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_a_quantised_base_trains_and_keeps_its_fingerprint(folder, quantization):
     pytest.importorskip("bitsandbytes")
-    plain, quantised = method(folder), method(folder, quantization=quantization)
+    plain, quantised = build_method(folder), build_method(folder, quantization=quantization)
     held = {name for name, value in quantised.context.named_parameters() if not value.is_floating_point()}
     assert len(held) == 2 * 7 and all("language_model.layers" in name for name in held)
     assert plain.base_fingerprint() == quantised.base_fingerprint() is not None

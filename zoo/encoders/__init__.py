@@ -1,1 +1,1 @@
-"""Vision and text encoders that other parts build on."""
+"""CLIP towers and vision encoders."""

@@ -1,4 +1,4 @@
-"""CLIP models: paired image and text towers with a shared space, from open_clip by name or built here from sizes."""
+"""CLIP (Radford et al., arXiv 2103.00020): image and text towers with a shared space, from open_clip or built from sizes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 
 class ClipEncoder(nn.Module):
-    """A CLIP model with what its users need beside it: tokenizer, image normalisation and a view of its layers.
+    """A CLIP model with its tokenizer, image preprocessing and a layer-by-layer view of its towers.
 
     ``vision`` and ``text`` are the towers, layer by layer (:mod:`zoo.encoders.clip_towers`); ``image_size`` is
     (height, width) in pixels; ``embedding`` the width of the shared space.
@@ -45,7 +45,7 @@ class ClipEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 1 or 3, height, width) in [0, 1] to what the image tower takes, resized (bicubic) if need be."""
+        """Images (batch, 1 or 3, height, width) in [0, 1] to the image tower's input, resized (bicubic) if need be."""
         normalised = (self._resized(images).expand(-1, 3, -1, -1) - self.mean) / self.std
         return normalised.to(base_dtype(self.model.parameters()))
 
@@ -61,10 +61,10 @@ class ClipEncoder(nn.Module):
         return torch.cat([self._resized(image[None]).expand(-1, 3, -1, -1) for image in images])
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """Texts to ids (texts, positions), cut where no feature depends on the rest, on the model's device."""
+        """Token ids (texts, positions) on the model's device, trimmed where no feature depends on the rest."""
         with real_tensors():
-            ids = self.text.trim(self._tokenizer(texts))
-        return ids.to(self.mean.device)
+            input_ids = self.text.trim(self._tokenizer(texts))
+        return input_ids.to(self.mean.device)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Images (batch, 1 or 3, height, width) in [0, 1] to unit features (batch, embedding)."""
@@ -73,12 +73,18 @@ class ClipEncoder(nn.Module):
             tokens = self.vision.layer(index, tokens)
         return functional.normalize(self.vision.finish(tokens), dim=-1)
 
-    def encode_ids(self, ids: torch.Tensor, embedded: torch.Tensor | None = None) -> torch.Tensor:
-        """Ids (texts, positions), or other embeddings in their place, to unit features (texts, embedding)."""
-        tokens, mask = self.text.start(self.text.embed(ids) if embedded is None else embedded, ids)
+    def encode_ids(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None) -> torch.Tensor:
+        """Token ids to unit features (texts, embedding).
+
+        Args:
+            input_ids: (texts, positions).
+            inputs_embeds: (texts, positions, width), in place of the ids' embeddings; the ids still say where a text ends.
+        """
+        inputs_embeds = self.text.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        tokens, attention_mask = self.text.start(inputs_embeds, input_ids)
         for index in range(self.text.depth):
-            tokens = self.text.layer(index, tokens, mask)
-        return functional.normalize(self.text.finish(tokens, ids), dim=-1)
+            tokens = self.text.layer(index, tokens, attention_mask)
+        return functional.normalize(self.text.finish(tokens, input_ids), dim=-1)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """Texts to unit features (texts, embedding)."""
@@ -90,23 +96,23 @@ class ClipEncoder(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
-        """The factor on cosine similarities."""
+        """Factor on cosine similarities, the inverse temperature."""
         return self.model.logit_scale.exp()
 
     @property
     def embedding(self) -> int:
         """Width of the shared space."""
-        one = torch.ones(1, 1, dtype=torch.long, device=self.mean.device)
-        return int(self.text.finish(self.text.embed(one), one).shape[-1])
+        input_ids = torch.ones(1, 1, dtype=torch.long, device=self.mean.device)
+        return int(self.text.finish(self.text.embed(input_ids), input_ids).shape[-1])
 
     def fingerprint(self) -> str:
-        """sha256 over the names, shapes and float32 bytes of the CLIP model's own weights, adapters left out."""
-        own = self.model.state_dict().items()
-        return fingerprint_of((name, value) for name, value in own if "lora_" not in name)
+        """sha256 over the names, shapes and float32 bytes of the CLIP model's weights, adapters left out."""
+        state_dict = self.model.state_dict().items()
+        return fingerprint_of((name, value) for name, value in state_dict if "lora_" not in name)
 
 
 class OpenClipError(ZooError, RuntimeError):
-    """A model or weights that open_clip does not know or cannot load."""
+    """open_clip does not know a model or its weights, or cannot load them."""
 
 
 @register("vision_language_encoder", "open_clip")
@@ -119,9 +125,9 @@ class OpenClip(ClipEncoder):
         Args:
             model: an architecture ("ViT-B-16"), "hf-hub:OWNER/NAME", or "local-dir:FOLDER" with an
                 open_clip_config.json and open_clip_model.safetensors.
-            pretrained: a tag of open_clip's list ("openai", "laion2b_s34b_b88k") or a weights file; None starts from random
-                weights. Not used with a prefix.
-            image_size: side in pixels if not the model's own; position embeddings are interpolated.
+            pretrained: a tag of open_clip's list ("openai", "laion2b_s34b_b88k") or a file; None means random weights. Ignored
+                with a prefix.
+            image_size: side in pixels, if it differs from the model's; position embeddings are interpolated.
 
         Raises:
             UnsupportedTowerError: a tower is not a transformer.
@@ -130,10 +136,10 @@ class OpenClip(ClipEncoder):
         import open_clip
 
         if not should_load_weights():
-            built: Any = _architecture(model, image_size)
+            clip: Any = _architecture(model, image_size)
         else:
-            built = _pretrained_model(model, pretrained, image_size)
-        super().__init__(built, open_clip.get_tokenizer(model), *_preprocessing(built))
+            clip = _pretrained_model(model, pretrained, image_size)
+        super().__init__(clip, open_clip.get_tokenizer(model), *_preprocessing(clip))
 
 
 def _pretrained_model(model: str, pretrained: str | None, image_size: int | None) -> nn.Module:
@@ -144,7 +150,7 @@ def _pretrained_model(model: str, pretrained: str | None, image_size: int | None
         options |= {"pretrained": pretrained, "require_pretrained": pretrained is not None}
     try:
         return open_clip.create_model(model, **options)
-    except RuntimeError as error:  # its message lists all names there are, a hundred and more
+    except RuntimeError as error:  # its message lists every known name, over a hundred
         reason = str(error).partition(" Available")[0].splitlines()[0]
         tags = open_clip.list_pretrained_tags_by_model(model)
         known = nearest(pretrained, tags) if pretrained and tags else nearest(model, open_clip.list_models())
@@ -164,17 +170,17 @@ def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
 
 
 def _architecture(model: str, image_size: int | None) -> nn.Module:
-    """A model of open_clip's list at full size, without a look at any weights.
+    """A model of open_clip's list at full size, without its weights.
 
     Raises:
-        ArgumentError: the model is not in open_clip's list, so that its sizes are known only where its weights are.
+        ArgumentError: the model is not in open_clip's list, so that its sizes are known only from its weights.
     """
     import open_clip
 
     sizes = open_clip.get_model_config(model)
     if sizes is None:
         raise ArgumentError(
-            f"'{model}' cannot be planned: its sizes come with its weights; plan a model of open_clip's list"
+            f"'{model}' cannot be planned: its sizes are known only from its weights; plan a model of open_clip's list"
         )
     if image_size is not None:
         sizes["vision_cfg"]["image_size"] = image_size
@@ -184,27 +190,28 @@ def _architecture(model: str, image_size: int | None) -> nn.Module:
 
 @register("vision_language_encoder", "biomedclip")
 class BiomedClip(ClipEncoder):
-    """BiomedCLIP (Zhang et al., arXiv 2303.00915): timm ViT-B/16 and PubMedBERT with 256 positions."""
+    """BiomedCLIP (Zhang et al., arXiv 2303.00915): timm's ViT-B/16 and PubMedBERT with 256 positions."""
 
     def __init__(self, source: str = _BIOMEDCLIP) -> None:
         """Load.
 
         Args:
             source: "hf-hub:OWNER/NAME", or "local-dir:FOLDER" with a copy of the repository. open_clip reads the sizes of
-                BERT from the hub even then, unless BERT's own config.json is put into the folder.
+                BERT from the hub even then, unless BERT's config.json is in the folder.
         """
         import open_clip
 
         if not should_load_weights():
-            built, tokenizer = self._same_classes(), _fixed_length_ids(20)
+            clip: Any = self._random_weights()
+            tokenizer = _fixed_length_tokenizer(20)
         else:
-            built = open_clip.create_model(source, **_local_bert(source))
+            clip = open_clip.create_model(source, **_local_bert(source))
             tokenizer = open_clip.get_tokenizer(source)
-        super().__init__(built, tokenizer, *_preprocessing(built))
+        super().__init__(clip, tokenizer, *_preprocessing(clip))
 
     @staticmethod
-    def _same_classes() -> nn.Module:
-        """The same classes and sizes without a look at the hub, for planning."""
+    def _random_weights() -> nn.Module:
+        """The same classes and sizes without access to the hub, for planning."""
         from open_clip.hf_model import HFTextEncoder
         from open_clip.model import CustomTextCLIP
         from transformers import BertConfig
@@ -219,7 +226,7 @@ class BiomedClip(ClipEncoder):
 
 
 def _local_bert(source: str) -> dict[str, Any]:
-    """The text tower's sizes from BERT's config.json in a local folder, where there is one, in place of the hub's."""
+    """Options of open_clip that read BERT's config.json from a local folder instead of the hub; none where it has none."""
     import open_clip
 
     folder = Path(source.removeprefix("local-dir:"))
@@ -229,14 +236,14 @@ def _local_bert(source: str) -> dict[str, Any]:
     return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
 
 
-def _fixed_length_ids(length: int) -> Any:
-    """A stand-in tokenizer for planning without a vocabulary: every text is ``length`` ids."""
+def _fixed_length_tokenizer(length: int) -> Any:
+    """A tokenizer for planning without a vocabulary: every text has ``length`` ids."""
     return lambda texts: torch.arange(1, length + 1).expand(len(texts), -1)
 
 
 @register("vision_language_encoder", "small_clip")
 class SmallClip(ClipEncoder):
-    """A CLIP built from sizes, for training from nothing; open_clip's own classes and tokenizer."""
+    """A CLIP of open_clip's classes and tokenizer, built from sizes, for training from scratch."""
 
     def __init__(
         self,
@@ -250,7 +257,7 @@ class SmallClip(ClipEncoder):
         context_length: int = 77,
         weights_seed: int = 0,
     ) -> None:
-        """Build with random weights, drawn by a seed of their own so that a frozen one can be built again.
+        """Build with random weights from a separate seed, so that a frozen CLIP can be rebuilt.
 
         Args:
             image_size: side in pixels.
@@ -260,7 +267,7 @@ class SmallClip(ClipEncoder):
             text_width: width of the text tower; heads are 32 wide.
             text_layers: layers of the text tower.
             embedding: width of the shared space.
-            context_length: most tokens of a text.
+            context_length: maximum number of tokens of a text.
             weights_seed: of the random weights.
 
         Raises:

@@ -1,8 +1,8 @@
 """A layer-by-layer view of the transformer towers of open_clip models.
 
-An adapter that works inside the towers needs to stop after each layer. Each tower here is a view of modules that belong
-to the CLIP model (it holds no parameter of its own) with the same three steps: ``start``, ``layer`` and ``finish``; run
-one after the other they give what the model's own forward gives.
+An adapter inside the towers needs the tokens after each layer. Each tower here is a view of modules that belong to the CLIP
+model, without parameters, with the same three steps: ``start``, ``layer`` and ``finish``. Run one after the other, they equal
+the model's forward.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 
 
 class UnsupportedTowerError(ZooError, TypeError):
-    """The CLIP model has a tower that is not a plain transformer, so that nothing can be put between its layers."""
+    """A tower of the CLIP model is not a plain transformer, so that nothing can be inserted between its layers."""
 
 
 class VisionTower(ABC):
@@ -44,33 +44,33 @@ class VisionTower(ABC):
 
 
 class TextTower(ABC):
-    """Token ids to a shared-space feature, layer by layer; ``ids`` are (texts, positions), padding included."""
+    """Token ids to a shared-space feature, layer by layer; ``input_ids`` are (texts, positions), padding included."""
 
     width: int
     depth: int
 
     @abstractmethod
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Token embeddings (texts, positions, width), before positions are added."""
 
     @abstractmethod
-    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embedded tokens to the stream that enters the first layer, and the attention mask of all layers."""
+    def start(self, inputs_embeds: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The input of the first layer (texts, positions, width), and the attention mask of all layers."""
 
     @abstractmethod
-    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def layer(self, index: int, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Run one transformer layer on (texts, positions, width)."""
 
     @abstractmethod
-    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def finish(self, tokens: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """Tokens after the last layer to features (texts, embedding), not normalised."""
 
     @abstractmethod
-    def trim(self, ids: torch.Tensor) -> torch.Tensor:
-        """Cut positions that no feature depends on; the result is exact, not an approximation."""
+    def trim(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Remove positions that no feature depends on; features stay exactly the same."""
 
     @abstractmethod
-    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+    def is_token(self, input_ids: torch.Tensor) -> torch.Tensor:
         """True (texts, positions) at real tokens, False at padding."""
 
 
@@ -138,40 +138,40 @@ class OpenClipText(TextTower):
         self._eos = getattr(owner, "text_eos_id", None) or getattr(owner, "eos_id", None)
         self._pad = getattr(owner, "pad_id", 0)
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._owner.token_embedding(ids)
+        return self._owner.token_embedding(input_ids)
 
-    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def start(self, inputs_embeds: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """See :class:`TextTower`."""
-        length, mask = embedded.shape[1], self._owner.attn_mask
+        length, mask = inputs_embeds.shape[1], self._owner.attn_mask
         positions = self._owner.positional_embedding[:length]
-        return embedded + positions, None if mask is None else mask[:length, :length]
+        return inputs_embeds + positions, None if mask is None else mask[:length, :length]
 
-    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def layer(self, index: int, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._owner.transformer.resblocks[index](tokens, attn_mask=mask)
+        return self._owner.transformer.resblocks[index](tokens, attn_mask=attention_mask)
 
-    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def finish(self, tokens: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
         from open_clip.transformer import text_global_pool
 
-        pooled = text_global_pool(self._owner.ln_final(tokens), ids, self._pool, eos_token_id=self._eos)
+        pooled = text_global_pool(self._owner.ln_final(tokens), input_ids, self._pool, eos_token_id=self._eos)
         projection = self._owner.text_projection
         if projection is None:
             return pooled
         return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
-    def trim(self, ids: torch.Tensor) -> torch.Tensor:
+    def trim(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`; exact since causal attention never looks at later positions."""
         causal = self._owner.attn_mask is not None
         if not causal or self._pool not in ("argmax", "eos", "first"):
-            return ids
-        return ids[:, : int((ids != self._pad).sum(dim=1).max())]
+            return input_ids
+        return input_ids[:, : int((input_ids != self._pad).sum(dim=1).max())]
 
-    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+    def is_token(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return ids != self._pad
+        return input_ids != self._pad
 
 
 class BertText(TextTower):
@@ -192,42 +192,42 @@ class BertText(TextTower):
         self._pad = int(text.config.pad_token_id)
         self.width, self.depth = int(text.config.hidden_size), len(bert.encoder.layer)
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._bert.embeddings.word_embeddings(ids)
+        return self._bert.embeddings.word_embeddings(input_ids)
 
-    def start(self, embedded: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def start(self, inputs_embeds: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """See :class:`TextTower`."""
-        hidden = self._bert.embeddings(inputs_embeds=embedded)
-        padding = ~self.is_token(ids)[:, None, None, :]
+        hidden = self._bert.embeddings(inputs_embeds=inputs_embeds)
+        padding = ~self.is_token(input_ids)[:, None, None, :]
         return hidden, torch.zeros_like(padding, dtype=hidden.dtype).masked_fill(padding, torch.finfo(hidden.dtype).min)
 
-    def layer(self, index: int, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def layer(self, index: int, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See :class:`TextTower`."""
-        hidden = self._bert.encoder.layer[index](tokens, attention_mask=mask)
+        hidden = self._bert.encoder.layer[index](tokens, attention_mask=attention_mask)
         return hidden[0] if isinstance(hidden, tuple) else hidden
 
-    def finish(self, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def finish(self, tokens: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        pooled = self._text.pooler(BaseModelOutput(last_hidden_state=tokens), self.is_token(ids).long())
+        pooled = self._text.pooler(BaseModelOutput(last_hidden_state=tokens), self.is_token(input_ids).long())
         return self._text.proj(pooled)
 
-    def trim(self, ids: torch.Tensor) -> torch.Tensor:
+    def trim(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`; exact since padding is masked."""
-        return ids[:, : int(self.is_token(ids).sum(dim=1).max())]
+        return input_ids[:, : int(self.is_token(input_ids).sum(dim=1).max())]
 
-    def is_token(self, ids: torch.Tensor) -> torch.Tensor:
+    def is_token(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return ids != self._pad
+        return input_ids != self._pad
 
 
 def vision_tower(model: Any) -> VisionTower:
     """The layer-by-layer view of a CLIP model's image tower.
 
     Raises:
-        UnsupportedTowerError: the tower has no transformer layers (a ResNet, say) or pools in a way of its own.
+        UnsupportedTowerError: the tower has no transformer layers (a ResNet, say), or pools in an unknown way.
     """
     visual = model.visual
     if hasattr(visual, "transformer") and hasattr(visual, "_embeds") and hasattr(visual.transformer, "resblocks"):

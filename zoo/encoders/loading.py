@@ -18,15 +18,15 @@ Quantization = Literal["nf4", "int8"]
 """QLoRA's NormalFloat of 4 bits with double quantisation (Dettmers et al., arXiv 2305.14314), and LLM.int8() (arXiv 2208.07339)."""
 
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
-"""What is taken of a hub repository; never a pickle."""
+"""Files of a hub repository that are downloaded; never a pickle."""
 _OTHER_FORMATS = ["*/*", "consolidated*"]
-"""The same weights once more, as some repositories have them."""
+"""Copies of the same weights that some repositories have beside them."""
 
 _NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
 
 
 class QuantizationError(ZooError, RuntimeError):
-    """A base that cannot be quantised as asked."""
+    """A base that cannot be quantised as requested."""
 
 
 def check_quantization(quantization: Quantization | None) -> None:
@@ -45,7 +45,7 @@ def local_folder(source: str, revision: str | None) -> Path:
     """The folder of a model: ``source`` itself, or the hub repository OWNER/NAME, downloaded.
 
     Raises:
-        MissingWeightsError: the source is no folder that is here, and can be no name on the hub.
+        MissingWeightsError: the source is a path, and there is no such folder.
     """
     if is_folder_name(source):
         folder = Path(source).expanduser()
@@ -60,11 +60,11 @@ def local_folder(source: str, revision: str | None) -> Path:
 
 
 def check_model_type(source: str | Path, expected: str) -> None:
-    """Check that a local folder holds the kind of model that is wanted; a hub name is looked at when it is loaded.
+    """Check that a local folder holds the expected kind of model; a hub name is checked when it is loaded.
 
     Args:
         source: local folder or hub name.
-        expected: what the ``model_type`` of its config.json must begin with, several separated by spaces.
+        expected: prefixes of the ``model_type`` in its config.json, separated by spaces.
 
     Raises:
         WeightsError: it is another kind of model.
@@ -75,7 +75,7 @@ def check_model_type(source: str | Path, expected: str) -> None:
     try:
         kind = str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
     except (ValueError, LookupError, TypeError) as error:
-        raise WeightsError(f"{config} is no model's configuration: {error}") from error
+        raise WeightsError(f"{config} is not a model configuration: {error}") from error
     if not kind.startswith(tuple(expected.split())):
         raise WeightsError(f"{source} holds a model of type '{kind}', and one of type {expected} is needed here")
 
@@ -86,7 +86,7 @@ def load_pretrained(
     attention: Attention | None = None,
     quantization: Quantization | None = None,
 ) -> Any:
-    """Load a model from safetensors in the precision that it is stored in, its linear layers quantised if asked for.
+    """Load a model from safetensors in the precision that it is stored in, its linear layers quantised if requested.
 
     Embeddings, norms, the output layer and what encodes images are never quantised, so that image embeddings are the same.
     NF4 weights compute in bfloat16.
@@ -94,12 +94,12 @@ def load_pretrained(
     Args:
         model_class: a transformers model or auto class.
         source: folder with config.json and safetensors; a hub name too, where nothing is quantised.
-        attention: transformers' ``attn_implementation``; the model's own if None.
+        attention: transformers' ``attn_implementation``; the model's default if None.
         quantization: of linear layers.
 
     Raises:
         QuantizationError: bitsandbytes is not installed.
-        WeightsError: a weight is missing, or has another shape; transformers would draw it at random and go on.
+        WeightsError: a weight is missing, or has another shape; transformers would initialise it at random and go on.
     """
     check_quantization(quantization)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
@@ -177,24 +177,22 @@ def checkpoint_activations(model: Any) -> None:
 
 
 def _keep_stored_weights(model: Any, folder: Path) -> None:
-    """Let quantised weights know the tensor that they were made from, for the base's fingerprint."""
+    """Attach to each quantised weight a reader of its stored tensor, for the base's fingerprint."""
     from safetensors import safe_open
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     quantized = {name: value for name, value in model.named_parameters() if not value.is_floating_point()}
-    own = model.state_dict()
+    state_dict = model.state_dict()
     renamings = [entry for entry in get_model_conversion_mapping(model) if isinstance(entry, WeightRenaming)]
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():
-                name, _ = rename_source_key(key, renamings, [], model.base_model_prefix, own)
+                name, _ = rename_source_key(key, renamings, [], model.base_model_prefix, state_dict)
                 if name in quantized:
                     stored_as(quantized.pop(name), partial(_read_tensor, file, key))
     if quantized:
-        raise QuantizationError(
-            f"{folder} has no weight of its own for {sorted(quantized)[0]}; it cannot be fingerprinted"
-        )
+        raise QuantizationError(f"{folder} stores no weight for {sorted(quantized)[0]}; it cannot be fingerprinted")
 
 
 def _read_tensor(file: Path, key: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Image encoders that give tokens: the image tower of any CLIP of the zoo, and timm's vision transformers by name."""
+"""Image encoders with patch tokens: the image tower of any CLIP of the zoo, and timm's vision transformers by name."""
 
 from abc import abstractmethod
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from zoo.registry import Slot, register
 
 
 class VisionEncoder(nn.Module):
-    """Images to tokens. ``width`` of a token, ``tokens`` an image, ``image_size`` the side of its square input."""
+    """Images to tokens: ``tokens`` for each image, ``width`` wide; ``image_size`` is the side of the square input in pixels."""
 
     width: int
     tokens: int
@@ -44,10 +44,10 @@ def build_projector(in_features: int, out_features: int) -> nn.Sequential:
 
 @register("vision_encoder", "clip_vision")
 class ClipVision(VisionEncoder):
-    """The patch tokens of a CLIP's image tower after its last but ``before_last`` layer (LLaVA takes the last but one)."""
+    """The patch tokens of a CLIP's image tower after its last but ``before_last`` layer (LLaVA uses the last but one)."""
 
     def __init__(self, clip: Annotated[ClipEncoder, Slot("vision_language_encoder")], before_last: int = 1) -> None:
-        """View a CLIP; its text tower stays beside it, unused, so that the weights keep their names.
+        """Wrap a CLIP; its text tower stays, unused, so that the weights keep their names.
 
         Raises:
             ArgumentError: the tower has no such layer, or its input is not a square.
@@ -70,7 +70,7 @@ class ClipVision(VisionEncoder):
 
 @register("vision_encoder", "timm_vision")
 class TimmVisionEncoder(VisionEncoder):
-    """The tokens of any timm model that gives them (``forward_features``)."""
+    """The patch tokens of any timm model whose ``forward_features`` returns them."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -81,7 +81,7 @@ class TimmVisionEncoder(VisionEncoder):
         Args:
             model: timm's name, as vit_base_patch16_224.
             pretrained: load timm's weights (from the hub).
-            image_size: side of the input; the model's own if None.
+            image_size: side of the input in pixels; the model's default if None.
         """
         import timm
 

@@ -1,7 +1,7 @@
 """What every pixel grounding head shares: the token's projection and the losses.
 
-A head draws one mask for each language token that it is given (MedSeg-R, arXiv 2506.10465, whose own head is not public;
-the mechanism is LISA's, arXiv 2308.00692).
+A head decodes one mask for each language token. Reconstructed: MedSeg-R's head (arXiv 2506.10465) is not public; the mechanism
+is LISA's (arXiv 2308.00692).
 """
 
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from torch.nn import functional
 from zoo.data.io.letterbox import fitted_mask
 
 Features = list[torch.Tensor]
-"""An image batch as a head sees it: tensors whose first dimension is the image."""
+"""Image features of a batch: tensors whose first dimension is the image."""
 
 
 class PixelGrounding(nn.Module):
@@ -60,24 +60,24 @@ class PixelGrounding(nn.Module):
         return self.decode_masks([part[image_idx] for part in features], prompts)
 
 
-def mask_losses(logits: torch.Tensor, true: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def mask_losses(logits: torch.Tensor, targets: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Binary cross-entropy, and Dice loss ``1 - (2 <p, m> + 1) / (|p| + |m| + 1)``, each the mean over masks.
 
-    An empty mask counts in the cross-entropy only: its Dice keeps a rare finding from ever being drawn.
+    An empty mask counts in the cross-entropy only: its Dice would keep a rare finding from ever being predicted.
 
     Args:
-        logits: (n, side, side) over fitted squares.
-        true: masks of 0 and 1 (m, height, width) of each image, n in all. Without any a loss is 0.
+        logits: (n, side, side) over letterboxed squares.
+        targets: masks of 0 and 1 (m, height, width) of each image, n in all; without any, the losses are 0.
     """
     if not len(logits):
         zero = logits.sum() * 0.0
         return {"bce": zero, "dice": zero}
-    fitting = [fitted_mask(masks, logits.shape[-1]) for masks in true if len(masks)]
-    masks = torch.cat(fitting).to(logits.device)
+    squares = [fitted_mask(masks, logits.shape[-1]) for masks in targets if len(masks)]
+    masks = torch.cat(squares).to(logits.device)
     probabilities = logits.float().sigmoid()
-    both = (probabilities * masks).sum(dim=(1, 2))
+    intersection = (probabilities * masks).sum(dim=(1, 2))
     area = masks.sum(dim=(1, 2))
     present = area > 0
-    dice = 1 - (2 * both + 1) / (probabilities.sum(dim=(1, 2)) + area + 1)
+    dice = 1 - (2 * intersection + 1) / (probabilities.sum(dim=(1, 2)) + area + 1)
     bce = functional.binary_cross_entropy_with_logits(logits.float(), masks)
     return {"bce": bce, "dice": (dice * present).sum() / present.sum().clamp(min=1)}

@@ -43,7 +43,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 @register("head", "sam_grounding")
 class SamGrounding(PixelGrounding):
-    """A language token is SAM's only sparse prompt, beside its "no mask" dense prompt; the first mask is taken.
+    """A language token is SAM's only sparse prompt, beside its "no mask" dense prompt; its single-mask output is used.
 
     Image embedding: (batch, 256, 64, 64) at 1024 pixels. Mask logits: (n, 256, 256).
     """

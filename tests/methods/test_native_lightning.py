@@ -17,7 +17,7 @@ from zoo.methods.clip_classification import ClipClassification
 from zoo.methods.nearl_clip import NearlClip
 from zoo.methods.predictions import Prediction
 
-NEEDS_TEXTS = {"clip_pretraining"}
+NEEDS_TEXTS = {"clip_pretraining", "clip_pretraining minilm"}
 """Its data set is rendered; tests/methods/test_training.py trains it."""
 
 

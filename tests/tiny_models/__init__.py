@@ -5,7 +5,7 @@ Anole).
 """
 
 from tests.tiny_models.anole import anole
-from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16
+from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16, sentence_encoder
 from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
 from tests.tiny_models.language import byte_tokenizer, causal_lm, llava, qwen
 from tests.tiny_models.segmentation import sam
@@ -23,4 +23,5 @@ __all__ = [
     "openclip_vitb16",
     "qwen",
     "sam",
+    "sentence_encoder",
 ]

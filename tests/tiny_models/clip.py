@@ -90,3 +90,22 @@ def _write(folder: Path, model: nn.Module, config: dict[str, Any]) -> Path:
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return folder
+
+
+def sentence_encoder(folder: Path) -> Path:
+    """A sentence encoder's layout: BERT's config.json, model.safetensors with names as MiniLM's, tokenizer.json."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder

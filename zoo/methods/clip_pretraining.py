@@ -1,15 +1,18 @@
-"""Contrastive pretraining of a CLIP on images and reports (Radford et al., arXiv 2103.00020), with open_clip's loss."""
+"""Contrastive pretraining of a CLIP on images and texts (Radford et al., arXiv 2103.00020; UniCL, arXiv 2204.03610)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
 from zoo.encoders.clip import ClipEncoder
+from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs, ZooModule
-from zoo.methods.distributed import is_distributed
+from zoo.methods.distributed import gather_objects, is_distributed
 from zoo.methods.predictions import Findings, on_cpu
+from zoo.pretrained import fingerprint_of
 from zoo.registry import Injected, Slot, register
 
 _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
@@ -17,8 +20,10 @@ _LARGEST_SCALE = 4.6052  # log 100, CLIP's bound on the temperature
 
 @register("method", "clip_pretraining")
 class ClipPretraining(ZooModule):
-    """Trains both towers so that an image is nearest to its own report."""
+    """Trains the towers, or what of them is not frozen, so that an image is nearest to the texts that are true of it."""
 
+    base_prefixes: ClassVar[dict[str, str]] = {"unet.encoder.": "clip.model.visual.trunk.patch_embed.backbone."}
+    """A convolutional stem can start from the encoder of a trained U-Net."""
     task: ClassVar[str] = "zero-shot-image-classification"
     input_format: ClassVar[str] = "image (batch, 1 or 3, height, width) float32 in [0, 1]; texts as strings"
     output_format: ClassVar[str] = "unit features (batch, embedding) of each"
@@ -27,16 +32,20 @@ class ClipPretraining(ZooModule):
     def __init__(
         self,
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
+        positives: Literal["pairs", "claims"] = "pairs",
         probes: Annotated[dict[str, list[list[str]]] | None, Injected] = None,
     ) -> None:
         """Wire the encoder.
 
         Args:
-            clip: the model to train, all of it.
+            clip: the model to train, all of it that is not frozen.
+            positives: the texts that belong to an image: "pairs", its own alone; "claims", all those in the batch whose
+                ``claims`` are among its ``facts``, so that a text that is true of several images is nobody's negative.
             probes: for zero-shot evaluation, finding to [sentences that state it, sentences that deny it].
         """
         super().__init__()
         self.clip = clip
+        self.positives = positives
         self.probes = probes or {}
 
     def forward(self, images: torch.Tensor, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,13 +57,41 @@ class ClipPretraining(ZooModule):
         with torch.no_grad():
             self.clip.model.logit_scale.clamp_(0, _LARGEST_SCALE)
 
-    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Symmetric cross-entropy over the similarities of the whole batch, gathered from all processes."""
-        from open_clip.loss import ClipLoss
+    def base_fingerprint(self) -> str | None:
+        """Hash of what is frozen in the CLIP; None where all of it is trained."""
+        if self._fingerprint is None:
+            named = [(name, value) for name, value in self.named_parameters() if not value.requires_grad]
+            self._fingerprint = fingerprint_of(named) if named else None
+        return self._fingerprint
 
-        rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if is_distributed() else (0, 1)
+    def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Cross-entropy of each image over all texts and of each text over all images, of all processes.
+
+        A row's target is spread evenly over its positives (UniCL); with one positive a row this is CLIP's loss.
+        """
         images, texts = self(batch["image"], batch["text"])
-        return {"loss": ClipLoss(gather_with_grad=True, rank=rank, world_size=world)(images, texts, self.clip.scale)}
+        if is_distributed():
+            from open_clip.loss import gather_features
+
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            images, texts = gather_features(images, texts, gather_with_grad=True, rank=rank, world_size=world)
+        logits = self.clip.logits(images, texts)
+        targets = self._targets(batch, len(images)).to(logits)
+        by_image = functional.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
+        by_text = functional.cross_entropy(logits.mT, targets.mT / targets.sum(dim=0)[:, None])
+        return {"loss": (by_image + by_text) / 2}
+
+    def _targets(self, batch: dict[str, Any], size: int) -> torch.Tensor:
+        """1 where the text of a column belongs to the image of a row, (size, size); its paired text always does."""
+        pairs = torch.eye(size)
+        if self.positives == "pairs":
+            return pairs
+        if "claims" not in batch:
+            raise ArgumentError("positives: claims needs data with claims and facts, as chest_drr with captions: true")
+        parts = gather_objects((list(batch["claims"]), list(batch["facts"])))
+        claims = [claim for part, _ in parts for claim in part]
+        facts = [fact for _, part in parts for fact in part]
+        return torch.tensor([[float(claim <= fact) for claim in claims] for fact in facts]).maximum(pairs)
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Features of image and report, and the probability and truth of each probed finding."""
@@ -93,4 +130,6 @@ class ClipPretraining(ZooModule):
         """Two blank images with short reports."""
         height, width = self.clip.image_size
         texts = ["no pleural effusion", "a pleural effusion"]
-        return {"image": torch.zeros(2, 1, height, width), "text": texts, "findings": [[], []]}
+        facts = [frozenset({"no effusion"}), frozenset({"effusion"})]
+        images = torch.zeros(2, 1, height, width)
+        return {"image": images, "text": texts, "findings": [[], []], "claims": facts, "facts": facts}

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules for recipes: torch's own, under the field's names."""
+"""torch's optimizers and learning-rate schedules, as components of recipes."""
 
 import math
 from collections.abc import Iterable
@@ -35,15 +35,15 @@ Optimizer = Annotated[optim.Optimizer, Injected]
 TotalSteps = Annotated[int, Injected]
 
 
-def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, after: "Decay") -> optim.lr_scheduler.LRScheduler:
+def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, decay: "Decay") -> optim.lr_scheduler.LRScheduler:
     def factor(step: int) -> float:
-        return (step + 1) / warmup_steps if step < warmup_steps else after(step - warmup_steps)
+        return (step + 1) / warmup_steps if step < warmup_steps else decay(step - warmup_steps)
 
     return optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 class Decay:
-    """A factor that falls from 1 to ``floor`` over ``steps`` steps, along a line or half a cosine."""
+    """A factor that decays from 1 to ``floor`` over ``steps`` steps, linearly or along half a cosine."""
 
     def __init__(self, steps: int, floor: float, *, cosine: bool) -> None:
         """Set the length and shape."""
@@ -51,16 +51,16 @@ class Decay:
 
     def __call__(self, step: int) -> float:
         """The factor at a step."""
-        share = min(step / self.steps, 1.0)
-        height = (1 + math.cos(math.pi * share)) / 2 if self.cosine else 1 - share
-        return self.floor + (1 - self.floor) * height
+        progress = min(step / self.steps, 1.0)
+        factor = (1 + math.cos(math.pi * progress)) / 2 if self.cosine else 1 - progress
+        return self.floor + (1 - self.floor) * factor
 
 
 @register("scheduler", "cosine")
 def cosine(
     optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then half a cosine down to ``floor`` times the rate at the last step."""
+    """Linear warm-up, then cosine decay to ``floor`` times the learning rate at the last step (arXiv 1608.03983)."""
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=True))
 
 
@@ -68,11 +68,11 @@ def cosine(
 def linear(
     optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then a line down to ``floor`` times the rate at the last step."""
+    """Linear warm-up, then linear decay to ``floor`` times the learning rate at the last step."""
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=False))
 
 
 @register("scheduler", "constant")
 def constant(optimizer: Optimizer, warmup_steps: int = 0) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then the full rate."""
+    """Linear warm-up, then the full learning rate."""
     return _with_warmup(optimizer, warmup_steps, Decay(1, 1.0, cosine=False))

@@ -1,7 +1,7 @@
-"""Precision of a frozen base and of what is trained on it.
+"""Precision of a frozen base and of the weights that are trained on it.
 
-The base stays in the precision that it is stored in, or cast to; trained weights are float32 whatever the base's precision,
-since a bfloat16 weight loses updates smaller than 1/256 of itself. Both meet under autocast.
+The base keeps its stored precision, or the one it is cast to; trained weights are float32 whatever the base's precision, since
+a bfloat16 weight loses updates smaller than 1/256 of itself. Autocast reconciles the two.
 """
 
 from collections import Counter
@@ -15,11 +15,11 @@ from torch import nn
 HALF = (torch.float16, torch.bfloat16)
 """Precisions of two bytes."""
 BasePrecision = Literal["fp32", "bf16", "fp16"]
-"""How a frozen base is held."""
+"""Precision of a frozen base in memory."""
 
 
 def base_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype:
-    """The precision in which most of the frozen floating-point numbers are held; float32 where nothing is frozen."""
+    """The precision of most frozen floating-point numbers; float32 where nothing is frozen."""
     numbers: Counter[torch.dtype] = Counter()
     for parameter in parameters:
         if not parameter.requires_grad and parameter.is_floating_point():
@@ -29,7 +29,7 @@ def base_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype:
 
 @contextmanager
 def autocast_to(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Autocast to ``dtype`` where it has two bytes, and as the caller does otherwise; new tensors are float32 in any case."""
+    """Autocast to ``dtype`` if it has two bytes, else as the caller does; new tensors are float32 in any case."""
     default = torch.get_default_dtype()
     half = dtype in HALF and device.type != "meta"
     torch.set_default_dtype(torch.float32)
@@ -41,22 +41,22 @@ def autocast_to(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def dtype_of(name: str | None) -> torch.dtype | None:
-    """The two-byte precision that a name of Lightning's ("bf16-mixed") or ours ("bf16") begins with; None for any other."""
+    """The two-byte precision of a name such as Lightning's "bf16-mixed" or our "bf16"; None for any other."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "16": torch.float16}.get(str(name).split("-")[0])
 
 
 def cast_base(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast frozen floating-point weights in place; trained ones become float32.
 
-    Buffers and batch norm stay as they are: running means, rotary frequencies and positions lose in two bytes what they are
-    kept for. Weights that share memory go on sharing it.
+    Buffers and batch norm keep their precision: two bytes are too few for running means, rotary frequencies and positions.
+    Weights that share memory continue to share it.
     """
     cast: dict[int, torch.Tensor] = {}
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             continue
         for parameter in part.parameters(recurse=False):
-            wanted = torch.float32 if parameter.requires_grad else dtype
-            if parameter.is_floating_point() and parameter.dtype != wanted:
+            target = torch.float32 if parameter.requires_grad else dtype
+            if parameter.is_floating_point() and parameter.dtype != target:
                 key = parameter.data_ptr()
-                parameter.data = cast.setdefault(key, parameter.data.to(wanted)) if key else parameter.data.to(wanted)
+                parameter.data = cast.setdefault(key, parameter.data.to(target)) if key else parameter.data.to(target)

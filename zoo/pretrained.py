@@ -1,4 +1,4 @@
-"""Weights that training starts from: their names, their fingerprint, and whether they are wanted at all."""
+"""Weights that training starts from: their names, their fingerprint, and whether they are loaded at all."""
 
 import contextlib
 import hashlib
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 _ASSUMED: ContextVar[list[str] | None] = ContextVar("assumed", default=None)
-"""What is assumed of weights that are not looked for; None where they are."""
+"""Assumptions about weights that are not loaded; None where weights are loaded."""
 
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[list[str]]:
-    """Inside, models are built at their full size but no pretrained weights are looked for (``zoo plan``).
+    """Inside, models are built at full size without loading pretrained weights (``zoo plan``).
 
-    Gives the list to which models add, by :func:`assume`, what they assume of weights that they do not see.
+    Yields the list of assumptions about these weights, which models add to by :func:`assume`.
     """
     assumed: list[str] = []
     token = _ASSUMED.set(assumed)
@@ -34,20 +34,20 @@ def should_load_weights() -> bool:
     return _ASSUMED.get() is None
 
 
-def assume(what: str) -> None:
-    """Note what a model built :func:`without_weights` assumes of them."""
+def assume(assumption: str) -> None:
+    """Record an assumption of a model built :func:`without_weights` about its weights."""
     assumed = _ASSUMED.get()
     if assumed is not None:
-        assumed.append(what)
+        assumed.append(assumption)
 
 
 def mark_quantized(parameter: "torch.Tensor", quantization: str) -> None:
-    """Say that a planned weight is held quantised ("nf4" or "int8")."""
+    """Mark a planned weight as quantised ("nf4" or "int8")."""
     parameter.quantization = quantization  # type: ignore[attr-defined]
 
 
 def stored_bytes(parameter: "torch.Tensor") -> float:
-    """Bytes that a weight takes, those of a quantised one included.
+    """Bytes of a weight in memory, quantised or not.
 
     NF4 has 4 bits a weight, an 8-bit constant for each 64, and a 32-bit one for each 256 of those (arXiv 2305.14314, 3);
     int8 has a float32 constant for each row.
@@ -61,13 +61,13 @@ def stored_bytes(parameter: "torch.Tensor") -> float:
 
 
 def stored_as(parameter: "torch.Tensor", read: "Callable[[], torch.Tensor]") -> None:
-    """Let a quantised weight know how to read the tensor that it was made from, which its fingerprint is of."""
+    """Attach to a quantised weight a reader of its stored tensor, which its fingerprint is computed from."""
     parameter.read_stored = read  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def real_tensors() -> Iterator[None]:
-    """Inside, tensors are real even while a model is planned: for those whose values decide a shape."""
+    """Inside, tensors are real even while a model is planned on fake ones; for tensors whose values decide a shape."""
     import torch
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
@@ -76,19 +76,19 @@ def real_tensors() -> Iterator[None]:
 
 
 def is_folder_name(source: str) -> bool:
-    """Whether a source of weights is a folder: it is there, or can be no name of a hub repository, NAME or OWNER/NAME."""
+    """Whether a source of weights is a folder: it exists, or is not a valid name of a hub repository, NAME or OWNER/NAME."""
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_dir()
 
 
 def canonical_name(name: str) -> str:
-    """The name that a weight has without the parametrization, or peft's layer, that an adapter put around it."""
+    """The name of a weight without the parametrization, or peft's layer, that an adapter wrapped around it."""
     return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name).replace(".base_layer.", ".")
 
 
 def fingerprint_of(weights: "Iterable[tuple[str, torch.Tensor]]") -> str:
     """sha256 over the plain names, shapes and float32 bytes of named weights, in the order of their names.
 
-    Of a quantised weight it takes the stored tensor, so that a base has one fingerprint however it is loaded.
+    For a quantised weight the stored tensor is hashed, so that a base has one fingerprint however it is loaded.
     """
     digest = hashlib.sha256()
     for name, value in sorted(((canonical_name(name), value) for name, value in weights), key=lambda item: item[0]):

@@ -1,6 +1,6 @@
-"""What every method shares: a native LightningModule whose base is frozen, whose trained weights alone are saved.
+"""The base class of methods: a native LightningModule with a frozen base, of which only trained weights are saved.
 
-``Trainer.fit``, ``.validate``, ``.test`` and ``.predict`` work on a method and a data module as they are. Subclasses give
+``Trainer.fit``, ``.validate``, ``.test`` and ``.predict`` work on a method and a data module as they are. Subclasses define
 :meth:`ZooModule.losses`, :meth:`ZooModule.evaluation_step`, :meth:`ZooModule.metrics` and :meth:`ZooModule.predict_images`.
 """
 
@@ -36,21 +36,21 @@ Metric = Callable[[Outputs], float]
 class ZooModule(LightningModule):
     """A method: components wired to losses, trainable by Lightning, measured sample by sample.
 
-    Attributes named in ``frozen`` hold public base models: their parameters are saved only where they require a gradient,
-    their buffers never.
+    Attributes named in ``frozen`` are public base models: their parameters are saved only if they require gradients, their
+    buffers never.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
     base_prefixes: ClassVar[dict[str, str]] = {}
-    """How parts of another method's card are called here: prefix there to prefix here."""
+    """Maps prefixes of weights in another method's card to prefixes in this method."""
     uniform_steps: ClassVar[bool] = False
-    """Whether every process calls the same modules in every step, by their forward: what DeepSpeed needs.
+    """Whether every process calls the same modules in every step, through their forward, as DeepSpeed requires.
 
-    ZeRO-2 adds up gradients in the order in which they come, ZeRO-3 gathers weights in the order in which they are called;
-    where these differ between processes, the first gives wrong sums without an error and the second waits for ever.
+    ZeRO-2 reduces gradients in the order in which they arrive, ZeRO-3 gathers weights in the order in which they are used.
+    Where the order differs between processes, the first gives wrong sums without an error and the second deadlocks.
     """
     task: ClassVar[str] = ""
-    """What it does, as a Hugging Face task name."""
+    """Task, by Hugging Face's name."""
     answers_questions: ClassVar[bool] = False
     """Whether :meth:`predict_images` takes ``questions``."""
     input_format: ClassVar[str] = ""
@@ -63,15 +63,15 @@ class ZooModule(LightningModule):
         self.optimizer_recipe: dict[str, Any] | None = None
         self.scheduler_recipe: dict[str, Any] | None = None
         self.test_outputs: Outputs = {}
-        """After a test: the outputs of all samples of all processes, for intervals."""
+        """After a test: the outputs of all samples of all processes, for confidence intervals."""
         self._collected: list[Outputs] = []
         self._random_states: Sequence[dict[str, Any]] | None = None
         self._restored = False
         self._fingerprint: str | None = None
         self.base_precision: BasePrecision | None = None
-        """How the frozen base is held; as it is stored if None."""
+        """Precision of the frozen base; as stored if None."""
 
-    # What a subclass gives.
+    # Defined by subclasses.
 
     @abstractmethod
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -79,14 +79,14 @@ class ZooModule(LightningModule):
 
     @abstractmethod
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """What the metrics need of a batch: tensors whose first dimension is the sample.
+        """Inputs of the metrics for a batch: tensors whose first dimension is the sample.
 
         Where a sample has several rows, the ``index`` of each row is among them (:func:`zoo.methods.distributed.index_of_rows`).
         """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """Name to function of all samples' outputs (concatenated) to one number; NaN where nothing can be measured."""
+        """Functions of all samples' concatenated outputs to one number, by name; NaN where a metric is undefined."""
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Prediction]:
         """Predictions for images (1 or 3, height, width) in [0, 1] of any sizes, on the method's device."""
@@ -107,26 +107,26 @@ class ZooModule(LightningModule):
         return prediction
 
     def example_batch(self) -> dict[str, Any]:
-        """A batch of one made-up sample, for planning."""
+        """A batch of one synthetic sample, for planning."""
         raise UnsupportedError(f"{type(self).__name__} cannot be planned yet")
 
     def complete_outputs(self, outputs: Outputs) -> Outputs:
-        """Add to all samples' outputs what needs all of them together; nothing by default."""
+        """Add outputs that are computed from all samples together; none by default."""
         return outputs
 
     # Precision.
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Compute in the precision of the base where it has two bytes, else in the trainer's."""
+        """Autocast to the base's precision if it has two bytes, else to the trainer's."""
         dtype = base_dtype(self.parameters())
         if dtype not in HALF and self._trainer is not None:
             dtype = dtype_of(self._trainer.precision) or dtype
         return autocast_to(dtype, self.device)
 
     def set_base_precision(self, precision: BasePrecision | str | None) -> None:
-        """Hold the frozen base in a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as it is stored.
+        """Cast the frozen base to a precision ("bf16"; Lightning's "bf16-true" too); None leaves it as stored.
 
-        What trains becomes float32 in any case.
+        Trained weights become float32 in any case.
         """
         if precision is not None:
             self.to(dtype=dtype_of(precision) or torch.float32)
@@ -135,9 +135,9 @@ class ZooModule(LightningModule):
                 parameter.data = parameter.data.float()
 
     def to(self, *args: Any, **kwargs: Any) -> "ZooModule":  # type: ignore[override]
-        """Move to a device; a floating-point dtype is the base's, trained weights stay float32.
+        """Move to a device; a floating-point dtype applies to the base alone, trained weights stay float32.
 
-        The base's fingerprint, that of its stored weights, is taken before the first cast.
+        The base's fingerprint, that of its stored weights, is computed before the first cast.
         """
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         if dtype is not None:
@@ -148,15 +148,15 @@ class ZooModule(LightningModule):
         return self
 
     def half(self) -> "ZooModule":
-        """Hold the base in float16."""
+        """Cast the base to float16."""
         return self.to(dtype=torch.float16)
 
     def bfloat16(self) -> "ZooModule":  # type: ignore[override]
-        """Hold the base in bfloat16."""
+        """Cast the base to bfloat16."""
         return self.to(dtype=torch.bfloat16)
 
     def base_fingerprint(self) -> str | None:
-        """Hash of the frozen base's stored weights, whatever they were cast to; None for a method that trains all of itself."""
+        """Hash of the frozen base's stored weights, whatever they were cast to; None for a method without a frozen base."""
         if self._fingerprint is None and self.frozen:
             self._fingerprint = self.fingerprint_base()
         return self._fingerprint
@@ -168,7 +168,7 @@ class ZooModule(LightningModule):
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
-        """Hold the base as asked for; one of two bytes in the precision that the trainer computes in, if that is the other."""
+        """Cast the base to ``base_precision``; a two-byte base follows the trainer if that computes in the other two-byte precision."""
         self.set_base_precision(self.base_precision)
         computed, stored = dtype_of(str(self.trainer.precision)), base_dtype(self.parameters())
         if computed is not None and stored in HALF and stored != computed:
@@ -186,7 +186,7 @@ class ZooModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
-        """Move tensors, and those in lists; everything else stays. Images are float32 whatever the trainer made of them."""
+        """Move tensors, also in lists; everything else is unchanged. Images are float32 whatever the trainer cast them to."""
 
         def moved(value: Any) -> Any:
             if torch.is_tensor(value):
@@ -212,12 +212,12 @@ class ZooModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """A method that trains nothing is done once it has seen the data."""
+        """Stop at once where nothing trains: :meth:`on_fit_start` of a subclass has processed the data."""
         if not any(parameter.requires_grad for parameter in self.parameters()):
             self.trainer.should_stop = True
 
     def on_train_start(self) -> None:
-        """Go on with the random state of the checkpoint."""
+        """Restore the random state of the checkpoint."""
         if self._random_states is not None:
             restore_random_state(self._random_states)
             self._random_states = None
@@ -229,8 +229,8 @@ class ZooModule(LightningModule):
     def _all_parameters(self) -> torch.Tensor:
         """Zero, with a gradient of zero for every trained parameter.
 
-        Processes wait for one another's gradients, and a batch without targets gives the mask head none. One process does the
-        same, so that it trains as several do. What FSDP2 or ZeRO-3 has sharded again by now was used, and has a gradient.
+        Processes wait for one another's gradients, and a batch without targets gives the mask head none. A single process does
+        the same, so that it trains as several do. Weights that FSDP2 or ZeRO-3 has resharded by now were used, and have one.
         """
         trained = (p for p in self.parameters() if p.requires_grad and not is_sharded(p))
         return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
@@ -272,7 +272,7 @@ class ZooModule(LightningModule):
         return batch["image"]
 
     def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What :meth:`predict_images` takes of a batch beside its images; nothing by default."""
+        """Keyword arguments of :meth:`predict_images` from a batch; none by default."""
         return {}
 
     def _collect(self, batch: dict[str, Any]) -> None:
@@ -308,38 +308,38 @@ class ZooModule(LightningModule):
         return trained
 
     def name_of_base_weight(self, name: str) -> str:
-        """The name here of a weight of the card that training starts from."""
-        for there, here in self.base_prefixes.items():
-            if name.startswith(there):
-                return here + name.removeprefix(there)
+        """The name in this method of a weight in the card that training starts from."""
+        for prefix, replacement in self.base_prefixes.items():
+            if name.startswith(prefix):
+                return replacement + name.removeprefix(prefix)
         return name
 
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """The weights that training changes: trainable parameters, and buffers outside the frozen base."""
+        """The state dict of what training changes: trainable parameters, and buffers outside the frozen base."""
         trained = self._is_trained()
         state = self.state_dict() if state is None else state
         return {name: value for name, value in state.items() if trained(name)}
 
     def load_trained_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Load what :meth:`trained_state` gave.
+        """Load the result of :meth:`trained_state`.
 
         Raises:
-            WeightsError: a weight is missing, has no place, or has another shape.
+            WeightsError: a weight is missing or unexpected, or its shape differs.
         """
-        own = self.trained_state()
-        problems = [f"'{name}' is missing" for name in own.keys() - state.keys()]
-        problems += [f"'{name}' has no place in {type(self).__name__}" for name in state.keys() - own.keys()]
+        expected = self.trained_state()
+        problems = [f"'{name}' is missing" for name in expected.keys() - state.keys()]
+        problems += [f"'{name}' is not a weight of {type(self).__name__}" for name in state.keys() - expected.keys()]
         problems += [
-            f"'{name}' is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+            f"'{name}' is {tuple(value.shape)}, expected {tuple(expected[name].shape)}"
             for name, value in state.items()
-            if name in own and own[name].shape != value.shape
+            if name in expected and expected[name].shape != value.shape
         ]
         if problems:
             raise WeightsError("the weights do not fit the method: " + "; ".join(sorted(problems)[:8]))
         self.load_state_dict(dict(state), strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen base out, and keep every process's random state, so that a resumed run draws what it would have."""
+        """Leave the frozen base out, and save every process's random state, so that a resumed run repeats the same sampling."""
         checkpoint["state_dict"] = self.trained_state(checkpoint["state_dict"])
         checkpoint["random_states"] = random_states()
 
@@ -350,7 +350,7 @@ class ZooModule(LightningModule):
 
 
 class LossModule(ZooModule):
-    """A method whose validation logs its losses alone; what takes generation to measure is left to ``zoo eval``."""
+    """A method whose validation logs its losses alone; metrics that need generation are computed by ``zoo eval``."""
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the losses of a batch."""

@@ -1,4 +1,4 @@
-"""Few-shot classification with a frozen CLIP: the one module that NEARL-CLIP and all its peers are trained by."""
+"""Few-shot classification with a frozen CLIP: the LightningModule of NEARL and of all its baselines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
@@ -43,7 +43,7 @@ class ClipClassification(ZooModule):
             adapter: builder of the adapter.
             class_names: the classes, in the order of the labels.
             template: prompt for a class, with {} for its name.
-            base_precision: how the CLIP is held; as it is stored if None. What trains is float32.
+            base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -67,16 +67,16 @@ class ClipClassification(ZooModule):
         """The CLIP.
 
         Raises:
-            ArgumentError: the adapter looks at the shots before training, by itself.
+            ArgumentError: the adapter processes the shots before training, on each process alone.
         """
         if self.adapter.observes:
             raise ArgumentError(
-                f"{type(self.adapter).__name__} looks at the shots before it trains; use ddp, not fsdp2"
+                f"{type(self.adapter).__name__} processes the shots before training, which needs unsharded weights; use ddp"
             )
         return [self.clip]
 
     def on_fit_start(self) -> None:
-        """Let the adapter look at the shots, unless a checkpoint holds what it made of them.
+        """Let the adapter process the shots, unless a checkpoint holds the result.
 
         Raises:
             ArgumentError: there is no data module, and the adapter needs one.
@@ -86,7 +86,7 @@ class ClipClassification(ZooModule):
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
-            raise ArgumentError(f"{type(self.adapter).__name__} looks at the shots; pass a data module to Trainer.fit")
+            raise ArgumentError(f"{type(self.adapter).__name__} processes the shots; pass a data module to Trainer.fit")
         self.clip.eval()
         self.adapter.observe(self.clip, self._batches(data, "train"), self._batches(data, "val"))
 
@@ -116,13 +116,13 @@ class ClipClassification(ZooModule):
         }
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Classification]:  # type: ignore[override]
-        """Every class with its probability, and where the adapter looks, if it can say."""
+        """The probability of each class, and the adapter's attention map if it has one."""
         logits, attention = self.adapter.logits_and_attention(self.clip, self.clip.stack(images))
         rows = logits.float().softmax(dim=-1).tolist()
         maps = [None] * len(rows) if attention is None else list(attention.float().cpu())
         return [
-            Classification(image, dict(zip(self.class_names, row, strict=True)), where)
-            for image, row, where in zip(on_cpu(images), rows, maps, strict=True)
+            Classification(image, dict(zip(self.class_names, row, strict=True)), attention_map)
+            for image, row, attention_map in zip(on_cpu(images), rows, maps, strict=True)
         ]
 
     def example_batch(self) -> dict[str, Any]:

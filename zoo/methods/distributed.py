@@ -1,4 +1,4 @@
-"""What methods do over several processes: gather evaluation outputs, keep each process's random state."""
+"""Collectives of methods: gather evaluation outputs, save and restore each process's random state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 Outputs = dict[str, torch.Tensor]
-"""What metrics need of samples: tensors whose first dimension is the sample."""
+"""Inputs of metrics: tensors whose first dimension is the sample."""
 INDEX = "index"
-"""Key of a sample's place in its split, in batches and outputs."""
+"""Key of a sample's index in its split, in batches and outputs."""
 
 
 def is_distributed() -> bool:
@@ -26,7 +26,7 @@ def gather_objects(item: Any) -> list[Any]:
 
 
 def destroy_process_group() -> None:
-    """End the group of processes while all of them are there; left to the interpreter's end, one may abort at another's."""
+    """End the process group while all processes are alive; one that exits first may abort the others."""
     if is_distributed():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -42,7 +42,7 @@ def index_of_rows(batch: Mapping[str, Any], rows: Sequence[int]) -> Outputs:
 
     Args:
         batch: for evaluation.
-        rows: how many rows each of its samples has among the outputs.
+        rows: number of output rows of each sample.
     """
     if INDEX not in batch:
         return {}
@@ -52,20 +52,20 @@ def index_of_rows(batch: Mapping[str, Any], rows: Sequence[int]) -> Outputs:
 def gather_outputs(batches: Sequence[Outputs]) -> Outputs:
     """Outputs of all processes in the order of the split, each sample once; a collective.
 
-    Samplers give every process the same number of samples, so some are measured twice. With the ``index`` of the sample of
-    each row among the outputs these are left out again; outputs without one are joined as they come.
+    Samplers give every process the same number of samples, so some are evaluated twice. Where outputs have an ``index``,
+    duplicates are removed by it; outputs without one are concatenated as they are.
     """
     parts = [concatenate_outputs(part) for part in gather_objects(list(batches)) if part]
     if INDEX not in parts[0]:
         return concatenate_outputs(parts)
-    kept, seen = [], torch.empty(0, dtype=torch.long)
+    unique, known = [], torch.empty(0, dtype=torch.long)
     for part in parts:
-        new = ~torch.isin(part[INDEX], seen)
-        seen = torch.cat([seen, part[INDEX]])
-        kept.append({name: value[new] for name, value in part.items()})
-    joined = concatenate_outputs(kept)
-    order = joined.pop(INDEX).argsort(stable=True)
-    return {name: value[order] for name, value in joined.items()}
+        is_new = ~torch.isin(part[INDEX], known)
+        known = torch.cat([known, part[INDEX]])
+        unique.append({name: value[is_new] for name, value in part.items()})
+    outputs = concatenate_outputs(unique)
+    order = outputs.pop(INDEX).argsort(stable=True)
+    return {name: value[order] for name, value in outputs.items()}
 
 
 def random_states() -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def random_states() -> list[dict[str, Any]]:
 
 
 def restore_random_state(states: Sequence[dict[str, Any]]) -> None:
-    """Set this process's random state to its own of :func:`random_states`; as it is where the number of processes changed."""
+    """Restore this process's random state from :func:`random_states`; unless the number of processes has changed."""
     rank = torch.distributed.get_rank() if is_distributed() else 0
     world = torch.distributed.get_world_size() if is_distributed() else 1
     if len(states) != world:

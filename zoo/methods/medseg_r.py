@@ -2,7 +2,7 @@
 
 From the paper: a global context module that gives multi-modal tokens, a pixel grounding module that decodes masks from them,
 trained end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]`` mechanism, loss weights, LoRA and schedule.
-What the modules are made of is reconstructed.
+The layers of both modules are reconstructed.
 """
 
 import math
@@ -35,7 +35,7 @@ from zoo.registry import Slot, register
 
 QUESTION = "Segment all abnormalities."
 KINDS = ("explicit", "implicit", "several", "absent", "other_side", "everything", "")
-"""Kinds of question; the last is that of data sets that do not say."""
+"""Kinds of question; "" where a dataset gives none."""
 
 
 @register("method", "medseg_r")
@@ -70,10 +70,10 @@ class MedSegR(LossModule):
         cache_limit_gb: float = 20.0,
         base_precision: BasePrecision | None = None,
     ) -> None:
-        """Wire the modules.
+        """Connect the modules.
 
         Args:
-            context: reads image and conversation and answers.
+            context: reads image and conversation, and generates the answer.
             grounding: builder of the mask head.
             text_weight: of the cross-entropy over answers.
             bce_weight: of the masks' binary cross-entropy.
@@ -81,12 +81,12 @@ class MedSegR(LossModule):
             lora_rank: of peft's LoRA on query and value; 0 for none.
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
-            train_vocabulary: train the embeddings and output rows of new tokens only, or of all tokens (LISA's way).
-            shared_levels: so many of the mask head's coarsest feature maps, pooled and projected, are added to the language
-                model's image tokens, so that what is learnt from masks tells it what is there (ours).
-            max_new_tokens: most tokens of an answer.
-            cache_limit_gb: of frozen image embeddings kept on disk; 0 for none.
-            base_precision: how what is frozen is held; as it is stored if None. What trains is float32.
+            train_vocabulary: train the embedding and output rows of new tokens only, or of all tokens as LISA does.
+            shared_levels: number of the mask head's coarsest feature maps that, pooled and projected, are added to the language
+                model's image tokens, so that the answer profits from features learned from masks (ours).
+            max_new_tokens: maximum number of tokens of an answer.
+            cache_limit_gb: size of the disk cache of frozen image embeddings; 0 disables it.
+            base_precision: of frozen weights; as stored if None. Trained weights are float32.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -372,7 +372,7 @@ def _accuracy_of_part(column: int, outputs: Outputs) -> float:
 
 
 def _add_lora(context: GlobalContext, rank: int, alpha: int, dropout: float, vocabulary: str) -> None:
-    """Put LoRA on the language model's queries and values, and let the vocabulary's new or all rows train."""
+    """Inject LoRA into the language model's queries and values; unfreeze the vocabulary's new or all rows."""
     from peft import LoraConfig, inject_adapter_in_model
 
     model = context.lm

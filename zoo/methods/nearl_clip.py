@@ -1,4 +1,4 @@
-"""NEARL-CLIP (arXiv 2508.04101) as a method: USEformer and OCA on a frozen CLIP."""
+"""NEARL (formerly NEARL-CLIP, arXiv 2508.04101) as a method: USEformer and OCA on a frozen CLIP."""
 
 from collections.abc import Callable
 from functools import partial

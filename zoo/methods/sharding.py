@@ -1,8 +1,8 @@
-"""FSDP2 (Zhao et al., arXiv 2304.11277; torch's ``fully_shard``) for methods: what is sharded, and how shards become whole.
+"""FSDP2 (Zhao et al., arXiv 2304.11277; torch's ``fully_shard``) for methods: which weights are sharded, and full state dicts.
 
-Each transformer block of the base is a unit that is gathered while it computes. What trains outside of the blocks is one more
-unit, gathered for a whole training step, so that a method may read such a weight wherever it likes. Frozen weights outside of
-the blocks stay whole on every device: they would be gathered at the height of memory anyway.
+Each transformer block of the base is a unit that is gathered while it computes. Trained weights outside of the blocks are one
+more unit, gathered for an entire training step, so that a method may read them anywhere. Frozen weights outside of the blocks
+are replicated on every device: they would be gathered at the peak of memory anyway.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,13 +37,13 @@ def _has_attention(module: nn.Module) -> bool:
 
 
 def sharded_parameters(method: nn.Module, modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """The parameters that :func:`shard` divides among the devices: those of blocks, and all that train."""
+    """The parameters that :func:`shard` shards: those of blocks, and all that train."""
     in_blocks = {id(p) for block in transformer_blocks(modules) for p in block.parameters()}
     return [parameter for parameter in method.parameters() if parameter.requires_grad or id(parameter) in in_blocks]
 
 
 def shard(method: nn.Module, modules: Iterable[nn.Module], mesh: "DeviceMesh") -> None:
-    """Divide a method's weights among the devices of a mesh, in place; a second call changes nothing.
+    """Shard a method's weights over the devices of a mesh, in place; a second call changes nothing.
 
     Args:
         method: whose ``training_step`` and ``validation_step`` all processes enter together.
@@ -54,43 +54,43 @@ def shard(method: nn.Module, modules: Iterable[nn.Module], mesh: "DeviceMesh") -
 
     if isinstance(method, FSDPModule):
         return
-    divided = {id(parameter) for parameter in sharded_parameters(method, modules)}
-    whole = {parameter for parameter in method.parameters() if id(parameter) not in divided}
+    sharded = {id(parameter) for parameter in sharded_parameters(method, modules)}
+    replicated = {parameter for parameter in method.parameters() if id(parameter) not in sharded}
     for block in transformer_blocks(modules):
         fully_shard(block, mesh=mesh)
-    fully_shard(method, mesh=mesh, ignored_params=whole)
+    fully_shard(method, mesh=mesh, ignored_params=replicated)
     state = fully_shard.state(method)  # type: ignore[attr-defined]
     for hook in (state._pre_forward_hook_handle, state._post_forward_hook_handle):
-        hook.remove()  # a step is what counts as forward; the method's own forward is called inside of it
+        hook.remove()  # a step counts as the forward pass; the method's forward is called inside of it
     for step in _STEPS:
         register_fsdp_forward_method(method, step)
 
 
 def is_sharded(parameter: torch.Tensor) -> bool:
-    """Whether this process holds a part of a weight, by FSDP2 or by DeepSpeed's ZeRO-3."""
+    """Whether this process holds a shard of a weight, by FSDP2 or by DeepSpeed's ZeRO-3."""
     return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
 
 
 def gather_state(state: dict[str, Any], keep: bool = True) -> dict[str, Any]:
-    """A state dictionary, nested or not, with shards made whole one by one, on the CPU; a collective.
+    """A state dict, nested or not, with every shard gathered in turn, on the CPU; a collective.
 
     Args:
         state: of a module or an optimizer.
-        keep: whether this process wants it; an empty dictionary if not.
+        keep: whether this process keeps the result; an empty dictionary if not.
     """
 
-    def whole(value: Any) -> Any:
+    def full(value: Any) -> Any:
         if not isinstance(value, DTensor):
             return value
         tensor = value.full_tensor()
         return tensor.cpu() if keep else None
 
-    made = tree_map(whole, state)
-    return made if keep else {}
+    gathered = tree_map(full, state)
+    return gathered if keep else {}
 
 
 def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """This process's shard of a whole tensor that every process has, laid out as a parameter's; scalars stay."""
+    """This process's shard of a full tensor that every process has, placed as a parameter is; scalars are unchanged."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     mesh = parameter.device_mesh
@@ -98,19 +98,19 @@ def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 
 def shard_state_dict(state: Mapping[str, torch.Tensor], module: nn.Module) -> dict[str, torch.Tensor]:
-    """A whole state dictionary as :meth:`load_state_dict` of a sharded module takes it."""
-    own = module.state_dict()
-    return {name: shard_like(value, own[name]) if name in own else value for name, value in state.items()}
+    """A full state dict as :meth:`load_state_dict` of a sharded module expects it."""
+    sharded = module.state_dict()
+    return {name: shard_like(value, sharded[name]) if name in sharded else value for name, value in state.items()}
 
 
 def shard_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A whole optimizer state as the optimizer of sharded parameters takes it."""
+    """A full optimizer state as the optimizer of sharded parameters expects it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    divided = {
+    sharded = {
         index: {
             name: shard_like(value, parameters[index]) if torch.is_tensor(value) else value
             for name, value in entry.items()
         }
         for index, entry in state["state"].items()
     }
-    return {**state, "state": divided}
+    return {**state, "state": sharded}

@@ -39,7 +39,6 @@ from zoo.data.conversations.records import (
 )
 from zoo.data.io.letterbox import fitted, fitted_mask, scaled_size, unfitted
 from zoo.data.io.masks import decode_masks, encode_mask
-from zoo.embedding_cache import EmbeddingCache
 
 
 def square(left: int = 4, size: int = 8, height: int = 24, width: int = 32) -> np.ndarray:
@@ -292,26 +291,3 @@ def test_fitting_and_back_keeps_a_mask_in_its_place(height, width, side, seed):
     union = ((back + mask) > 0).sum()
     if min(height, width) >= 24:
         assert (back * mask).sum() / union > 0.6
-
-
-def test_embeddings_are_made_once_and_the_oldest_go(tmp_path):
-    asked: list[list[int]] = []
-
-    def make(indices):
-        asked.append(indices)
-        return [[torch.full((100,), float(index)), torch.zeros(2)] for index in indices]
-
-    cache = EmbeddingCache("f" * 64, folder=tmp_path)
-    first = cache.get_or_compute(["a", "b"], make)
-    again = cache.get_or_compute(["b", "c", "a"], make)
-    assert asked == [[0, 1], [1]] and torch.equal(again[0][0], first[1][0]) and len(again[2]) == 2
-    assert EmbeddingCache("e" * 64, folder=tmp_path).get_or_compute(["a"], make) and asked[-1] == [0], "another encoder"
-    (tmp_path / ("f" * 16) / "a.safetensors").write_bytes(b"cut")
-    cache.get_or_compute(["a"], make)
-    assert asked[-1] == [0], "a damaged file is made anew"
-    small = EmbeddingCache("d" * 64, limit=2500, folder=tmp_path / "small")
-    for name in "abcdef":
-        small.get_or_compute([name], make)
-    kept = sorted(path.stem for path in (tmp_path / "small").rglob("*.safetensors"))
-    assert "f" in kept and "a" not in kept
-    assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("*")) < 2500 + 4096 * 2

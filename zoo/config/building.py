@@ -10,6 +10,9 @@ from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.config.recipe import COMPONENT_SECTIONS, Problem, Recipe, RecipeError
 from zoo.config.validation import resolve_component, section_problems
 
+LEARNED_WITH = {"template"}
+"""Metadata that weights were learned with: a finished run or a card keeps them on other data."""
+
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
@@ -26,9 +29,10 @@ class ResolvedRecipe:
 
         Args:
             metadata: of the data set.
-            again: replace what was written out before, for other data.
+            again: replace what was written out before, for other data, but for :data:`LEARNED_WITH`.
         """
-        method = (self.method.without(metadata) if again else self.method).with_metadata(metadata)
+        method = self.method.without(metadata.keys() - LEARNED_WITH) if again else self.method
+        method = method.with_metadata(metadata)
         recipe = self.recipe.with_content(method=method.to_dict())
         return ResolvedRecipe(recipe, self.data, method, self.optimizer, self.scheduler)
 

@@ -16,7 +16,8 @@ from zoo.methods.predictions import Classification, on_cpu
 from zoo.precision import BasePrecision
 from zoo.registry import Injected, Slot, register
 
-TEMPLATE = "a chest radiograph showing {}."
+TEMPLATE = "a medical image of {}."
+"""Prompt for a class where neither recipe nor data set has one."""
 
 
 @register("method", "clip_adaptation")
@@ -33,7 +34,7 @@ class ClipClassification(ZooModule):
         clip: Annotated[ClipEncoder, Slot("vision_language_encoder")],
         adapter: Annotated[Callable[..., FewShotAdapter], Slot("adapter")],
         class_names: Annotated[list[str], Injected],
-        template: str = TEMPLATE,
+        template: Annotated[str, Injected] = TEMPLATE,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Freeze the CLIP and build the adapter on it.
@@ -42,7 +43,7 @@ class ClipClassification(ZooModule):
             clip: the base.
             adapter: builder of the adapter.
             class_names: the classes, in the order of the labels.
-            template: prompt for a class, with {} for its name.
+            template: prompt for a class, with {} for its name; the data set's if it has one.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """
         super().__init__()

@@ -23,7 +23,7 @@ class NearlClip(ClipClassification):
         class_names: Annotated[list[str], Injected],
         useformer: Annotated[Callable[..., USEformer], Slot("adapter")] = USEformer,
         adapter: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
-        template: str = TEMPLATE,
+        template: Annotated[str, Injected] = TEMPLATE,
         interaction: Interaction = "instance",
         ways: Ways = "both",
         base_precision: BasePrecision | None = None,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -64,6 +64,9 @@ class ClassificationData(ZooData):
     With ``shots`` K, the training split is K images a class drawn by the seed and the validation split at most 4 a class
     (CoOp's protocol). ``classes`` "base" and "novel" are the first and second half of the class list.
     """
+
+    template: ClassVar[str] = ""
+    """Prompt for a class, with {} for its name, if the data set has one; a method's default otherwise."""
 
     def __init__(
         self,
@@ -137,8 +140,8 @@ class ClassificationData(ZooData):
         return drawn
 
     def metadata(self) -> dict[str, Any]:
-        """The names of the classes in use."""
-        return {"class_names": self.class_names}
+        """``class_names`` in use, and the data set's prompt ``template`` if it has one."""
+        return {"class_names": self.class_names} | ({"template": self.template} if self.template else {})
 
 
 def check_class_names(names: Sequence[str]) -> None:

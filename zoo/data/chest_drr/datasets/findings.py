@@ -37,6 +37,7 @@ class ChestDrrFindings(ClassificationData):
     license: ClassVar[str] = LICENSE
     source: ClassVar[str] = SOURCE_TEXT
     limitations: ClassVar[str] = LIMITATIONS
+    template: ClassVar[str] = "a chest radiograph showing {}."
 
     def __init__(
         self,

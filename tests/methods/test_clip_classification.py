@@ -1,0 +1,84 @@
+"""Few-shot classification: losses, metrics, predictions, and where the prompt template comes from."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.nn import functional
+
+from zoo.adapters.linear_probe import LinearProbe
+from zoo.adapters.tip_adapter import TipAdapter
+from zoo.adapters.zero_shot import ZeroShot
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import read_recipe
+from zoo.data.chest_drr.datasets.findings import ChestDrrFindings
+from zoo.data.classification.image_table import ImageFolder
+from zoo.methods.clip_classification import TEMPLATE, ClipClassification
+
+NAMES = ["dots", "stripes", "blank"]
+IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_the_loss_is_cross_entropy_and_outputs_are_probabilities(tiny_clip):
+    method = ClipClassification(tiny_clip, ZeroShot, NAMES).eval()
+    batch = {"image": IMAGES, "label": torch.tensor([0, 2, 1])}
+    logits = tiny_clip.logits(tiny_clip.encode_image(IMAGES), tiny_clip.encode_text(method.adapter.prompts))
+    torch.testing.assert_close(method.losses(batch)["loss"], functional.cross_entropy(logits, batch["label"]))
+    outputs = method.evaluation_step(batch)
+    torch.testing.assert_close(outputs["probabilities"], logits.softmax(dim=-1))
+    assert torch.equal(outputs["labels"], batch["label"])
+
+
+def test_metrics_of_known_predictions(tiny_clip):
+    metrics = ClipClassification(tiny_clip, ZeroShot, NAMES).metrics()
+    labels = torch.tensor([0, 0, 1, 2])
+    right = functional.one_hot(labels, 3).float()
+    assert {name: metric({"probabilities": right, "labels": labels}) for name, metric in metrics.items()} == {
+        "accuracy": 1.0,
+        "macro_f1": 1.0,
+        "auroc": 1.0,
+    }
+    wrong = functional.one_hot(torch.tensor([0, 0, 0, 2]), 3).float()  # the image of class 1 is called 0
+    outputs = {"probabilities": wrong, "labels": labels}
+    assert metrics["accuracy"](outputs) == 0.75
+    assert metrics["macro_f1"](outputs) == pytest.approx((0.8 + 0 + 1) / 3)
+
+
+def test_images_of_any_size_are_classified(tiny_clip):
+    method = ClipClassification(tiny_clip, ZeroShot, NAMES)
+    predictions = method.predict_images([torch.rand(1, 40, 30), torch.rand(3, 32, 32)])
+    for prediction in predictions:
+        assert list(prediction.probabilities) == NAMES and prediction.attention is None
+        assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+def test_the_template_is_the_recipes_or_the_datas_or_a_neutral_one(tiny_recipe):
+    def template(metadata: dict[str, object], *settings: str, again: bool = False) -> str | None:
+        resolved = resolve_recipe(read_recipe(tiny_recipe, settings)).with_metadata(metadata, again=again)
+        return resolved.method.arguments.get("template")
+
+    of_data = ChestDrrFindings().metadata()
+    assert of_data["template"] == "a chest radiograph showing {}."
+    assert template(of_data) == of_data["template"]
+    assert template(of_data, "method.template=a film with {}") == "a film with {}"
+    assert template(of_data, "method.template=a film with {}", again=True) == "a film with {}", (
+        "what it was trained with"
+    )
+    assert template({"class_names": NAMES}) is None and "radiograph" not in TEMPLATE
+
+
+def test_class_names_are_replaced_for_other_data(tiny_recipe):
+    resolved = resolve_recipe(read_recipe(tiny_recipe)).with_metadata({"class_names": NAMES})
+    other = resolved.with_metadata({"class_names": NAMES[:2]}, again=True)
+    assert other.method.arguments["class_names"] == NAMES[:2]
+
+
+def test_an_adapter_that_processes_the_shots_needs_data_and_unsharded_weights(tiny_clip, striped_folder):
+    method = ClipClassification(tiny_clip, TipAdapter, NAMES)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    loader = ImageFolder(str(striped_folder), image_size=32, batch_size=4).train_dataloader()
+    with pytest.raises(ValueError, match="pass a data module"):
+        Trainer(max_epochs=1, **quiet).fit(method, loader)
+    with pytest.raises(ValueError, match="use ddp"):
+        method.sharded_modules()
+    assert ClipClassification(tiny_clip, LinearProbe, NAMES).sharded_modules() == [tiny_clip]

@@ -23,4 +23,5 @@ class LinearProbe(FewShotAdapter):
         """Logits (batch, classes)."""
         with torch.no_grad():
             features = clip.encode_image(images)
-        return self.classifier(clip.scale.detach() * features)
+        logits: torch.Tensor = self.classifier(clip.scale.detach() * features)
+        return logits

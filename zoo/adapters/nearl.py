@@ -172,7 +172,8 @@ class NearlAdapter(FewShotAdapter):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "NearlAdapter":
         """Move or cast; cached class embeddings are dropped, since they would stay behind."""
         self._cached_text = None
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """The USEformer's attention to image patches: (batch, points, rows, columns), each map summing to at most 1.
@@ -189,7 +190,7 @@ class NearlAdapter(FewShotAdapter):
 
     def _stacked(self, clip: ClipEncoder, maps: list[torch.Tensor | None]) -> torch.Tensor:
         stacked = torch.stack([layer.mean(dim=1) for layer in maps if layer is not None], dim=1)
-        return stacked[..., clip.vision.prefix :].unflatten(-1, clip.vision.grid)
+        return stacked[..., clip.vision.prefix :].reshape(*stacked.shape[:-1], *clip.vision.grid)
 
     def _padding(self, clip: ClipEncoder) -> torch.Tensor:
         return ~clip.text.is_token(self.input_ids).reshape(1, -1)
@@ -214,7 +215,8 @@ def _adapted(adapters: nn.ModuleList | None, point: int, tokens: torch.Tensor, s
 def _summary(tokens: torch.Tensor, clip: ClipEncoder) -> torch.Tensor:
     """Image tokens (batch, tokens, width) with the patches averaged two by two."""
     prefix, patches = tokens[:, : clip.vision.prefix], tokens[:, clip.vision.prefix :]
-    pooled = functional.avg_pool2d(patches.unflatten(1, clip.vision.grid).movedim(-1, 1), 2, ceil_mode=True)
+    feature_maps = patches.mT.reshape(len(tokens), -1, *clip.vision.grid)
+    pooled = functional.avg_pool2d(feature_maps, 2, ceil_mode=True)
     return torch.cat([prefix, pooled.flatten(2).mT], dim=1)
 
 

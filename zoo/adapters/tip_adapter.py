@@ -18,7 +18,7 @@ _BETAS = (1.0, 2.5, 5.5, 8.0, 12.0, 20.0)
 
 @register("adapter", "tip_adapter")
 class TipAdapter(FewShotAdapter):
-    """``logits = scale f T^t + scale_cache alpha exp(-beta (1 - f K^t)) V`` with keys K and one-hot labels V of the shots.
+    """``logits = scale f T^t + alpha exp(-beta (1 - f K^t)) V`` with keys K and one-hot labels V of the shots.
 
     ``alpha`` and ``beta`` are searched on the validation split, as the paper does. No training.
     """
@@ -46,19 +46,19 @@ class TipAdapter(FewShotAdapter):
             clip: gives the feature width.
             class_names: the classes.
             template: the prompt.
-            per_class: places in the cache for each class; set it to the number of shots.
+            per_class: capacity of the cache for each class; set it to the number of shots.
             alpha: weight of the cache.
             beta: sharpness of the affinity.
             search: whether to search alpha and beta on the validation split.
         """
         super().__init__(clip, class_names, template)
-        places = per_class * len(class_names)
-        keys = torch.zeros(places, clip.embedding)
+        capacity = per_class * len(class_names)
+        keys = torch.zeros(capacity, clip.embedding)
         if self.trains_keys:
             self.keys = nn.Parameter(keys)
         else:
             self.register_buffer("keys", keys)
-        self.register_buffer("labels", torch.zeros(places, len(class_names)))
+        self.register_buffer("labels", torch.zeros(capacity, len(class_names)))
         self.register_buffer("alpha", torch.tensor(alpha))
         self.register_buffer("beta", torch.tensor(beta))
         self.per_class, self.search = per_class, search
@@ -73,28 +73,29 @@ class TipAdapter(FewShotAdapter):
         self, clip: ClipEncoder, features: torch.Tensor, classes: torch.Tensor, alpha: Any, beta: Any
     ) -> torch.Tensor:
         affinity = features @ functional.normalize(self.keys, dim=-1).mT
-        return clip.logits(features, classes) + alpha * torch.exp(-beta * (1 - affinity)) @ self.labels
+        cached: torch.Tensor = alpha * torch.exp(-beta * (1 - affinity)) @ self.labels
+        return clip.logits(features, classes) + cached
 
     @torch.no_grad()
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
         """Fill the cache from the training images, then search alpha and beta on the validation ones.
 
         Raises:
-            ArgumentError: a class has more images than the cache has places.
+            ArgumentError: a class has more images than the cache's capacity.
         """
-        features, labels = self._encoded(clip, train)
+        features, labels = self._encode(clip, train)
         classes = self.labels.shape[1]
         for label in range(classes):
-            mine = features[labels == label]
-            if len(mine) > self.per_class:
-                raise ArgumentError(f"{len(mine)} shots of '{self.prompts[label]}', and per_class is {self.per_class}")
+            shots = features[labels == label]
+            if len(shots) > self.per_class:
+                raise ArgumentError(f"{len(shots)} shots of '{self.prompts[label]}', and per_class is {self.per_class}")
             start = label * self.per_class
-            self.keys[start : start + len(mine)] = mine
-            self.labels[start : start + len(mine), label] = 1
+            self.keys[start : start + len(shots)] = shots
+            self.labels[start : start + len(shots), label] = 1
         if self.search:
-            self._search(clip, *self._encoded(clip, val))
+            self._search(clip, *self._encode(clip, val))
 
-    def _encoded(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         pairs = [(clip.encode_image(batch["image"]), batch["label"]) for batch in batches]
         features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         return features.float(), labels

@@ -53,7 +53,9 @@ class ClipEncoder(nn.Module):
         if tuple(images.shape[-2:]) == tuple(self.image_size):
             return images
         interpolation = image_functional.InterpolationMode.BICUBIC
-        resized = image_functional.resize(images, list(self.image_size), interpolation=interpolation, antialias=True)
+        resized: torch.Tensor = image_functional.resize(
+            images, list(self.image_size), interpolation=interpolation, antialias=True
+        )
         return resized.clamp(0, 1)
 
     def stack(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -97,7 +99,8 @@ class ClipEncoder(nn.Module):
     @property
     def scale(self) -> torch.Tensor:
         """Factor on cosine similarities, the inverse temperature."""
-        return self.model.logit_scale.exp()
+        scale: torch.Tensor = self.model.logit_scale.exp()
+        return scale
 
     @property
     def embedding(self) -> int:
@@ -136,13 +139,13 @@ class OpenClip(ClipEncoder):
         import open_clip
 
         if not should_load_weights():
-            clip: Any = _architecture(model, image_size)
+            clip = _architecture(model, image_size)
         else:
             clip = _pretrained_model(model, pretrained, image_size)
         super().__init__(clip, open_clip.get_tokenizer(model), *_preprocessing(clip))
 
 
-def _pretrained_model(model: str, pretrained: str | None, image_size: int | None) -> nn.Module:
+def _pretrained_model(model: str, pretrained: str | None, image_size: int | None) -> Any:
     import open_clip
 
     options: dict[str, Any] = {"force_image_size": image_size}
@@ -169,7 +172,7 @@ def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
     return size, preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
 
 
-def _architecture(model: str, image_size: int | None) -> nn.Module:
+def _architecture(model: str, image_size: int | None) -> Any:
     """A model of open_clip's list at full size, without its weights.
 
     Raises:
@@ -202,7 +205,7 @@ class BiomedClip(ClipEncoder):
         import open_clip
 
         if not should_load_weights():
-            clip: Any = self._random_weights()
+            clip = self._random_weights()
             tokenizer = _fixed_length_tokenizer(20)
         else:
             clip = open_clip.create_model(source, **_local_bert(source))
@@ -210,7 +213,7 @@ class BiomedClip(ClipEncoder):
         super().__init__(clip, tokenizer, *_preprocessing(clip))
 
     @staticmethod
-    def _random_weights() -> nn.Module:
+    def _random_weights() -> Any:
         """The same classes and sizes without access to the hub, for planning."""
         from open_clip.hf_model import HFTextEncoder
         from open_clip.model import CustomTextCLIP

@@ -86,16 +86,18 @@ class OpenClipVision(VisionTower):
 
     def start(self, images: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        return self._visual._embeds(images)
+        tokens: torch.Tensor = self._visual._embeds(images)
+        return tokens
 
     def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        return self._visual.transformer.resblocks[index](tokens)
+        tokens = self._visual.transformer.resblocks[index](tokens)
+        return tokens
 
     def finish(self, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        pooled, _ = self._visual._pool(tokens)
-        return pooled if self._visual.proj is None else pooled @ self._visual.proj
+        features: torch.Tensor = self._visual._pool(tokens)[0]
+        return features if self._visual.proj is None else features @ self._visual.proj
 
 
 class TimmVision(VisionTower):
@@ -109,16 +111,19 @@ class TimmVision(VisionTower):
 
     def start(self, images: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        tokens = self._trunk._pos_embed(self._trunk.patch_embed(images))
-        return self._trunk.norm_pre(self._trunk.patch_drop(tokens))
+        embedded = self._trunk._pos_embed(self._trunk.patch_embed(images))
+        tokens: torch.Tensor = self._trunk.norm_pre(self._trunk.patch_drop(embedded))
+        return tokens
 
     def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        return self._trunk.blocks[index](tokens)
+        tokens = self._trunk.blocks[index](tokens)
+        return tokens
 
     def finish(self, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
-        return self._head(self._trunk.forward_head(self._trunk.norm(tokens)))
+        features: torch.Tensor = self._head(self._trunk.forward_head(self._trunk.norm(tokens)))
+        return features
 
 
 class OpenClipText(TextTower):
@@ -140,7 +145,8 @@ class OpenClipText(TextTower):
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._owner.token_embedding(input_ids)
+        inputs_embeds: torch.Tensor = self._owner.token_embedding(input_ids)
+        return inputs_embeds
 
     def start(self, inputs_embeds: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """See :class:`TextTower`."""
@@ -150,17 +156,18 @@ class OpenClipText(TextTower):
 
     def layer(self, index: int, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._owner.transformer.resblocks[index](tokens, attn_mask=attention_mask)
+        tokens = self._owner.transformer.resblocks[index](tokens, attn_mask=attention_mask)
+        return tokens
 
     def finish(self, tokens: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
         from open_clip.transformer import text_global_pool
 
-        pooled = text_global_pool(self._owner.ln_final(tokens), input_ids, self._pool, eos_token_id=self._eos)
-        projection = self._owner.text_projection
-        if projection is None:
-            return pooled
-        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        normed, projection = self._owner.ln_final(tokens), self._owner.text_projection
+        features: torch.Tensor = text_global_pool(normed, input_ids, self._pool, eos_token_id=self._eos)
+        if projection is not None:
+            features = projection(features) if isinstance(projection, nn.Linear) else features @ projection
+        return features
 
     def trim(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`; exact since causal attention never looks at later positions."""
@@ -194,7 +201,8 @@ class BertText(TextTower):
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
-        return self._bert.embeddings.word_embeddings(input_ids)
+        inputs_embeds: torch.Tensor = self._bert.embeddings.word_embeddings(input_ids)
+        return inputs_embeds
 
     def start(self, inputs_embeds: torch.Tensor, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """See :class:`TextTower`."""
@@ -204,15 +212,17 @@ class BertText(TextTower):
 
     def layer(self, index: int, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """See :class:`TextTower`."""
-        hidden = self._bert.encoder.layer[index](tokens, attention_mask=attention_mask)
-        return hidden[0] if isinstance(hidden, tuple) else hidden
+        output = self._bert.encoder.layer[index](tokens, attention_mask=attention_mask)
+        tokens = output[0] if isinstance(output, tuple) else output
+        return tokens
 
     def finish(self, tokens: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`."""
         from transformers.modeling_outputs import BaseModelOutput
 
         pooled = self._text.pooler(BaseModelOutput(last_hidden_state=tokens), self.is_token(input_ids).long())
-        return self._text.proj(pooled)
+        features: torch.Tensor = self._text.proj(pooled)
+        return features
 
     def trim(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`TextTower`; exact since padding is masked."""

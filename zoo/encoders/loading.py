@@ -120,9 +120,10 @@ def _quantization_config(quantization: Quantization) -> Any:
     from transformers import BitsAndBytesConfig
 
     skipped = [rf"(.*\.)?{name}" for name in _NEVER_QUANTIZED]
+    config: Any = BitsAndBytesConfig  # untyped in transformers
     if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    return BitsAndBytesConfig(
+        return config(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return config(
         llm_int8_skip_modules=skipped,  # of 4 bits too
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -199,4 +200,5 @@ def _read_tensor(file: Path, key: str) -> torch.Tensor:
     from safetensors import safe_open
 
     with safe_open(file, "pt") as tensors:
-        return tensors.get_tensor(key)
+        tensor: torch.Tensor = tensors.get_tensor(key)
+        return tensor

@@ -100,4 +100,5 @@ class TimmVisionEncoder(VisionEncoder):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionEncoder`."""
-        return self.model.forward_features((images - self.mean) / self.std)[:, self._prefix :]
+        tokens: torch.Tensor = self.model.forward_features((images - self.mean) / self.std)
+        return tokens[:, self._prefix :]

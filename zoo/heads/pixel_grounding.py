@@ -54,7 +54,7 @@ class PixelGrounding(nn.Module):
         Returns:
             Mask logits (n, side, side) over the fitted square.
         """
-        prompts = self.projection(tokens.to(next(self.projection.parameters()).dtype))
+        prompts: torch.Tensor = self.projection(tokens.to(next(self.projection.parameters()).dtype))
         if not len(prompts):  # SAM's attention and grouped convolutions take no empty batch
             return prompts.sum().expand(0, self.image_size, self.image_size)
         return self.decode_masks([part[image_idx] for part in features], prompts)

@@ -103,4 +103,5 @@ class SamGrounding(PixelGrounding):
             dense_prompt_embeddings=dense.to(prompts.dtype),
             multimask_output=False,
         )
-        return masks[:, 0, 0]
+        mask_logits: torch.Tensor = masks[:, 0, 0]
+        return mask_logits

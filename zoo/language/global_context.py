@@ -98,19 +98,22 @@ class GlobalContext(nn.Module):
         """
         position_ids = self.position_ids(input_ids, torch.ones_like(input_ids))
         inputs_embeds = self.embed(input_ids, image_embeds)
-        return self.backbone(inputs_embeds=inputs_embeds, position_ids=position_ids).last_hidden_state
+        outputs = self.backbone(inputs_embeds=inputs_embeds, position_ids=position_ids)
+        hidden_states: torch.Tensor = outputs.last_hidden_state
+        return hidden_states
 
     def embed(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> torch.Tensor:
         """Input embeddings (batch, positions, width), projected image tokens (tokens, width) in their places."""
         dtype = base_dtype(self.backbone.parameters())  # the backbone's, whatever that of a trained embedding table
-        inputs_embeds = self.lm.get_input_embeddings()(input_ids).to(dtype)
+        inputs_embeds: torch.Tensor = self.lm.get_input_embeddings()(input_ids).to(dtype)
         is_image = (input_ids == self.image_token_id)[..., None]
         return inputs_embeds.masked_scatter(is_image, torch.cat(list(image_embeds)).to(dtype))
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Logits (..., vocabulary) of hidden states (..., width)."""
         output_layer = self.lm.get_output_embeddings()
-        return output_layer(hidden_states.to(output_layer.weight.dtype))
+        logits: torch.Tensor = output_layer(hidden_states.to(output_layer.weight.dtype))
+        return logits
 
     def tokenize(self, turns: Sequence[ChatTurn], image_tokens: int) -> tuple[list[int], list[int]]:
         """Input ids and labels of a conversation; labels are ``IGNORE_INDEX`` except at answers and their ends.
@@ -292,9 +295,10 @@ class CausalContext(GlobalContext):
     def project(self, image_features: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""
         side = math.isqrt(image_features.shape[-2])
-        feature_maps = image_features.unflatten(-2, (side, side)).movedim(-1, -3)
+        feature_maps = image_features.transpose(-1, -2).reshape(*image_features.shape[:-2], -1, side, side)
         merged = merge_patches(feature_maps, self.merge)
-        return self.projector(merged.to(next(self.projector.parameters()).dtype))
+        image_embeds: torch.Tensor = self.projector(merged.to(next(self.projector.parameters()).dtype))
+        return image_embeds
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""

@@ -134,7 +134,7 @@ class ZooModule(LightningModule):
             if parameter.requires_grad and parameter.dtype in HALF:
                 parameter.data = parameter.data.float()
 
-    def to(self, *args: Any, **kwargs: Any) -> "ZooModule":  # type: ignore[override]
+    def to(self, *args: Any, **kwargs: Any) -> "ZooModule":
         """Move to a device; a floating-point dtype applies to the base alone, trained weights stay float32.
 
         The base's fingerprint, that of its stored weights, is computed before the first cast.
@@ -151,7 +151,7 @@ class ZooModule(LightningModule):
         """Cast the base to float16."""
         return self.to(dtype=torch.float16)
 
-    def bfloat16(self) -> "ZooModule":  # type: ignore[override]
+    def bfloat16(self) -> "ZooModule":
         """Cast the base to bfloat16."""
         return self.to(dtype=torch.bfloat16)
 
@@ -163,7 +163,7 @@ class ZooModule(LightningModule):
 
     def fingerprint_base(self) -> str:
         """Hash the frozen base's weights as they are now."""
-        return getattr(self, self.frozen[0]).fingerprint()
+        return str(getattr(self, self.frozen[0]).fingerprint())
 
     # Lightning's hooks.
 
@@ -269,7 +269,8 @@ class ZooModule(LightningModule):
 
     def images_of(self, batch: dict[str, Any]) -> Sequence[torch.Tensor]:
         """The images of a batch that are predicted on."""
-        return batch["image"]
+        images: Sequence[torch.Tensor] = batch["image"]
+        return images
 
     def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments of :meth:`predict_images` from a batch; none by default."""
@@ -292,7 +293,7 @@ class ZooModule(LightningModule):
     # Weights.
 
     @property  # type: ignore[misc]
-    def strict_loading(self) -> bool:  # type: ignore[override]
+    def strict_loading(self) -> bool:
         """False: a checkpoint leaves the frozen base out."""
         return False
 

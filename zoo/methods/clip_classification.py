@@ -62,7 +62,8 @@ class ClipClassification(ZooModule):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes) of images (batch, 1 or 3, height, width) in [0, 1]."""
-        return self.adapter(self.clip, images)
+        logits: torch.Tensor = self.adapter(self.clip, images)
+        return logits
 
     def sharded_modules(self) -> list[nn.Module]:
         """The CLIP.

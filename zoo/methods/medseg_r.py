@@ -52,7 +52,7 @@ class MedSegR(LossModule):
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
     answers_questions: ClassVar[bool] = True
     output_format: ClassVar[str] = "an answer in words, and a mask (height, width) for each [SEG] in it"
-    intended_use: ClassVar[str] = "Comparing ways of grounding answers in masks on rendered radiographs."
+    intended_use: ClassVar[str] = "Research on answers that are grounded in masks."
 
     def __init__(
         self,
@@ -112,7 +112,9 @@ class MedSegR(LossModule):
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, ConversationData):
-            raise ArgumentError(f"{type(data).__name__} has no conversations; use medseg_files or chest_drr_medseg_qa")
+            raise ArgumentError(
+                f"{type(data).__name__} has no conversations; choose a data set of conversations, such as medseg_files"
+            )
         if stage == "fit" and self.cache_limit:
             self.open_caches()
         super().setup(stage)

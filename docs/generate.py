@@ -1,78 +1,203 @@
-"""Writes all that comes from a record: tables, lists of components and cards in README and docs, and the package's stub.
+"""Write everything in README and docs that comes from a record: tables, lists, the command line, badges, the package's stub.
 
-``python docs/generate.py`` writes; ``--check`` only says whether something is stale (a test runs it).
+``python docs/generate.py`` writes; ``--check`` only reports stale files (a test runs it); ``--plans`` plans the full-size
+recipes again.
 """
 
+import inspect
 import json
 import re
 import sys
+import tomllib
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import typer
 
 import zoo
-from zoo.cards.store import list_cards, read_card
+from zoo.cards.schema import CardRecord
+from zoo.cards.store import read_card
 from zoo.metrics.intervals import Measured
 from zoo.registry import KINDS, component_classes, registry
-from zoo.visualization.tables import Row, markdown_table
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+TABLES = DOCS / "tables"
+
+METHODS = {
+    "zero_shot/chest_drr_16shot": "zero-shot CLIP",
+    "clip_adapter/chest_drr_16shot": "CLIP-Adapter",
+    "coop/chest_drr_16shot": "CoOp",
+    "tip_adapter/chest_drr_16shot": "Tip-Adapter",
+    "maple/chest_drr_16shot": "MaPLe",
+    "lora/chest_drr_16shot": "LoRA",
+    "tip_adapter_f/chest_drr_16shot": "Tip-Adapter-F",
+    "linear_probe/chest_drr_16shot": "linear probe",
+    "nearl_clip/chest_drr_16shot": "NEARL",
+    "nearl_clip/chest_drr_16shot_without_useformer": "without the USEformer's token mixing",
+    "nearl_clip/chest_drr_16shot_not_orthogonal": "without orthogonality (scale 1)",
+    "nearl_clip/chest_drr_16shot_half_incremental": "half of the parallel part (scale 0.5)",
+    "nearl_clip/chest_drr_16shot_image_to_text": "text tower only",
+    "interleaved_reasoning/chest_drr_none": "none: report only",
+    "interleaved_reasoning/chest_drr_text": "text",
+    "interleaved_reasoning/chest_drr_box": "box",
+    "interleaved_reasoning/chest_drr_crop": "crop",
+    "interleaved_reasoning/chest_drr_generated": "generated image",
+    "medseg_r/chest_drr": "MedSeg-R",
+    "medseg_r/chest_drr_oracle": "mask head with oracle (upper bound)",
+    "medseg_r/chest_drr_unet": "U-Net (baseline)",
+}
+"""Recipes of the tables, as a table's row names them."""
+
+METRICS = {
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "clinical_f1": "clinical F1",
+    "clinical_macro_f1": "clinical macro F1",
+    "bleu4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+    "region_iou": "region IoU",
+    "psnr": "PSNR (dB)",
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "dice": "Dice",
+    "other_side_recognised": "contralateral recognised",
+    "missing_seg": "missing [SEG]",
+    "superfluous_seg": "superfluous [SEG]",
+}
+"""Metrics, as a table's head names them; others lose their underscores."""
 
 
-def table(wanted: str) -> str:
-    """A comparison's table from ``docs/tables/NAME.json``: "NAME", or "NAME metric metric..." for some of its metrics."""
-    name, *metrics = wanted.split()
-    content = json.loads((ROOT / "docs" / "tables" / f"{name}.json").read_text(encoding="utf-8"))
-    rows = [
-        Row(
-            row["recipe"],
-            row["setting"],
-            row["seeds"],
-            {key: Measured(**row["metrics"][key]) for key in metrics or row["metrics"] if key in row["metrics"]},
-        )
-        for row in content
+def metric_title(name: str) -> str:
+    """A metric's name for people."""
+    if name in METRICS:
+        return METRICS[name]
+    first, _, rest = name.partition("_")
+    return " ".join([METRICS.get(first, first), *rest.split("_")]).strip()
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def results(spec: str) -> str:
+    """The table ``docs/tables/NAME.json`` in per cent with 95% intervals: "NAME", or "NAME metric metric..."."""
+    name, *chosen = spec.split()
+    content = json.loads((TABLES / f"{name}.json").read_text(encoding="utf-8"))
+    names = chosen or list(dict.fromkeys(metric for row in content for metric in row["metrics"]))
+    rows = [row for row in content if any(metric in row["metrics"] for metric in names)]
+    seeds = [len(row["seeds"]) for row in rows]
+    head = ["method", *(["seeds"] if len(set(seeds)) > 1 else []), *map(metric_title, names)]
+    cells = [
+        [METHODS.get(row["recipe"], row["recipe"]), *([str(count)] if "seeds" in head else [])]
+        + [percent(Measured(**row["metrics"][metric])) if metric in row["metrics"] else "" for metric in names]
+        for row, count in zip(rows, seeds, strict=True)
     ]
-    return markdown_table(rows)
+    return markdown(head, cells)
 
 
-def components() -> str:
+def percent(measured: Measured) -> str:
+    """A share in per cent with its interval; empty where there was nothing to measure."""
+    if measured.value != measured.value:
+        return ""
+    return f"{100 * measured.value:.1f} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
+
+
+def components(spec: str) -> str:
     """Every component with the first line of its docstring."""
-    lines = ["| kind | name | what |", "| --- | --- | --- |"]
+    rows = []
     for kind in KINDS:
         for name in registry(kind):
             component = registry(kind).resolve(name)
-            first = (component.__doc__ or "").strip().splitlines()[0]
-            lines.append(f"| {kind} | [`{name}`](api/{component.__module__}.md) | {first} |")
-    return "\n".join(lines) + "\n"
+            summary = (component.__doc__ or "").strip().splitlines()[0]
+            rows.append([kind, f"[`{name}`](api/{component.__module__}.md)", summary])
+    return markdown(["kind", "name", "description"], rows)
 
 
-def cards() -> str:
-    """Every shipped card with its first metric."""
-    lines = ["| card | method | trained on | parameters trained | first metric |", "| --- | --- | --- | --- | --- |"]
-    for name in list_cards():
-        record = read_card(name).record
-        metric = record.metrics[0]
-        value = f"{metric.name} {metric.value:.3f} ({metric.interval[0]:.3f} to {metric.interval[1]:.3f})"
-        lines.append(f"| {name} | {record.method} | {record.data.name} | {record.parameters_trained:,} | {value} |")
-    return "\n".join(lines) + "\n"
+def _card_records() -> list[CardRecord]:
+    return [read_card(ROOT / "checkpoints" / path.parent.name).record for path in _card_readmes()]
 
 
-def plans() -> str:
-    """The memory of the full-size recipes from ``docs/tables/plans.json``, which ``--plans`` measures anew."""
-    content = json.loads((ROOT / "docs" / "tables" / "plans.json").read_text(encoding="utf-8"))
-    parts = list(content[0]["memory"])
-    lines = [
-        "| recipe | parameters | trained | precision, strategy, devices | " + " | ".join(parts) + " | peak |",
-        "| --- | --- | --- | --- |" + " --- |" * (len(parts) + 1),
+def _card_readmes() -> list[Path]:
+    return sorted((ROOT / "checkpoints").glob("*/README.md"))
+
+
+def main_metric(record: CardRecord) -> str:
+    """The first metric of a card with its interval."""
+    metric = record.metrics[0]
+    low, high = metric.interval
+    return f"{metric_title(metric.name)} {metric.value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def models(place: str) -> str:
+    """Every shipped card with its first metric; links lead to the cards, from docs to the page of models."""
+    link = "checkpoints/{}/README.md" if place == "readme" else "models.md#{}"
+    rows = [
+        [
+            f"[{record.name}]({link.format(record.name)})",
+            f"`{record.method}`",
+            f"`{record.data.name}`",
+            f"{_millions(record.parameters_trained)} of {_millions(record.parameters_total)}",
+            main_metric(record),
+        ]
+        for record in _card_records()
     ]
+    return markdown(["card", "method", "data", "trained parameters", "test result (95% interval)"], rows)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def cards(spec: str) -> str:
+    """A section for every shipped card."""
+    sections = []
+    for record in _card_records():
+        facts = {
+            "Method": f"`{record.method}`, version {record.version}",
+            "Base": record.base.name if record.base else "none",
+            "Input": record.input,
+            "Output": record.output,
+            "Training": record.trained_with,
+            "Weights": f"{record.license}, {sum(file.size for file in record.files) / 1e6:.1f} MB",
+        }
+        lines = "\n".join(f"- **{key}:** {value}" for key, value in facts.items())
+        rows = [
+            [
+                metric_title(metric.name),
+                f"{metric.value:.4f}",
+                f"{metric.interval[0]:.4f} to {metric.interval[1]:.4f}",
+                str(metric.n),
+            ]
+            for metric in record.metrics
+        ]
+        table = markdown(["metric (test split)", "value", "95% interval", "n"], rows)
+        sections.append(
+            f"## {record.name}\n\n{record.intended_use}\n\n{lines}\n\n{table}\n**Limitations.** {record.limitations}\n"
+        )
+    return "\n" + "\n".join(sections)
+
+
+def plans(spec: str) -> str:
+    """The memory of the full-size recipes from ``docs/tables/plans.json``, which ``--plans`` writes."""
+    content = json.loads((TABLES / "plans.json").read_text(encoding="utf-8"))
+    parts = list(content[0]["memory"])
+    rows = []
     for row in content:
-        sizes = [f"{row['memory'][part] / 1e9:.1f}" for part in parts] + [f"{row['total_memory'] / 1e9:.1f}"]
-        setting = f"{row['precision']}, {row['strategy']}, {row['devices']}"
-        total, trained = row["parameters"]
-        name, millions = row["recipe"], f"{total / 1e6:,.0f} M | {trained / 1e6:,.1f} M"
-        lines.append(f"| {name} | {millions} | {setting} | " + " | ".join(sizes) + " |")
-    return "\n".join(lines) + "\n"
+        total, trained = (
+            f"{count / 1e6:,.{digits}f} M" for count, digits in zip(row["parameters"], (0, 1), strict=True)
+        )
+        sizes = [f"{size / 1e9:.1f}" for size in (*(row["memory"][part] for part in parts), row["total_memory"])]
+        rows.append([row["recipe"], total, trained, f"{row['precision']}, {row['strategy']}, {row['devices']}", *sizes])
+    return markdown(["recipe", "parameters", "trained", "precision, strategy, devices", *parts, "peak"], rows)
 
 
-def measure_plans() -> None:
+def plan_full_size_recipes() -> None:
     """Plan every full-size recipe that differs in more than its data, and write ``docs/tables/plans.json``."""
     from dataclasses import asdict
 
@@ -86,28 +211,111 @@ def measure_plans() -> None:
     }
     rows = []
     for name in sorted(first.values()):
-        made = plan(read_recipe(name))
-        facts = {key: value for key, value in asdict(made).items() if key not in ("components", "notes", "flops")}
-        rows.append({"recipe": name, **facts, "parameters": made.parameters, "total_memory": made.peak})
-    text = json.dumps(rows, indent=1) + "\n"
-    (ROOT / "docs" / "tables" / "plans.json").write_text(text, encoding="utf-8")
+        result = plan(read_recipe(name))
+        fields = {key: value for key, value in asdict(result).items() if key not in ("components", "notes", "flops")}
+        rows.append({"recipe": name, **fields, "parameters": result.parameters, "total_memory": result.peak})
+    (TABLES / "plans.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def filled(text: str) -> str:
-    """The text with every generated block written anew."""
+def commands(spec: str) -> str:
+    """Every command of the command line with its arguments and options, from its signature."""
+    from zoo.cli.app import app
+
+    return "\n" + "\n".join(f"{_command(name, callback)}" for name, callback in sorted(_commands(app, "zoo")))
+
+
+def _commands(app: typer.Typer, prefix: str) -> Iterator[tuple[str, Any]]:
+    for command in app.registered_commands:
+        if command.callback is not None:
+            yield f"{prefix} {command.name or command.callback.__name__}", command.callback
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            inner = f"{prefix} {group.name}" if isinstance(group.name, str) else prefix
+            yield from _commands(group.typer_instance, inner)
+
+
+def _command(name: str, callback: Any) -> str:
+    hints = typing.get_type_hints(callback, include_extras=True)
+    usage, rows = [name], []
+    for key, parameter in inspect.signature(callback).parameters.items():
+        annotation, information = typing.get_args(hints[key])[:2]
+        required = parameter.default is inspect.Parameter.empty
+        several = "list[" in str(annotation)
+        if isinstance(information, typer.models.ArgumentInfo):
+            shown = key.upper() + ("..." if several else "")
+            usage.append(shown if required else f"[{shown}]")
+        else:
+            given = [str(text) for text in (information.default, *(information.param_decls or ())) if text is not None]
+            shown = next((text for text in given if text.startswith("--")), f"--{key.replace('_', '-')}")
+            usage += [f"{shown} {_type_name(annotation).upper()}"] if required else []
+        default = "required" if required else "" if parameter.default in (None, False, "") else f"`{parameter.default}`"
+        rows.append([f"`{shown}`", _type_name(annotation), default, str(information.help or "").replace("|", r"\|")])
+    text = inspect.getdoc(callback) or ""
+    return f"## {name}\n\n{text}\n\n```sh\n{' '.join(usage)}\n```\n\n{markdown(['name', 'type', 'default', 'meaning'], rows)}"
+
+
+def _type_name(annotation: Any) -> str:
+    """The type of an argument in words; of an option that may be left out, the type of its value."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(annotation)))
+    inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+    if inner:
+        return _type_name(inner[0])
+    return {bool: "flag", str: "text", int: "number", Path: "path"}[annotation]
+
+
+BLOCKS = {
+    "table": results,
+    "components": components,
+    "models": models,
+    "cards": cards,
+    "plans": plans,
+    "commands": commands,
+}
+_BLOCK = re.compile(rf"<!-- ((?:{'|'.join(BLOCKS)})\b[^>]*?) -->\n.*?<!-- end -->", flags=re.DOTALL)
+
+
+def fill(text: str) -> str:
+    """The text with every generated block written again."""
 
     def block(match: re.Match[str]) -> str:
-        kind, _, name = match.group(1).partition(" ")
-        content = {"table": lambda: table(name), "components": components, "cards": cards, "plans": plans}[kind]()
-        return f"<!-- {match.group(1)} -->\n{content}<!-- end -->"
+        kind, _, spec = match.group(1).partition(" ")
+        return f"<!-- {match.group(1)} -->\n{BLOCKS[kind](spec)}<!-- end -->"
 
-    return re.sub(r"<!-- ((?:table|components|cards|plans)[^>]*?) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+    return _BLOCK.sub(block, text)
 
 
 def api_pages() -> dict[Path, str]:
-    """A page for every module that holds a component, made from docstrings by mkdocstrings."""
+    """A page for every module that holds a component; mkdocstrings fills it from docstrings."""
     modules = {registry(kind).target(name).partition(":")[0] for kind in KINDS for name in registry(kind)}
-    return {ROOT / "docs" / "api" / f"{module}.md": f"# {module}\n\n::: {module}\n" for module in sorted(modules)}
+    return {DOCS / "api" / f"{module}.md": f"# {module}\n\n::: {module}\n" for module in sorted(modules)}
+
+
+def badges() -> dict[Path, str]:
+    """Badges of what pyproject.toml says, as files, so that no service is asked."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lightning = next(item for item in project["dependencies"] if item.startswith("lightning"))
+    content = {
+        "licence": ("licence", project["license"], "#3b6ea5"),
+        "python": ("python", project["requires-python"].replace(">=", "≥ "), "#2d7d46"),
+        "lightning": ("PyTorch Lightning", lightning.removeprefix("lightning").replace(">=", "≥ "), "#792ee5"),
+        "typed": ("typing", "checked by mypy", "#2d7d46"),
+    }
+    return {DOCS / "pictures" / "badges" / f"{name}.svg": _badge(*values) for name, values in content.items()}
+
+
+def _badge(label: str, value: str, color: str) -> str:
+    left, right = (round(7 * len(text)) + 14 for text in (label, value))
+    texts = "".join(
+        f'<text x="{x}" y="14" text-anchor="middle">{text}</text>'
+        for x, text in ((left / 2, label), (left + right / 2, value))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" aria-label="{label}: {value}">'
+        f'<rect width="{left + right}" height="20" rx="3" fill="#444"/>'
+        f'<path d="M{left} 0h{right - 3}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{right - 3}z" fill="{color}"/>'
+        f'<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{texts}</g></svg>\n'
+    )
 
 
 def stub() -> str:
@@ -115,7 +323,7 @@ def stub() -> str:
     modules = dict(zoo._PUBLIC)
     for attribute, (kind, name) in component_classes().items():
         module = registry(kind).target(name).partition(":")[0]
-        if module.startswith("zoo."):  # others are offered by packages that happen to be installed here
+        if module.startswith("zoo."):  # other packages may offer components here
             modules.setdefault(attribute, module)
     lines = [f"from {module} import {name} as {name}" for module, name in sorted((m, n) for n, m in modules.items())]
     names = "".join(f'    "{name}",\n' for name in sorted(zoo.__all__))
@@ -124,28 +332,31 @@ def stub() -> str:
     return f"{head}{imports}\n\n__version__: str\n__all__ = [\n{names}]\n"
 
 
-def wanted() -> dict[Path, str]:
-    """Every generated file with the content it should have."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return (
-        {path: filled(path.read_text(encoding="utf-8")) for path in pages}
-        | api_pages()
-        | {ROOT / "zoo" / "__init__.pyi": stub()}
-    )
+def expected_files() -> dict[Path, str]:
+    """Every generated file with the content that it should have."""
+    pages = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    filled = {path: fill(path.read_text(encoding="utf-8")) for path in pages}
+    return filled | api_pages() | badges() | {ROOT / "zoo" / "__init__.pyi": stub()}
 
 
 def main(check: bool) -> int:
-    """Write, or say what is stale."""
-    stale = [path for path, text in wanted().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        print(f"{'stale' if check else 'wrote'}: {path.relative_to(ROOT)}")
-        if not check:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(wanted()[path], encoding="utf-8")
-    return 1 if check and stale else 0
+    """Write stale files, or only report them; pages of modules that are gone are removed."""
+    expected = expected_files()
+    stale = [path for path, text in expected.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    gone = [path for path in (DOCS / "api").glob("*.md") if path not in api_pages()]
+    for path in stale + gone:
+        done = "removed" if path in gone else "wrote"
+        print(f"{'stale' if check else done}: {path.relative_to(ROOT)}")
+    if not check:
+        for path in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(expected[path], encoding="utf-8")
+        for path in gone:
+            path.unlink()
+    return 1 if check and stale + gone else 0
 
 
 if __name__ == "__main__":
     if "--plans" in sys.argv:
-        measure_plans()
+        plan_full_size_recipes()
     sys.exit(main("--check" in sys.argv))

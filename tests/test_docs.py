@@ -1,45 +1,335 @@
-"""Docs say what is so: generated blocks are fresh, README's Python runs, links lead somewhere."""
+"""README and docs: generated blocks are fresh, code runs, links resolve, and every command, recipe, card and file exists."""
 
 import re
 import runpy
+import shlex
+import textwrap
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+import zoo
+from zoo.config.recipe import list_recipes
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+WRITTEN = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", ".github/pull_request_template.md")
+] + [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name != "api"]
+PLACEHOLDERS = {"my-card", "my-llava", "NAME", "CARD"}
+"""Names of cards that a reader makes."""
+
+
+def relative(path: Path) -> str:
+    """A page's name in test ids."""
+    return str(path.relative_to(ROOT))
+
+
+def fenced_blocks(text: str, *languages: str) -> list[str]:
+    """The content of fenced code blocks in one of some languages."""
+    pattern = rf"^( *)```(?:{'|'.join(languages)})\n(.*?)^ *```"
+    return [textwrap.dedent(block) for _, block in re.findall(pattern, text, re.DOTALL | re.MULTILINE)]
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and mkdocs make it."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).strip().replace(" ", "-")
 
 
 def test_generated_blocks_are_fresh(capsys):
-    module = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    module = runpy.run_path(str(DOCS / "generate.py"))
     assert module["main"](check=True) == 0, capsys.readouterr().out
 
 
+def test_the_generator_reports_a_stale_block(tmp_path, monkeypatch):
+    module = runpy.run_path(str(DOCS / "generate.py"))
+    fresh = (ROOT / "README.md").read_text()
+    stale = re.sub(r"\| (\d+\.\d)", "| 99.9", fresh)
+    assert stale != fresh and module["fill"](stale) == fresh
+
+
+def test_the_command_reference_has_every_command_and_option():
+    from typer.testing import CliRunner
+
+    from zoo.cli.app import app
+
+    text = (DOCS / "reference" / "cli.md").read_text()
+    commands = re.findall(r"^## zoo (.+)$", text, re.MULTILINE)
+    assert {"train", "predict", "data build", "publish"} <= set(commands)
+    for command in commands:
+        section = text.partition(f"## zoo {command}\n")[2].partition("\n## ")[0]
+        help_text = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        shown = set(re.findall(r"`(--[\w-]+)`", section.partition("| name |")[2]))
+        offered = set(re.findall(r"(?<![\w`-])(--[a-z][\w-]*)", help_text.partition("Options")[2])) - {"--help"}
+        assert shown == offered, command
+
+
+def test_the_quick_start_ends_in_a_picture(tmp_path, monkeypatch):
+    (code, *_) = fenced_blocks((ROOT / "README.md").read_text().partition("## Quick start")[2], "python")
+    assert code.strip().count("\n") <= 5
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(DOCS)
+    names: dict = {}
+    exec(code, names)
+    assert names["page"].is_file() and (tmp_path / "output" / "prediction-overlay.png").is_file()
+    assert "effusion" in names["prediction"].answer and names["prediction"].masks
+
+
 def test_readmes_parts_alone_run(capsys):
-    block = re.search(r"## Parts alone\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert block is not None and block.group(1).count("\n") <= 12
-    exec(block.group(1), {})
+    _, code = fenced_blocks((ROOT / "README.md").read_text(), "python")
+    exec(code, {})
     assert "573696" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_python_in_pages_parses(page):
+    for code in fenced_blocks(page.read_text(), "python"):
+        compile(code, str(page), "exec")
+
+
+def broken_links(page: Path) -> list[str]:
+    """Relative links and pictures of a page that lead nowhere, with the anchors that no heading has."""
+    broken = []
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists():
+            broken.append(target)
+        elif anchor and anchor not in {
+            slug(title) for title in re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+        }:
+            broken.append(target)
+    return broken
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_relative_links_pictures_and_anchors_resolve(page):
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n[a](missing.md) [b](#title) [c](page.md#nowhere) ![d](missing.png)\n")
+    assert broken_links(page) == ["missing.md", "page.md#nowhere", "missing.png"]
+
+
+def nav_pages(node) -> Iterator[str]:
+    """The files that a nav lists."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for value in node.values():
+            yield from nav_pages(value)
+    else:
+        for item in node:
+            yield from nav_pages(item)
+
+
+def test_nav_lists_every_page_once():
+    listed = list(nav_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if path.parent.name != "api"}
+    assert len(listed) == len(set(listed)) and set(listed) == pages
+
+
+def test_every_picture_is_shown_somewhere():
+    text = "".join(page.read_text() for page in WRITTEN)
+    pictures = [path for path in (DOCS / "pictures").rglob("*") if path.is_file()]
+    assert len(pictures) >= 5
+    assert [path.name for path in pictures if path.name not in text] == []
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """Every ``zoo`` command line of a page, in blocks and in text, as words; braces are expanded."""
+    text = page.read_text()
+    blocks = "\n".join(fenced_blocks(text, "bash", "sh")).replace("\\\n", " ")
+    lines = [part.strip() for line in blocks.splitlines() for part in re.split(r"&&|;", line.partition(" #")[0])]
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines += [" ".join(line.split()) for line in re.findall(r"`(zoo [^`]+)`", prose)]
+    lines = [line.removeprefix("srun ") for line in lines]
+    usage = re.compile(r"\[|\.\.\.$|^zoo [a-z ]+[A-Z]{2,}")  # of the reference: zoo train RECIPE [SETTINGS...]
+    return [
+        expanded(line)
+        for line in lines
+        if line.startswith("zoo ") and not (page.name == "cli.md" and usage.search(line))
+    ]
+
+
+def expanded(line: str) -> list[str]:
+    """A command line as words, with ``{a,b}`` expanded as the shell does."""
+    words = []
+    for word in shlex.split(line):
+        match = re.fullmatch(r"([^={]*)\{([\w,]+)\}([^=]*)", word)
+        words += [match[1] + part + match[3] for part in match[2].split(",")] if match else [word]
+    return words
+
+
+def options_of(command: str) -> set[str]:
+    """The options of a command, from its reference."""
+    text = (DOCS / "reference" / "cli.md").read_text()
+    section = text.partition(f"\n## zoo {command}\n")[2].partition("\n## ")[0]
+    return {*re.findall(r"^\| `(--[\w-]+)` \|", section, re.MULTILINE), "--help"}
+
+
+def problem_of(words: list[str]) -> str | None:
+    """What does not exist in a shown command; None if all of it does."""
+    commands = re.findall(r"^## zoo (.+)$", (DOCS / "reference" / "cli.md").read_text(), re.MULTILINE)
+    verb = " ".join(words[1:3]) if " ".join(words[1:3]) in commands else words[1]
+    if verb not in commands:
+        return None if words[1] == "COMMAND" else f"no command {verb}"
+    arguments = words[1 + len(verb.split()) :]
+    if unknown := {word for word in arguments if word.startswith("--")} - options_of(verb):
+        return f"no option {unknown} of {verb}"
+    plain = [
+        word
+        for word in arguments
+        if "/" in word and "=" not in word and not word.startswith(("runs/", "OWNER/", "RUN/"))
+    ]
+    recipes = [word for word in plain if verb in ("check", "plan", "train", "compare") and not word.endswith(".yaml")]
+    if unknown := set(recipes) - set(list_recipes()) - {"METHOD/NAME"}:
+        return f"no recipe {unknown}"
+    card = arguments[0] if arguments else "--"
+    is_card = not card.startswith("--") and (verb in ("predict", "verify") or (verb == "eval" and "/" not in card))
+    return f"no card {card}" if is_card and card not in {*zoo.list_models(), *PLACEHOLDERS} else None
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_shown_commands_exist(page):
+    assert [f"{' '.join(words)}: {problem}" for words in shown_commands(page) if (problem := problem_of(words))] == []
+
+
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+    ("line", "problem"),
+    [
+        ("zoo trian nearl_clip/vitb16", "no command trian"),
+        ("zoo train nearl_clip/vitb16 --resum", "no option"),
+        ("zoo compare {coop,mapel}/chest_drr_16shot", "no recipe"),
+        ("zoo predict no-such-card a.png", "no card"),
+    ],
 )
-def test_local_links_and_pictures_are_there(page):
-    if "api" in page.parts:
-        return
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if not target.startswith("http") and "/api/" not in target and not target.startswith("api/"):
-            assert (page.parent / target).exists(), f"{page}: {target}"
+def test_a_command_that_does_not_exist_is_found(line, problem):
+    assert problem in (problem_of(expanded(line)) or "")
+
+
+def test_commands_are_found_in_pages():
+    assert len(shown_commands(ROOT / "README.md")) >= 8
+
+
+@pytest.mark.parametrize("recipe", [name for name in list_recipes()])
+def test_commands_in_the_head_of_a_recipe_are_its_own(recipe):
+    head = re.findall(r"^# (zoo .+)$", (ROOT / "recipes" / f"{recipe}.yaml").read_text(), re.MULTILINE)
+    assert head and all(words[2] == recipe and problem_of(words) is None for words in map(shlex.split, head))
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_named_files_extras_and_make_targets_exist(page):
+    text = page.read_text()
+    if page.name != "CHANGELOG.md":
+        files = re.findall(r"`((?:zoo|tests|docs|recipes)/[\w/.-]+?\.(?:py|md|json|yaml))`", text)
+        made = {"recipes/ridge/chest_drr_16shot.yaml"}
+        assert [file for file in files if not (ROOT / file).is_file() and file not in made] == []
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"medvl-zoo\[(\w+)\]", text)) <= set(extras)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+
+
+def test_readmes_extras_are_those_of_the_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = (ROOT / "README.md").read_text().partition("| extra | adds |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line))) == set(
+        extras
+    )
 
 
 def test_the_fine_tuning_tutorials_recipe_is_valid(tmp_path, striped_folder):
     from zoo.config.building import check_recipe
     from zoo.config.recipe import read_recipe
 
-    text = (ROOT / "docs" / "tutorials" / "fine_tune.md").read_text()
+    (text,) = fenced_blocks((DOCS / "tutorials" / "fine_tune.md").read_text(), "yaml")
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL).group(1))
+    recipe.write_text(text)
     check_recipe(read_recipe(recipe))
+
+
+def test_recipes_of_the_reference_are_valid(tmp_path):
+    from zoo.config.building import check_recipe
+    from zoo.config.recipe import RecipeError, read_recipe
+
+    whole, changed = fenced_blocks((DOCS / "reference" / "recipes.md").read_text(), "yaml")
+    (tmp_path / "whole.yaml").write_text(whole)
+    (tmp_path / "changed.yaml").write_text(changed)
+    for file in ("whole.yaml", "changed.yaml"):
+        check_recipe(read_recipe(tmp_path / file))
+    with pytest.raises(RecipeError, match=r"changed\.yaml: method\.adapter\.rnak: .*did you mean rank"):
+        (tmp_path / "changed.yaml").write_text(changed.replace("incremental_scale", "rnak"))
+        check_recipe(read_recipe(tmp_path / "changed.yaml"))
+
+
+def test_records_of_the_reference_are_read(tmp_path):
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    from zoo.data.classification.coop_split import read_coop_split
+    from zoo.data.conversations.records import read_conversations
+    from zoo.data.io.masks import encode_mask
+    from zoo.data.traces.records import problems_in
+
+    conversation, trace, split = map(json.loads, fenced_blocks((DOCS / "reference" / "records.md").read_text(), "json"))
+    for file in (conversation["image"], *trace["images"]):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((256, 256), dtype=np.uint8)).save(tmp_path / file)
+    conversation["masks"] = [encode_mask(np.ones((256, 256), dtype=bool))]
+    (tmp_path / "conversations.jsonl").write_text(json.dumps(conversation) + "\n")
+    (turn,) = read_conversations(tmp_path / "conversations.jsonl")[0].turns
+    assert turn.targets[0].side == "right" and turn.kind == "implicit"
+    (tmp_path / "traces.jsonl").write_text(json.dumps(trace) + "\n")
+    (record,), problems = problems_in(tmp_path / "traces.jsonl")
+    assert (
+        not problems
+        and record.steps[0].region == "right lower lung zone"
+        and record.report == "Right pleural effusion."
+    )
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    assert read_coop_split(tmp_path / "split.json", tmp_path)[0] == ["normal", "tumour"]
+
+
+def test_versions_and_licences_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert citation["version"] == zoo.__version__ and f"version = {{{zoo.__version__}}}" in readme
+    assert citation["license"] == project["license"] and f"license = {{{project['license']}}}" in readme
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
+    assert {item["value"] for item in citation["identifiers"]} == set(project["urls"].values())
+    released = re.search(
+        rf"^## \[{re.escape(zoo.__version__)}\] - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert released is not None and str(citation["date-released"]) == released[1]
+
+
+def test_the_lowest_versions_are_the_bounds_of_every_dependency(capsys):
+    module = runpy.run_path(str(ROOT / ".github" / "lowest_versions.py"))
+    constraints = module["lowest_versions"](ROOT / "pyproject.toml")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        assert requirement.replace(">=", "==") in constraints
+
+
+def test_a_dependency_without_a_bound_is_refused(tmp_path):
+    module = runpy.run_path(str(ROOT / ".github" / "lowest_versions.py"))
+    file = tmp_path / "pyproject.toml"
+    file.write_text('[project]\ndependencies = ["torch"]\n[project.optional-dependencies]\ndev = []\nreports = []\n')
+    with pytest.raises(SystemExit, match="'torch' .* has no lower bound"):
+        module["lowest_versions"](file)
 
 
 def test_no_file_is_over_400_lines():

@@ -90,3 +90,13 @@ def test_radgraph_is_asked_for_partial_rewards(monkeypatch):
     monkeypatch.setitem(sys.modules, "radgraph", types.SimpleNamespace(F1RadGraph=Scorer))
     assert external_scores("radgraph", REPORTS, REFERENCES).tolist() == [0.25, 0.5, 0.75]
     assert asked == {"level": "partial", "hyps": REPORTS}
+
+
+def test_cider_without_its_package_names_the_extra(monkeypatch):
+    import sys
+
+    from zoo.metrics.reports import MissingMetricError, cider
+
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
+    with pytest.raises(MissingMetricError, match=r"pip install 'medvl-zoo\[reports\]'"):
+        cider(["no effusion"], ["an effusion"])

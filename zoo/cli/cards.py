@@ -22,7 +22,7 @@ def publish(
     device: Device = "auto",
     settings: Set = None,
 ) -> None:
-    """Make a card from a run. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name nearl-clip-chest-drr`."""
+    """Make a card from a run. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name my-card`."""
     from zoo.engine.publishing import publish as make_card
 
     with reported():

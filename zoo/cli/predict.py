@@ -32,10 +32,10 @@ def predict(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr a.png --out seen`.
+    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr-16shot a.png --out output`.
 
     Files are read as they are needed and each result is written as it comes, to predictions.jsonl in --out too.
-    With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out seen`
+    With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out output`
     """
     from zoo.engine.prediction import predict_files
 

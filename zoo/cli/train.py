@@ -44,7 +44,7 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure with 95% intervals. Example: `zoo eval nearl-clip-chest-drr data.classes=novel`."""
+    """Measure with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`."""
     from zoo.engine.evaluation import evaluate as measure
     from zoo.engine.evaluation import open_subject
 

@@ -32,7 +32,7 @@ class _Baseline(LossModule):
     task: ClassVar[str] = "image-segmentation"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], and the name of a finding or region"
     output_format: ClassVar[str] = "a mask (height, width)"
-    intended_use: ClassVar[str] = "A line that reasoning segmentation on rendered radiographs is compared with."
+    intended_use: ClassVar[str] = "A baseline for reasoning segmentation on rendered radiographs."
     image_size: int
 
     def __init__(self, bce_weight: float = 2.0, dice_weight: float = 0.5) -> None:

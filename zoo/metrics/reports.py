@@ -69,8 +69,15 @@ def rouge_l(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
 
 
 def cider(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
-    """CIDEr (Vedantam et al., arXiv 1411.5726) of each report (n); document frequencies are those of all references."""
-    from pycocoevalcap.cider.cider import Cider
+    """CIDEr (Vedantam et al., arXiv 1411.5726) of each report (n); document frequencies are those of all references.
+
+    Raises:
+        MissingMetricError: pycocoevalcap is not installed.
+    """
+    try:
+        from pycocoevalcap.cider.cider import Cider
+    except ImportError as error:
+        raise MissingMetricError("CIDEr needs pycocoevalcap: pip install 'medvl-zoo[reports]'") from error
 
     wanted = {index: [tokenized(text)] for index, text in enumerate(references)}
     made = {index: [tokenized(text)] for index, text in enumerate(reports)}

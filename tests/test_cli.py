@@ -68,7 +68,7 @@ def test_data_check_names_lines_and_fails(tmp_path):
     good = {"prompt": "Write. <image>", "response": "Clear.", "images": ["film.png"]}
     file = tmp_path / "records.jsonl"
     file.write_text(json.dumps(good) + "\n")
-    assert "1 records with 0 steps are fine, 0 are not" in call("data", "check", file)
+    assert "1 records with 0 steps are valid, 0 are not" in call("data", "check", file)
     file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
     said = call("data", "check", file, code=1)
     assert "records.jsonl:2: the image" in said and "records.jsonl:3: is no JSON" in said
@@ -112,7 +112,7 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
 ):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     call("train", tiny_recipe, "trainer.max_epochs=1", "--out", tmp_path / "run")
-    assert "holds a run already" in call("train", tiny_recipe, "--out", tmp_path / "run", code=1)
+    assert "already contains a run" in call("train", tiny_recipe, "--out", tmp_path / "run", code=1)
     metrics = printed("eval", tmp_path / "run", "--json")
     assert set(metrics) == {"accuracy", "macro_f1", "auroc"} and metrics["accuracy"]["n"] == 24
 
@@ -159,7 +159,7 @@ def test_verify_fails_where_a_number_does_not_hold(monkeypatch):
 
     metric = CardMetric(name="accuracy", value=0.9, tolerance=0.01, split="test", n=10, seeds=[0], interval=(0.8, 1.0))
     monkeypatch.setattr(
-        verification, "verify", lambda name, settings, device: [verification.Checked(name, metric, 0.5)]
+        verification, "verify", lambda name, settings, device: [verification.CheckedMetric(name, metric, 0.5)]
     )
-    assert "1 of 1 numbers do not hold" in call("verify", "anything", code=1)
-    assert "say --all" in call("verify", code=2)
+    assert "1 of 1 metrics differ by more than their tolerance" in call("verify", "anything", code=1)
+    assert "use --all" in call("verify", code=2)

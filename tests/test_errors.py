@@ -11,7 +11,7 @@ import pytest
 import typer
 from huggingface_hub import errors as hub
 
-from zoo.cli.console import reported
+from zoo.cli.console import report_errors
 from zoo.errors import ArgumentError, ZooError
 from zoo.paths import PACKAGE
 
@@ -52,7 +52,7 @@ def is_call_of_a_name(node: ast.expr) -> bool:
 
 
 def exit_of(error: Exception) -> int:
-    with pytest.raises(typer.Exit) as raised, reported():
+    with pytest.raises(typer.Exit) as raised, report_errors():
         raise error
     return raised.value.exit_code
 
@@ -102,7 +102,7 @@ def test_mistakes_in_use_exit_with_2_and_keep_their_lines(capsys):
 
 @pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("x"), ZeroDivisionError()])
 def test_a_bug_keeps_its_trace(error):
-    with pytest.raises(type(error)), reported():
+    with pytest.raises(type(error)), report_errors():
         raise error
 
 

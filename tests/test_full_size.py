@@ -16,7 +16,7 @@ from tests.full_size import forced_answer, full_size_recipes, is_full_size, make
 from zoo.cards.hub import pull
 from zoo.cli.app import app
 from zoo.config.recipe import list_recipes, read_recipe
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.loading import load
 from zoo.engine.publishing import publish
 from zoo.engine.training import train
@@ -76,7 +76,7 @@ def test_a_recipe_goes_from_check_to_the_prediction_of_a_pulled_card(name, sourc
     assert all(torch.equal(resumed[key], value) and value.dtype == torch.float32 for key, value in whole.items())
 
     with forced_answer():
-        measured = evaluate(open_subject(tmp_path / "run"), progress=False)
+        measured = evaluate(open_evaluation(tmp_path / "run"), progress=False)
         assert measured and all(metric.n >= 3 for metric in measured.values())
         publish(tmp_path / "run", "tiny", folder=tmp_path / "cards")
         assert all(result.holds for result in verify("tiny", progress=False))

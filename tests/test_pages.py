@@ -1,15 +1,15 @@
 import numpy as np
 import torch
 
-from zoo.visualization.pages import overlay
+from zoo.visualization.pages import render_overlay
 
 
 def test_masks_that_overlap_are_both_seen():
     masks = torch.zeros(2, 4, 6)
     masks[0, :, :4] = masks[1, :, 2:] = 1
     film = torch.full((1, 4, 6), 0.5)
-    drawn = np.asarray(overlay(film, masks)).astype(int)
+    drawn = np.asarray(render_overlay(film, masks)).astype(int)
     first, both, second = drawn[0, 0], drawn[0, 3], drawn[0, 5]
     assert first[0] > first[2] and second[2] > second[0]
     assert both[2] > first[2] and both[0] > second[0]
-    assert (np.asarray(overlay(film, masks[:0])) == 128).all()
+    assert (np.asarray(render_overlay(film, masks[:0])) == 128).all()

@@ -23,7 +23,7 @@ from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
 from zoo.data.conversations.records import QuestionError
 from zoo.data.io.images import ImageError
-from zoo.engine.api import trainer_of_one_device
+from zoo.engine.api import single_device_trainer
 from zoo.engine.publishing import publish
 from zoo.engine.trainers import inference_trainer
 from zoo.engine.training import train
@@ -129,11 +129,11 @@ def test_a_call_in_memory_starts_no_other_process(card):
     recipe = read_recipe(card / "recipe.yaml")
     several = recipe.with_content(trainer={**recipe["trainer"], "devices": 2, "num_nodes": 2, "strategy": "ddp"})
     assert inference_trainer(several, progress=False).world_size == 4
-    assert trainer_of_one_device(several, "auto").world_size == trainer_of_one_device(several, "cpu").world_size == 1
+    assert single_device_trainer(several, "auto").world_size == single_device_trainer(several, "cpu").world_size == 1
 
 
 def test_a_card_without_answers_takes_no_question(card):
-    with pytest.raises(CardError, match="NearlClip, which answers no questions"):
+    with pytest.raises(CardError, match="NearlClip, which does not answer questions"):
         zoo.predict(card, torch.rand(1, 32, 32), "Where?")
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong by the user's doing: one :class:`ZooError` above it all.
+"""Errors meant for users, all of them a :class:`ZooError`.
 
 Each error has the builtin of its sort as a second base, so that ``except ValueError`` works as elsewhere. Those that belong
 to one part of the zoo are defined there; here are those that several parts raise.

@@ -1,4 +1,4 @@
-"""Where the zoo keeps what it reads and what it makes."""
+"""Folders that the zoo reads from and writes to."""
 
 import os
 from pathlib import Path

@@ -47,7 +47,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class UnknownComponentError(ZooError, LookupError):
-    """A name that no component of the kind has."""
+    """No component of the kind has this name."""
 
 
 class DuplicateComponentError(ZooError, ValueError):
@@ -91,7 +91,9 @@ class Registry:
         """
         known = self._targets.setdefault(name, target)
         if known != target:
-            raise DuplicateComponentError(f"{self.kind} '{name}' is {known} already; {target} needs another name")
+            raise DuplicateComponentError(
+                f"{self.kind} '{name}' is already registered as {known}; {target} needs another name"
+            )
 
     def __contains__(self, name: object) -> bool:
         """Whether a component has this name."""
@@ -217,11 +219,11 @@ def registry(kind: str) -> Registry:
 
 def component_classes() -> dict[str, tuple[str, str]]:
     """Class or function name of every component, with its kind and registered name."""
-    found = {}
+    classes = {}
     for kind in KINDS:
         for name in registry(kind):
-            found[registry(kind).target(name).partition(":")[2]] = (kind, name)
-    return found
+            classes[registry(kind).target(name).partition(":")[2]] = (kind, name)
+    return classes
 
 
 def component_named(attribute: str) -> Callable[[], Any] | None:

@@ -121,13 +121,13 @@ def test_live_memory_counts_storages_from_birth_to_death():
         with LiveMemory([weight]) as memory:
             one = torch.empty(100, 100)
             view = one.view(-1)[:10]
-            assert memory.now == 40_000
+            assert memory.allocated == 40_000
             two = (one @ weight).detach()
-            assert memory.now == memory.peak == 80_000 and memory.flops == 2 * 100**3
+            assert memory.allocated == memory.peak == 80_000 and memory.flops == 2 * 100**3
             del one
-            assert memory.now == 80_000, "a view keeps the whole"
+            assert memory.allocated == 80_000, "a view keeps the whole"
             del view, two
-            assert memory.now == 0 and memory.peak == 80_000
+            assert memory.allocated == 0 and memory.peak == 80_000
 
 
 @pytest.mark.parametrize(("foreach", "least", "most"), [(True, 10, 11), (False, 1, 3)])

@@ -86,7 +86,7 @@ def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_pa
             assert len((tmp_path / "out" / RESULTS).read_text().splitlines()) == 1
         told.append((path, content["class"]))
 
-    predict_files(card, files, tmp_path / "out", batch_size=4, tell=tell)
+    predict_files(card, files, tmp_path / "out", batch_size=4, on_prediction=tell)
     assert [path for path, _ in told] == list(map(str, files)) and len(read) == 40
     content = [json.loads(line) for line in (tmp_path / "out" / RESULTS).read_text().splitlines()]
     assert [(line["image"], line["class"]) for line in content] == told
@@ -117,7 +117,8 @@ def test_a_file_that_cannot_be_read_is_reported_and_passed_over(card, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [("cuda", "there is no cuda device"), ("tpu", "is no device"), ("cuda:x", "is no device")]
+    ("device", "message"),
+    [("cuda", "no cuda device on this machine"), ("tpu", "unknown device"), ("cuda:x", "unknown device")],
 )
 def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
     if device == "cuda" and torch.cuda.is_available():

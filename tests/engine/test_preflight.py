@@ -23,10 +23,10 @@ def problems(*settings: str) -> str:
 
 def test_every_published_recipe_passes_with_notes_alone():
     notes = {name: preflight(resolve_recipe(read_recipe(name))) for name in list_recipes()}
-    assert any("asks for 4 device(s)" in note for note in notes["nearl_clip/vitb16_btmri_4gpu"])
+    assert any("requests 4 device(s)" in note for note in notes["nearl_clip/vitb16_btmri_4gpu"])
     assert notes["nearl_clip/chest_drr_16shot"] == []
-    assert any("data.train is medseg/train.jsonl, which is not here" in note for note in notes[NAME])
-    with pytest.raises(RecipeError, match=r"data\.train: is medseg/train\.jsonl, which is not here"):
+    assert any("data.train is medseg/train.jsonl, which does not exist" in note for note in notes[NAME])
+    with pytest.raises(RecipeError, match=r"data\.train: is medseg/train\.jsonl, which does not exist"):
         preflight(resolve_recipe(read_recipe(NAME)), to_run=True)
 
 
@@ -67,6 +67,6 @@ def test_the_command_takes_changes(tmp_path: Path):
     sam(tmp_path / "sam")
     settings = [f"method.context.source={tmp_path}/llava", f"method.grounding.source={tmp_path}/sam"]
     done = CliRunner().invoke(app, ["check", NAME, *settings])
-    assert done.exit_code == 0 and "fine" in done.stdout
+    assert done.exit_code == 0 and "valid" in done.stdout
     done = CliRunner().invoke(app, ["check", NAME, f"method.context.source={tmp_path}/gone", settings[1]])
     assert done.exit_code == 2

@@ -211,11 +211,11 @@ def test_a_folder_is_a_checkpoint(tmp_path):
     ("settings", "message"),
     [
         ("trainer.strategy=deepspeed_stage_2", "needs DeepSpeed: pip install"),
-        ("trainer.strategy=deepspeed_stage_2 method.name=medseg_r", "medseg_r does not go with DeepSpeed"),
-        ("trainer.strategy=deepspeed_stage_2 trainer.precision=16-mixed", "no precision 16-mixed"),
-        ("trainer.strategy=fsdp2 trainer.precision=16-mixed", "no precision 16-mixed"),
+        ("trainer.strategy=deepspeed_stage_2 method.name=medseg_r", "medseg_r does not support DeepSpeed"),
+        ("trainer.strategy=deepspeed_stage_2 trainer.precision=16-mixed", "does not support precision 16-mixed"),
+        ("trainer.strategy=fsdp2 trainer.precision=16-mixed", "does not support precision 16-mixed"),
         ("trainer.strategy=fsdp_cpu_offload", "is FSDP1"),
-        ("trainer.strategy=ddpp", "there is no strategy 'ddpp'; did you mean ddp"),
+        ("trainer.strategy=ddpp", "unknown strategy 'ddpp'; did you mean ddp"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_built(settings, message, monkeypatch):

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 import zoo.engine.trainers
 from zoo.config.recipe import read_recipe
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import train
 from zoo.methods.base import ZooModule
 
@@ -66,7 +66,7 @@ def losses_of(
 
 def metrics_of(run: str, settings: list[str]) -> dict[str, list[float]]:
     """Measure; value, ends of the interval and number of samples of each metric."""
-    measured = evaluate(open_subject(run, settings), progress=False)
+    measured = evaluate(open_evaluation(run, settings), progress=False)
     return {name: [m.value, m.low, m.high, m.n] for name, m in measured.items()}
 
 

@@ -10,8 +10,8 @@ from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
 from zoo.data.chest_drr.datasets.masks import ChestDrrMasks
 from zoo.data.chest_drr.text.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
 from zoo.data.io.masks import decode_masks
-from zoo.engine.assembly import load_where_it_fits
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.assembly import load_matching_weights
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import read_log, train
 from zoo.methods.grounding_baselines import FindingUnet
 
@@ -33,7 +33,7 @@ def test_it_learns_and_is_measured_on_questions_with_targets(tmp_path, name):
     run = train(read_recipe(tmp_path / "r.yaml"), tmp_path / "run")
     losses = read_log(run)["train_loss"].dropna().tolist()
     assert losses[-1] < 0.8 * losses[0]
-    subject = open_subject(run)
+    subject = open_evaluation(run)
     measured = evaluate(subject, progress=False)
     assert {"giou_explicit", "giou_implicit", "giou_several", "ciou", "dice", "giou_nodule"} <= set(measured)
     assert 0 <= measured["ciou"].value <= measured["dice"].high + 1
@@ -72,7 +72,7 @@ def test_masks_of_what_is_there_and_what_is_not_and_questions_in_the_test():
 def test_a_mask_head_starts_from_a_unet():
     unet = FindingUnet(image_size=64, channels=[16, 16, 8, 8, 8])
     oracle = build("method", yaml.safe_load(METHODS["oracle"]))
-    left = load_where_it_fits(oracle, unet.trained_state(), "unet")
+    left = load_matching_weights(oracle, unet.trained_state(), "unet")
     assert left == ["grounding.segmentation_head.0.bias", "grounding.segmentation_head.0.weight"]
     for part in ("encoder", "decoder"):
         own, taken = getattr(oracle.grounding, part).state_dict(), getattr(unet.unet, part).state_dict()

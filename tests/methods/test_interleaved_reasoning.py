@@ -12,7 +12,7 @@ from zoo.data.traces.records import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
 from zoo.engine.training import read_log, train
 from zoo.methods.interleaved_reasoning import InterleavedReasoning
@@ -89,7 +89,7 @@ def test_every_mode_trains_reports_and_draws(tmp_path, cards, monkeypatch, mode)
     folder = train(read_recipe(tmp_path / "tiny.yaml", [f"method.evidence={mode}"]), tmp_path / "run")
     losses = read_log(folder)["train_cross_entropy"].dropna().tolist()
     assert losses[-1] < losses[0]
-    subject = open_subject(folder)
+    subject = open_evaluation(folder)
     subject.data.counts["test"] = 8  # type: ignore[attr-defined]
     measured = evaluate(subject, progress=False)
     assert {"clinical_f1", "bleu4", "rouge_l", "cider"} <= set(measured)

@@ -17,7 +17,7 @@ from zoo.config.recipe import read_recipe
 from zoo.data.conversations.records import QuestionError
 from zoo.data.io.letterbox import unfitted
 from zoo.data.io.masks import encode_mask
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
 from zoo.engine.training import read_log, train
 
@@ -223,10 +223,10 @@ def test_a_run_is_measured_and_asked(folder, tmp_path):
     recipe_of(folder, "unet", 1)
     path.write_text((folder / "unet.yaml").read_text())
     from zoo.engine.assembly import assemble
-    from zoo.engine.evaluation import Subject
+    from zoo.engine.evaluation import Evaluation
 
     assembly = assemble(read_recipe(path))
-    subject = Subject(assembly.method.eval(), assembly.recipe, assembly.data)
+    subject = Evaluation(assembly.method.eval(), assembly.recipe, assembly.data)
     measured = evaluate(subject, progress=False)
     assert {"giou", "giou_explicit", "absent_recognised", "ciou", "dice", "missing_seg"} <= set(measured)
     assert measured["giou"].n == 8
@@ -318,4 +318,4 @@ def test_data_without_conversations_are_refused(folder, striped_folder):
 
 def test_unfinished_runs_say_so(folder, tmp_path):
     with pytest.raises(Exception, match="no card is named"):
-        open_subject(tmp_path / "nothing")
+        open_evaluation(tmp_path / "nothing")

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from zoo.config.recipe import read_recipe
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import RunError, _warn_of_slow_half_precision, git_revision, read_log, save_weights, train
 
 
@@ -54,7 +54,7 @@ def test_a_run_learns_writes_its_record_and_is_reproduced_from_it(tiny_recipe, t
         p.name for p in first.iterdir()
     }
     assert losses(first)[-1] < losses(first)[0]
-    measured = evaluate(open_subject(first), progress=False)["accuracy"]
+    measured = evaluate(open_evaluation(first), progress=False)["accuracy"]
     assert measured.value > 0.5 and measured.low <= measured.value <= measured.high and measured.n == 24
     assert json.loads((first / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     again = run(first / "recipe.yaml", tmp_path / "again")
@@ -71,11 +71,11 @@ def test_the_last_checkpoint_holds_trained_weights_only(tiny_recipe, tmp_path):
 def test_a_taken_folder_is_not_overwritten(tiny_recipe, tmp_path):
     folder = run(tiny_recipe, tmp_path / "run")
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="already contains a run"):
         run(tiny_recipe, folder)
     with pytest.raises(RunError, match="no checkpoint to resume from"):
         run(tiny_recipe, tmp_path / "nothing", resume=True)
-    with pytest.raises(RunError, match=r"not the one that .*: optimizer\.lr, seed differ"):
+    with pytest.raises(RunError, match=r"is not that of .*: optimizer\.lr, seed differ"):
         run(tiny_recipe, folder, "seed=5", "optimizer.lr=0.5", resume=True)
     assert (folder / "model.safetensors").read_bytes() == before
 
@@ -216,22 +216,22 @@ def test_every_peer_trains_and_is_measured_under_the_same_contract(adapter, tiny
     size = "width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32, image_size: 32, patch_size: 8"
     setting = [f"method={{name: clip_adaptation, clip: {{name: small_clip, {size}}}, adapter: {{name: {adapter}}}}}"]
     folder = run(tiny_recipe, tmp_path / adapter, *setting, "trainer.max_epochs=1")
-    first = evaluate(open_subject(folder), progress=False)
+    first = evaluate(open_evaluation(folder), progress=False)
     assert set(first) == {"accuracy", "macro_f1", "auroc"}
-    assert first == evaluate(open_subject(folder), progress=False)
+    assert first == evaluate(open_evaluation(folder), progress=False)
 
 
 def test_other_classes_are_measured_where_weights_do_not_depend_on_them(tiny_recipe, tmp_path):
     from zoo.cards.store import CardError
 
     folder = run(tiny_recipe, tmp_path / "nearl", "trainer.max_epochs=1")
-    novel = open_subject(folder, ["data.classes=base"])
+    novel = open_evaluation(folder, ["data.classes=base"])
     assert novel.method.class_names == ["blank film", "dots"]
     size = "width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32, image_size: 32, patch_size: 8"
     probe = f"method={{name: clip_adaptation, clip: {{name: small_clip, {size}}}, adapter: {{name: linear_probe}}}}"
     folder = run(tiny_recipe, tmp_path / "probe", probe, "trainer.max_epochs=1")
     with pytest.raises(CardError, match="the weights do not fit the method"):
-        open_subject(folder, ["data.classes=base"])
+        open_evaluation(folder, ["data.classes=base"])
 
 
 def test_contrastive_pretraining_learns_to_match(tmp_path):
@@ -249,7 +249,7 @@ trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
     folder = run(recipe, tmp_path / "run")
     curve = losses(folder)
     assert len(curve) == 12 and sum(curve[-3:]) < sum(curve[:3])
-    assert set(evaluate(open_subject(folder), progress=False)) == {
+    assert set(evaluate(open_evaluation(folder), progress=False)) == {
         "auroc",
         "auroc_pleural_effusion",
         "auroc_cardiomegaly",
@@ -257,7 +257,7 @@ trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
 
 
 def test_nothing_to_train_on_is_no_finished_run(tiny_recipe, tmp_path):
-    with pytest.raises(RunError, match="not one step was trained"):
+    with pytest.raises(RunError, match="no training step was run"):
         run(tiny_recipe, tmp_path / "run", "trainer.limit_train_batches=0")
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
@@ -273,5 +273,5 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_recipe, tmp_path, monkey
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ZooModule, "training_step", interrupted)
-    with pytest.raises(RunError, match="interrupted at step 3; go on with the same command and --resume"):
+    with pytest.raises(RunError, match="interrupted at step 3; repeat the command with --resume"):
         run(tiny_recipe, tmp_path / "run")

@@ -1,7 +1,7 @@
 import torch
 
 from zoo.config.recipe import read_recipe
-from zoo.engine.evaluation import evaluate, open_subject
+from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import read_log, train
 from zoo.methods.vq_tokenizer import VQTokenizer, edges
 
@@ -20,7 +20,7 @@ def test_a_tokenizer_learns_and_reports_its_codebook(tmp_path):
     folder = train(read_recipe(tmp_path / "vq.yaml"), tmp_path / "run")
     losses = read_log(folder)["train_loss"].dropna().tolist()
     assert losses[-1] < 0.7 * losses[0]
-    subject = open_subject(folder)
+    subject = open_evaluation(folder)
     measured = evaluate(subject, progress=False)
     assert measured["psnr"].value > 8 and 0 < measured["codebook_use"].value <= 1
     image = subject.data.split("test")[0]["image"]

@@ -4,11 +4,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card, swap
+from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card, replace_folder
 from zoo.paths import hub_owner, pulled_cards_folder
 from zoo.registry import nearest
 
-_WANTED = [PROSE, "recipe.yaml", "model.safetensors", "*.png"]
+_CARD_FILES = [PROSE, "recipe.yaml", "model.safetensors", "*.png"]
 
 
 def push(name: str, repo: str) -> str:
@@ -28,7 +28,9 @@ def push(name: str, repo: str) -> str:
     api = HfApi()
     api.create_repo(repo, exist_ok=True)
     message = f"{card.name} {card.record.version}"
-    commit = api.upload_folder(repo_id=repo, folder_path=card.folder, allow_patterns=_WANTED, commit_message=message)
+    commit = api.upload_folder(
+        repo_id=repo, folder_path=card.folder, allow_patterns=_CARD_FILES, commit_message=message
+    )
     return str(commit.commit_url)
 
 
@@ -41,7 +43,7 @@ def pull(source: str, revision: str | None = None) -> Path:
         revision: branch, tag or commit of the repository.
 
     Raises:
-        CardError: it is no card, or its files are not those of its record; nothing is kept then.
+        CardError: it is not a card, or its files are not those of its record; nothing is kept then.
         huggingface_hub.errors.HfHubHTTPError: the hub has no such repository.
     """
     folder = pulled_cards_folder()
@@ -53,16 +55,16 @@ def pull(source: str, revision: str | None = None) -> Path:
         else:
             from huggingface_hub import snapshot_download
 
-            snapshot_download(_repository(source), revision=revision, local_dir=fetched, allow_patterns=_WANTED)
+            snapshot_download(_repository(source), revision=revision, local_dir=fetched, allow_patterns=_CARD_FILES)
             shutil.rmtree(fetched / ".cache", ignore_errors=True)
         if not (fetched / PROSE).is_file():
-            raise CardError(f"{source} is no card: it has no {PROSE}")
+            raise CardError(f"{source} is not a card: it has no {PROSE}")
         card = read_card(fetched)
         check_files(card)
         if "/" not in source and not Path(source).is_dir():
             _check_listed(card, read_card(source))
         target = folder / card.name
-        swap(fetched, target)
+        replace_folder(fetched, target)
     return target
 
 

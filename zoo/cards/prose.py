@@ -15,7 +15,7 @@ def write_prose(record: CardRecord, folder: Path) -> None:
     """Write the card's README: front matter with the record and Hugging Face's model index, then prose from the record."""
     import jinja2
 
-    front = {
+    front_matter = {
         "license": record.license,
         "library_name": "medvl-zoo",
         "pipeline_tag": record.task,
@@ -23,9 +23,9 @@ def write_prose(record: CardRecord, folder: Path) -> None:
         "model-index": model_index(record),
         "zoo": record.model_dump(mode="json"),
     }
-    environment_ = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    prose = environment_.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(card=record)
-    header = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    prose = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(card=record)
+    header = yaml.safe_dump(front_matter, sort_keys=False, allow_unicode=True, width=120)
     (folder / PROSE).write_text(f"---\n{header}---\n{prose}\n", encoding="utf-8")
 
 

@@ -55,8 +55,8 @@ def card_folders() -> list[Path]:
 
 def list_cards() -> list[str]:
     """Names of all cards at hand."""
-    found = {path.parent.name for folder in card_folders() for path in folder.glob(f"[!.]*/{PROSE}")}
-    return sorted(found)
+    names = {path.parent.name for folder in card_folders() for path in folder.glob(f"[!.]*/{PROSE}")}
+    return sorted(names)
 
 
 def read_card(name: str | Path) -> Card:
@@ -91,7 +91,7 @@ def read_front_matter(path: Path) -> dict[str, Any]:
     """The YAML block between the first two ``---`` lines of a card.
 
     Raises:
-        CardError: there is none, or it is no YAML mapping.
+        CardError: there is none, or it is not a YAML mapping.
     """
     parts = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)
     try:
@@ -104,7 +104,7 @@ def read_front_matter(path: Path) -> dict[str, Any]:
 
 
 def check_files(card: Card) -> None:
-    """Check that every file of a card is there, is no pickle, and has the size and hash of its record.
+    """Check that every file of a card is there, is not a pickle, and has the size and hash of its record.
 
     Raises:
         CardError: naming the file and what is wrong with it.
@@ -156,7 +156,7 @@ def read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
     """The weights of a safetensors file, as they are stored.
 
     Raises:
-        CardError: the file is a pickle, or no safetensors file.
+        CardError: the file is a pickle, or not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -168,8 +168,8 @@ def read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
         raise CardError(f"{path} is not a safetensors file: {error}") from error
 
 
-def swap(draft: Path, target: Path) -> None:
-    """Put a whole card in the place of ``target``; what stood there goes only when the new one is in place.
+def replace_folder(draft: Path, target: Path) -> None:
+    """Replace the folder ``target`` by ``draft``; the old one is deleted only when the new one is in place.
 
     Both must be on one file system, so that renaming moves them at once.
     """
@@ -207,7 +207,7 @@ def card_chain(start: str | Sequence[str] | None) -> list[Card]:
     """The cards of a recipe's ``init_from``, each after those that it starts from itself.
 
     Raises:
-        CardError: a card is missing, or cards start from one another in a circle.
+        CardError: a card is missing, or there is a circular ``init_from`` reference.
     """
     chain: list[Card] = []
     _follow(start, chain, [])
@@ -219,7 +219,7 @@ def _follow(start: str | Sequence[str] | None, chain: list[Card], above: list[Pa
     for name in [start] if isinstance(start, str) else start or []:
         card = read_card(name)
         if card.folder in above:
-            raise CardError(f"cards start from one another in a circle: {card.name}")
+            raise CardError(f"circular `init_from:` reference: {card.name}")
         _follow(card.recipe()["init_from"], chain, [*above, card.folder])
         if all(card.folder != other.folder for other in chain):
             chain.append(card)

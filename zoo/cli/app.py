@@ -1,4 +1,4 @@
-"""The command ``zoo``: every group of verbs in one."""
+"""The command ``zoo``: every group of commands in one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli import cards, data, explore, predict, train
-from zoo.cli.console import console, numbers, reported
+from zoo.cli.console import console, parse_integers, report_errors
 
 app = typer.Typer(
     help="A model zoo for medical vision-language research.",
@@ -17,20 +17,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (explore, train, predict, cards):
-    app.add_typer(group.verbs)
-app.add_typer(data.verbs, name="data")
+    app.add_typer(group.commands)
+app.add_typer(data.commands, name="data")
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo_output"),
+    out: Annotated[Path, typer.Option(help="Output folder of the demo.")] = Path("demo_output"),
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
 ) -> None:
-    """From a CT in a package to a table of NEARL-CLIP beside its peers, and a prediction as a picture. Example: `zoo demo`."""
+    """Render radiographs from a CT, compare NEARL-CLIP with its peers, and plot a prediction. Example: `zoo demo`."""
     from zoo.cli.demo import run_demo
 
-    with reported():
-        run_demo(out, numbers(seeds), console)
+    with report_errors():
+        run_demo(out, parse_integers(seeds), console)
 
 
 if __name__ == "__main__":

@@ -1,55 +1,55 @@
-"""Verbs on cards: publish, verify, push, pull."""
+"""Commands on cards: publish, verify, push, pull."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, reported
+from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, report_errors
 
-verbs = typer.Typer()
+commands = typer.Typer()
 
 
-@verbs.command()
+@commands.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="a finished run folder")],
     name: Annotated[str, typer.Option(help="Name of the card.")],
-    version: Annotated[str, typer.Option(help="Raise it when the card changes.")] = "1.0.0",
+    version: Annotated[str, typer.Option(help="Increase it when the card changes.")] = "1.0.0",
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
-    limitations: Annotated[str, typer.Option(help="Added to what the data set says of itself.")] = "",
+    limitations: Annotated[str, typer.Option(help="Added to the limitations of the data set.")] = "",
     license: Annotated[str, typer.Option(help="Of the weights, as a Hugging Face licence name.")] = "apache-2.0",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
     device: Device = "auto",
     settings: Set = None,
 ) -> None:
-    """Make a card from a run. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name my-card`."""
-    from zoo.engine.publishing import publish as make_card
+    """Publish a run as a card. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name my-card`."""
+    from zoo.engine.publishing import publish as publish_card
 
-    with reported():
+    with report_errors():
         options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license}
         options |= {"device": device, "settings": settings or []}
-        folder = make_card(run, name, half=half, replace=replace, **options)
+        folder = publish_card(run, name, half=half, replace=replace, **options)
         console.print(f"wrote {folder}\nnext: zoo verify {name}")
 
 
-@verbs.command()
+@commands.command()
 def verify(
     cards: Annotated[list[str] | None, typer.Argument(help="cards")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All cards at hand.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All local cards.")] = False,
     device: Device = "auto",
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Measure cards' numbers again; fails where one does not hold. Example: `zoo verify --all`."""
+    """Evaluate cards again and compare with the published metrics; fails where one differs. Example: `zoo verify --all`."""
     from zoo.cards.store import list_cards
-    from zoo.engine.verification import verify as measure_again
+    from zoo.engine.verification import verify as verify_card
 
     names = list_cards() if every else cards or []
     if not names:
-        errors.print("name a card, or say --all")
+        errors.print("name a card, or use --all")
         raise typer.Exit(2)
-    with reported():
-        checked = [result for name in names for result in measure_again(name, settings or [], device=device)]
+    with report_errors():
+        checked = [result for name in names for result in verify_card(name, settings or [], device=device)]
     failed = [result for result in checked if not result.holds]
     if as_json:
         print_json(
@@ -60,24 +60,24 @@ def verify(
             [c.card, c.metric.name, f"{c.metric.value:.4f}", f"{c.measured:.4f}", "yes" if c.holds else "NO"]
             for c in checked
         ]
-        print_table("verified", ["card", "metric", "card says", "measured", "holds"], rows)
+        print_table("verification", ["card", "metric", "published", "measured", "within tolerance"], rows)
     if failed:
-        errors.print(f"{len(failed)} of {len(checked)} numbers do not hold")
+        errors.print(f"{len(failed)} of {len(checked)} metrics differ by more than their tolerance")
         raise typer.Exit(1)
 
 
-@verbs.command()
+@commands.command()
 def push(
     card: Annotated[str, typer.Argument(help="a card")], repo: Annotated[str, typer.Argument(help="OWNER/NAME")]
 ) -> None:
     """Upload a card to the Hugging Face Hub, with your own token. Example: `zoo push my-card me/my-card`."""
     from zoo.cards.hub import push as upload
 
-    with reported():
+    with report_errors():
         console.print(upload(card, repo))
 
 
-@verbs.command()
+@commands.command()
 def pull(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME, a folder, or a listed card (from ZOO_HUB_OWNER)")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
@@ -85,5 +85,5 @@ def pull(
     """Fetch a card into the cache, hashes checked. Example: `zoo pull me/my-card`."""
     from zoo.cards.hub import pull as fetch
 
-    with reported():
+    with report_errors():
         console.print(f"wrote {fetch(repo, revision)}")

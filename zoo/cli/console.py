@@ -1,4 +1,4 @@
-"""What all verbs share: the console, errors as one line, tables and JSON."""
+"""What all commands share: the console, error messages, tables and JSON."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.registry import UnknownComponentError
 
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""What torchrun, SLURM and Lightning call a process's number; the first that is set counts."""
+"""Environment variables with the rank of a process: torchrun, SLURM, Lightning; the first that is set counts."""
 
 
 def is_first_process() -> bool:
@@ -30,7 +30,7 @@ def is_first_process() -> bool:
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which advertises a package where it is imported
 console, errors = Console(quiet=not is_first_process()), Console(stderr=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[list[str] | None, typer.Argument(help="Changes, as key=value.", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -40,7 +40,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Print the user's errors as a message: the zoo's, the disk's, and the hub's. Anything else is a bug and keeps its trace.
 
     A warning about old names in a recipe is printed as a message too, once.
@@ -49,9 +49,11 @@ def reported() -> Iterator[None]:
         with _recipe_warnings_as_messages():
             yield
     except _expected_errors() as error:
-        own = isinstance(error, ZooError)  # may have a line for each mistake; others get one line
+        multiline = isinstance(error, ZooError)  # may have a line for each problem; others get one line
         errors.print(f"{type(error).__name__}:", style="bold red", end=" ")
-        errors.print(str(error) if own else " ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True)
+        errors.print(
+            str(error) if multiline else " ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(2 if isinstance(error, RecipeError | UnknownComponentError) else 1) from error
 
 
@@ -79,7 +81,7 @@ def _recipe_warnings_as_messages() -> Iterator[None]:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors of the zoo, of the disk, of huggingface_hub, and of the HTTP client that it uses.
 
-    Python asks only once something was raised, so that the hub is not imported for nothing.
+    Evaluated only when something was raised, so that huggingface_hub is not imported for nothing.
     """
     from huggingface_hub import errors as hub
 
@@ -101,9 +103,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def numbers(text: str) -> list[int]:
-    """Comma-separated whole numbers."""
+def parse_integers(text: str) -> list[int]:
+    """Parse comma-separated integers."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"'{text}' is not a list of whole numbers such as 0,1,2") from None
+        raise typer.BadParameter(f"'{text}' is not a list of integers such as 0,1,2") from None

@@ -1,4 +1,4 @@
-"""``zoo demo``: from the CT in a package to a table of NEARL-CLIP beside its peers, and a prediction as a picture."""
+"""``zoo demo``: radiographs rendered from a CT, NEARL-CLIP compared with its peers, a prediction plotted."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CARD = "nearl-clip-chest-drr-16shot"
 def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
     """Render the data, train and measure every recipe of the table, and predict on one radiograph.
 
-    A demo that is broken off goes on where it stopped.
+    An interrupted demo resumes where it stopped.
 
     Raises:
         MissingDataError: the package with the CT is not installed.
@@ -41,7 +41,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
     console.rule("3 of 3: a prediction")
     file = write_radiograph(out / "radiograph.png")
     prediction = predict_files(CARD, [file], out / "predictions", overwrite=True)[str(file)]
-    console.print(f"{file}: {prediction['class']}; its picture, with attention: {prediction['picture']}")
+    console.print(f"{file}: {prediction['class']}; figure with attention map: {prediction['picture']}")
     console.print(f"done in {(time.monotonic() - start) / 60:.1f} minutes")
 
 

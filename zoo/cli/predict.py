@@ -1,59 +1,59 @@
-"""Verbs that ask a card: predict."""
+"""Predictions of a card: predict."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, reported
+from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, report_errors
 
-verbs = typer.Typer()
+commands = typer.Typer()
 
 
-@verbs.command()
+@commands.command()
 def predict(
     card: Annotated[str, typer.Argument(help="a card")],
     images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM or NIfTI files")],
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures and results.")] = None,
     ask: Annotated[str | None, typer.Option(help="A question, for a card that answers questions.")] = None,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Ask about one image, turn by turn; an empty line ends.")
+        bool, typer.Option("--chat", help="Ask several questions about one image; an empty line ends.")
     ] = False,
     dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="Masks of a DICOM image as DICOM SEG in --out.")
+        bool, typer.Option("--dicom-seg", help="Write masks of a DICOM image as DICOM SEG to --out.")
     ] = False,
-    frame: Annotated[int | None, typer.Option(help="Which frame of a multi-frame DICOM.")] = None,
-    axis: Annotated[int | None, typer.Option(help="Which axis to cut a NIfTI volume across.")] = None,
+    frame: Annotated[int | None, typer.Option(help="Frame of a multi-frame DICOM.")] = None,
+    axis: Annotated[int | None, typer.Option(help="Axis of a NIfTI volume to slice along.")] = None,
     device: Device = "auto",
     settings: Set = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the outputs of an earlier prediction.")
+        bool, typer.Option("--overwrite", help="Overwrite the outputs of an earlier prediction.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict, with a picture each where --out is given. Example: `zoo predict nearl-clip-chest-drr-16shot a.png --out output`.
+    """Predict images, with a figure of each in --out. Example: `zoo predict nearl-clip-chest-drr-16shot a.png --out output`.
 
-    Files are read as they are needed and each result is written as it comes, to predictions.jsonl in --out too.
+    Files are read lazily, and each result is written at once, also to predictions.jsonl in --out.
     With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out output`
     """
     from zoo.engine.prediction import predict_files
 
-    with reported():
+    with report_errors():
         if chat:
             if ask is not None or as_json or dicom_seg:
                 raise typer.BadParameter(
-                    "--chat asks for each question, and prints answers; leave --ask, --json and --dicom-seg out"
+                    "--chat reads questions from the terminal; it cannot be combined with --ask, --json or --dicom-seg"
                 )
             _chat(card, images, out, frame, device)
             return
         if dicom_seg and out is None:
-            raise typer.BadParameter("--dicom-seg needs --out")
+            raise typer.BadParameter("--dicom-seg requires --out")
         predictions = predict_files(
             card,
             images,
             out,
-            ask=ask,
+            question=ask,
             dicom_seg=dicom_seg,
             frame=frame,
             axis=axis,
@@ -61,7 +61,7 @@ def predict(
             settings=settings or [],
             batch_size=batch_size,
             overwrite=overwrite,
-            tell=_report_error if as_json else _print_prediction,
+            on_prediction=_report_error if as_json else _print_prediction,
         )
     if as_json:
         print_json(predictions)
@@ -91,21 +91,21 @@ def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
 
 
 def _chat(card: str, images: list[Path], out: Path | None, frame: int | None, device: str) -> None:
-    from zoo.engine.prediction import chat as converse
+    from zoo.engine.prediction import chat
 
     if len(images) != 1:
-        raise typer.BadParameter("--chat is about one image")
+        raise typer.BadParameter("--chat takes one image")
 
-    def listen() -> str | None:
+    def next_question() -> str | None:
         try:
             return console.input("[bold]you:[/] ").strip() or None
         except (EOFError, KeyboardInterrupt):
             return None
 
     page = None
-    for turn in converse(card, images[0], listen, out=out, frame=frame, device=device):
-        said = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
-        (errors if "error" in turn else console).print(said, markup=False)
+    for turn in chat(card, images[0], next_question, out=out, frame=frame, device=device):
+        message = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
+        (errors if "error" in turn else console).print(message, markup=False)
         page = turn.get("page", page)
     if page is not None:
         console.print(f"wrote {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Verbs that train and measure: train, eval, compare."""
+"""Commands that train and evaluate: train, eval, compare."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,25 +6,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Settings, console, numbers, print_json, print_table, reported
+from zoo.cli.console import Device, Json, Settings, console, parse_integers, print_json, print_table, report_errors
 from zoo.config.recipe import read_recipe
 
-verbs = typer.Typer()
+commands = typer.Typer()
 
 
-@verbs.command()
+@commands.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a recipe, by name or file")],
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
-    """Train. Example: `zoo train nearl_clip/chest_drr_16shot trainer.max_epochs=5 --out runs/try`."""
+    """Train a recipe. Example: `zoo train nearl_clip/chest_drr_16shot trainer.max_epochs=5 --out runs/try`."""
     from zoo.config.building import resolve_recipe
     from zoo.engine.preflight import preflight
     from zoo.engine.training import train as run_training
 
-    with reported():
+    with report_errors():
         folder, content = out or _run_folder(recipe), read_recipe(recipe, settings or [])
         preflight(resolve_recipe(content), to_run=True)
         run_training(content, folder, resume=resume)
@@ -36,47 +36,47 @@ def _run_folder(recipe: str) -> Path:
     return path.parent if path.name == "recipe.yaml" else Path("runs") / path.with_suffix("")
 
 
-@verbs.command("eval")
+@commands.command("eval")
 def evaluate(
     source: Annotated[str, typer.Argument(help="a run folder or a card")],
     settings: Settings = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="What is measured on.")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate.")] = "test",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`."""
+    """Evaluate a run or card, with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`."""
     from zoo.engine.evaluation import evaluate as measure
-    from zoo.engine.evaluation import open_subject
+    from zoo.engine.evaluation import open_evaluation
 
-    with reported():
-        metrics = measure(open_subject(source, settings or [], device), split)
+    with report_errors():
+        metrics = measure(open_evaluation(source, settings or [], device), split)
     if as_json:
-        print_json({name: asdict(measured) for name, measured in metrics.items()})
+        print_json({name: asdict(result) for name, result in metrics.items()})
         return
     rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.n)] for name, m in metrics.items()]
     print_table(f"{source}, {split}", ["metric", "value", "95% interval", "n"], rows)
 
 
-@verbs.command()
+@commands.command()
 def compare(
     recipes: Annotated[list[str], typer.Argument(help="recipes")],
     out: Annotated[Path, typer.Option(help="Folder for runs, table.md, table.json and table.png.")] = Path(
         "comparison"
     ),
-    shots: Annotated[str, typer.Option(help="K, comma-separated.")] = "16",
+    shots: Annotated[str, typer.Option(help="Shots (K), comma-separated.")] = "16",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
     protocol: Annotated[
-        Literal["few_shot", "base_to_novel", "full"], typer.Option(help="What is trained on and measured.")
+        Literal["few_shot", "base_to_novel", "full"], typer.Option(help="Training and test classes.")
     ] = "few_shot",
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for every recipe.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Train and measure recipes side by side. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`."""
+    """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`."""
     from zoo.engine.comparison import compare as run_comparison
     from zoo.visualization.tables import markdown_table
 
-    with reported():
-        counts = {"shots": numbers(shots), "seeds": numbers(seeds)}
+    with report_errors():
+        counts = {"shots": parse_integers(shots), "seeds": parse_integers(seeds)}
         rows = run_comparison(recipes, out, protocol=protocol, overrides=settings or [], device=device, **counts)
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
         console.print(f"wrote {out / 'table.md'}, table.json and table.png")

@@ -24,14 +24,14 @@ class ResolvedRecipe:
     optimizer: Component
     scheduler: Component | None
 
-    def with_metadata(self, metadata: Mapping[str, Any], *, again: bool = False) -> "ResolvedRecipe":
-        """The same with the method's injected arguments (class names, say) written out.
+    def with_metadata(self, metadata: Mapping[str, Any], *, overwrite: bool = False) -> "ResolvedRecipe":
+        """The same with the method's injected arguments (class names, for example) filled in.
 
         Args:
             metadata: of the data set.
-            again: replace what was written out before, for other data, but for :data:`LEARNED_WITH`.
+            overwrite: replace arguments injected before, from another data set, except :data:`LEARNED_WITH`.
         """
-        method = self.method.without(metadata.keys() - LEARNED_WITH) if again else self.method
+        method = self.method.without(metadata.keys() - LEARNED_WITH) if overwrite else self.method
         method = method.with_metadata(metadata)
         recipe = self.recipe.with_content(method=method.to_dict())
         return ResolvedRecipe(recipe, self.data, method, self.optimizer, self.scheduler)

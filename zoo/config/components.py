@@ -44,14 +44,14 @@ class Component:
     def builder(self, **injected: Any) -> partial[Any]:
         """The class with its arguments bound.
 
-        A slot annotated ``Callable[..., X]`` receives the builder of its component, to which it passes what only it knows.
+        A slot annotated ``Callable[..., X]`` receives the builder of its component, and calls it with the remaining arguments.
         """
         parameters, hints = signature_of(self.target)
         arguments = {name: value for name, value in injected.items() if name in parameters}
         for name, value in self.arguments.items():
             if isinstance(value, Component):
-                made = value.builder()
-                arguments[name] = made if _takes_builder(hints[name]) else made()
+                build = value.builder()
+                arguments[name] = build if _takes_builder(hints[name]) else build()
             else:
                 arguments[name] = value
         return partial(self.target, **arguments)

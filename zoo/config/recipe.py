@@ -88,7 +88,7 @@ class Recipe:
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
             for name, content in reversed(self.layers):
-                if _holds(content, parts[:length]):
+                if _contains(content, parts[:length]):
                     return name
         return self.layers[-1][0] if self.layers else "recipe"
 
@@ -97,7 +97,7 @@ class Recipe:
         return OmegaConf.to_yaml(OmegaConf.create(self.content))
 
 
-def _holds(content: Any, parts: list[str]) -> bool:
+def _contains(content: Any, parts: list[str]) -> bool:
     for part in parts:
         if not isinstance(content, Mapping) or part not in content:
             return False
@@ -141,8 +141,8 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
     layers: list[tuple[str, dict[str, Any]]] = []
     notes: list[str] = []
     for source, content in [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]:
-        content, found = _upgraded(source, content, merged)
-        notes += found if not record or source == COMMAND_LINE else []
+        content, renamed = _upgraded(source, content, merged)
+        notes += renamed if not record or source == COMMAND_LINE else []
         layers.append((source, content))
         merged = _merge(merged, content)
     merged.pop("base", None)
@@ -176,28 +176,28 @@ def _interpolated(content: dict[str, Any], layers: list[tuple[str, dict[str, Any
     return typing.cast(dict[str, Any], resolved)
 
 
-def _file_layers(path: Path, seen: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    if path.resolve() in seen:
+def _file_layers(path: Path, visited: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    if path.resolve() in visited:
         raise RecipeError([Problem(str(path), "base", "is a circular `base:` reference")])
     content = _read_mapping(path)
     base = content.get("base")
-    below = _file_layers(find_recipe(str(base), beside=path.parent), [*seen, path.resolve()]) if base else []
+    below = _file_layers(find_recipe(str(base), beside=path.parent), [*visited, path.resolve()]) if base else []
     return [*below, (str(path), content)]
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_BYTES:
-        raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, which no recipe is")])
+        raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, the limit for a recipe")])
     try:
         text = path.read_text(encoding="utf-8")
         config = OmegaConf.create(text)
     except (UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError, ValueError) as error:
         # OmegaConf asserts that a file is a mapping or a list, and lets a date or number out of range escape.
         raise RecipeError([Problem(str(path), "", f"is not readable YAML: {error}")]) from error
-    if found := _RESOLVER.search(text):
-        raise RecipeError([Problem(str(path), "", f"'{found.group()}' is a resolver; only ${{key}} is allowed")])
+    if match := _RESOLVER.search(text):
+        raise RecipeError([Problem(str(path), "", f"'{match.group()}' is a resolver; only ${{key}} is allowed")])
     if not isinstance(config, DictConfig):
-        raise RecipeError([Problem(str(path), "", "is a list; a recipe is a mapping of sections")])
+        raise RecipeError([Problem(str(path), "", "is a list; expected a mapping of sections")])
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
@@ -205,7 +205,7 @@ def _override_layer(overrides: typing.Sequence[str]) -> list[tuple[str, dict[str
     """All overrides as one layer; none if there are none."""
     wrong = [item for item in overrides if not re.match(r"^[\w.-]+=", item) or _RESOLVER.search(item)]
     if wrong:
-        message = "an override is written key=value, as data.shots=4"
+        message = "expected key=value, as data.shots=4"
         raise RecipeError([Problem(COMMAND_LINE, item, message) for item in wrong])
     layer: dict[str, Any] = {}
     for item in overrides:
@@ -218,7 +218,7 @@ def _override_layer(overrides: typing.Sequence[str]) -> list[tuple[str, dict[str
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings; one that names another component replaces what it stands on, since the old arguments are not its own."""
+    """Merge mappings; a section that names another component replaces the one below, whose arguments do not apply to it."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

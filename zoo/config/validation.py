@@ -35,7 +35,7 @@ def resolve_component(kind: str, node: Any, key: str, report: Report, expected: 
         report(f"{key}.name", str(error))
         return None
     if expected and inspect.isclass(target) and not issubclass(target, expected):
-        report(f"{key}.name", f"is {node['name']}, which is no {expected.__name__}")
+        report(f"{key}.name", f"is {node['name']}, which is not a {expected.__name__}")
         return None
     arguments = {name: value for name, value in node.items() if name != "name"}
     return Component(kind, node["name"], target, resolve_arguments(target, arguments, key, report))
@@ -48,7 +48,7 @@ def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: 
     for name, value in arguments.items():
         place = f"{key}.{name}"
         if name not in parameters:
-            report(place, f"is no argument of {target.__name__}{nearest(str(name), list(parameters))}")
+            report(place, f"unknown argument for {target.__name__}{nearest(str(name), list(parameters))}")
         elif (kind := slot_of(hints.get(name))) and value is not None:
             resolved[name] = resolve_component(kind, value, place, report, expected_class(hints[name]))
         elif message := type_problem(hints.get(name, Any), value):
@@ -56,7 +56,7 @@ def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: 
     for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty and not is_injected(hints.get(name))
         if required and name not in arguments:
-            report(f"{key}.{name}", f"is missing; {target.__name__} needs it")
+            report(f"{key}.{name}", f"is missing; {target.__name__} requires it")
     return resolved
 
 
@@ -64,9 +64,9 @@ def section_problems(recipe: Recipe, report: Report) -> None:
     """Report what is wrong with the sections that are not components."""
     for key in recipe.content:
         if key not in SECTIONS:
-            report(str(key), f"is no section{nearest(str(key), list(SECTIONS))}")
+            report(str(key), f"unknown section{nearest(str(key), list(SECTIONS))}")
     if not isinstance(recipe["seed"], int) or not 0 <= recipe["seed"] < 2**32:
-        report("seed", f"is {recipe['seed']!r}; a seed is a whole number from 0 to 2**32 - 1")
+        report("seed", f"is {recipe['seed']!r}; expected an integer from 0 to 2**32 - 1")
     if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
         report("init_from", problem)
     if recipe["trainer"] is not None:
@@ -75,7 +75,7 @@ def section_problems(recipe: Recipe, report: Report) -> None:
 
 def _trainer_problems(arguments: Any, report: Report) -> None:
     if not isinstance(arguments, dict):
-        report("trainer", "is not a mapping of lightning.Trainer's arguments")
+        report("trainer", "expected a mapping of lightning.Trainer's arguments")
         return
     from lightning import Trainer
 

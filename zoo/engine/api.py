@@ -1,4 +1,4 @@
-"""The zoo in a few calls, for scripts and notebooks: what there is, predictions and measurements, all in memory.
+"""The zoo in a few calls, for scripts and notebooks: listing, prediction and evaluation, all in memory.
 
 Nothing heavy is imported before it is needed.
 """
@@ -26,10 +26,10 @@ _SEVERAL_DEVICES = ("devices", "strategy", "num_nodes")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the cards at hand: those that come with the zoo, and those pulled.
+    """Names of the local cards: those that come with the zoo, and those pulled.
 
     Args:
-        pattern: of names, as the shell's: ``*``, ``?`` and ``[...]``.
+        pattern: shell-style wildcards: ``*``, ``?`` and ``[...]``.
 
     Example:
         >>> import zoo
@@ -43,7 +43,7 @@ def list_components(pattern: str = "*", kind: str | None = None) -> list[str]:
     """Registered names of components, sorted.
 
     Args:
-        pattern: of names, as the shell's: ``*``, ``?`` and ``[...]``.
+        pattern: shell-style wildcards: ``*``, ``?`` and ``[...]``.
         kind: of component; all kinds if None.
 
     Raises:
@@ -61,9 +61,9 @@ def list_components(pattern: str = "*", kind: str | None = None) -> list[str]:
 def predict(
     card: str | Path, images: "Image | Sequence[Image]", question: str | None = None, device: str = "auto"
 ) -> "list[Prediction]":
-    """Predict images with a card, in this process and on one device; nothing is written.
+    """Predict images with a card, in this process and on one device, without writing files.
 
-    The card is loaded in every call. To ask one model again and again, keep it: ``model = zoo.load(card)``, then
+    The card is loaded in every call. For repeated predictions, load it once: ``model = zoo.load(card)``, then
     ``model.predict_image(image)``.
 
     Args:
@@ -77,9 +77,9 @@ def predict(
         ``Segmentation``, ``Report``, ...); each has ``to_dict()`` and ``save(folder)``.
 
     Raises:
-        CardError: the card is missing or damaged, or answers no questions and one is asked.
-        ImageError: an image cannot be read, or a tensor is no image.
-        QuestionError: the question cannot be asked.
+        CardError: the card is missing or damaged, or does not answer questions and there is one.
+        ImageError: an image cannot be read, or a tensor is not an image.
+        QuestionError: the question is empty or too long.
         DeviceError: there is no such device here.
 
     Example:
@@ -93,24 +93,26 @@ def predict(
     from zoo.data.conversations.records import checked_question
     from zoo.engine.loading import load
 
-    pixels = [_pixels(image) for image in _several(images)]
+    pixels = [_to_pixels(image) for image in _as_sequence(images)]
     method, recipe = load(card), read_card(card).recipe()
     if question is not None and not method.answers_questions:
-        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave question out")
-    asked = None if question is None else checked_question(question)
+        raise CardError(
+            f"card '{card}' is a {type(method).__name__}, which does not answer questions; leave out `question`"
+        )
+    prompt = None if question is None else checked_question(question)
 
     def collate(batch: "list[torch.Tensor]") -> dict[str, Any]:
-        return {"image": batch} if asked is None else {"image": batch, "question": [asked] * len(batch)}
+        return {"image": batch} if prompt is None else {"image": batch, "question": [prompt] * len(batch)}
 
     loader: Any = DataLoader(pixels, batch_size=_BATCH_SIZE, collate_fn=collate)  # type: ignore[arg-type]
-    batches: Any = trainer_of_one_device(recipe, device).predict(method, loader) if pixels else []
+    batches: Any = single_device_trainer(recipe, device).predict(method, loader) if pixels else []
     return [prediction for batch in batches for prediction in batch]
 
 
 def evaluate(
     source: str | Path, overrides: Sequence[str] = (), split: str = "test", device: str = "auto"
 ) -> "dict[str, Measured]":
-    """Measure a card or a run on a split of its data, or of other data.
+    """Evaluate a card or a run on a split of its data, or of other data.
 
     Args:
         source: name or folder of a card, or a run folder.
@@ -122,7 +124,7 @@ def evaluate(
         Each metric by name, with its 95% interval.
 
     Raises:
-        CardError: there is no such card or run, it is damaged, or its weights do not fit the classes asked for.
+        CardError: there is no such card or run, it is damaged, or its weights do not fit the classes.
         RecipeError: the overrides do not fit.
         ArgumentError: there is no such split.
         DeviceError: there is no such device here.
@@ -132,19 +134,19 @@ def evaluate(
         >>> zoo.evaluate("nearl-clip-chest-drr-16shot")["accuracy"]  # doctest: +SKIP
         Measured(value=0.2666..., low=0.2316..., high=0.3000..., n=600)
     """
-    from zoo.engine.evaluation import evaluate as measure
-    from zoo.engine.evaluation import open_subject
+    from zoo.engine.evaluation import evaluate as evaluate_split
+    from zoo.engine.evaluation import open_evaluation
 
-    return measure(open_subject(source, overrides, device), split)
-
-
-def _several(images: "Image | Sequence[Image]") -> "Sequence[Image]":
-    """Images as a sequence, whether one is given or several; a tensor of four dimensions is a batch."""
-    one = isinstance(images, str | Path) or getattr(images, "ndim", None) in (2, 3)
-    return [images] if one else images  # type: ignore[list-item, return-value]
+    return evaluate_split(open_evaluation(source, overrides, device), split)
 
 
-def _pixels(image: "Image") -> "torch.Tensor":
+def _as_sequence(images: "Image | Sequence[Image]") -> "Sequence[Image]":
+    """A single image as a list of one, anything else as it is; a tensor of four dimensions is a batch."""
+    is_single = isinstance(images, str | Path) or getattr(images, "ndim", None) in (2, 3)
+    return [images] if is_single else images  # type: ignore[list-item, return-value]
+
+
+def _to_pixels(image: "Image") -> "torch.Tensor":
     """An image (1 or 3, height, width) as float32 in [0, 1] on the CPU, read or checked."""
     import torch
 
@@ -156,8 +158,8 @@ def _pixels(image: "Image") -> "torch.Tensor":
     return image.detach().float().cpu()
 
 
-def trainer_of_one_device(recipe: "Recipe", device: str) -> "Trainer":
-    """A trainer for a call in memory, which starts no other processes, whatever devices and strategy the recipe asks for."""
+def single_device_trainer(recipe: "Recipe", device: str) -> "Trainer":
+    """A trainer for a call in memory: one device and no other process, whatever the recipe's devices and strategy."""
     from zoo.engine.trainers import inference_trainer
 
     trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _SEVERAL_DEVICES}

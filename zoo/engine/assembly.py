@@ -16,7 +16,7 @@ from zoo.pretrained import canonical_name
 
 @dataclass
 class Assembly:
-    """What a recipe builds, and the recipe with everything that the data supplied written out."""
+    """What a recipe builds, and the recipe with the arguments injected from the data filled in."""
 
     recipe: Recipe
     method: ZooModule
@@ -34,7 +34,7 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
 
     Args:
         recipe: to build.
-        other_data: the recipe is a run's, and its data may have been changed since: what it says of them is replaced.
+        other_data: replace the arguments injected from the data of an earlier run, which may differ.
 
     Raises:
         RecipeError: the recipe does not fit the registries.
@@ -42,44 +42,44 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
     """
     resolved = resolve_recipe(recipe)
     data = build_data(resolved)
-    resolved = resolved.with_metadata(data.metadata(), again=other_data)
+    resolved = resolved.with_metadata(data.metadata(), overwrite=other_data)
     return Assembly(resolved.recipe, build_method(resolved), data)
 
 
 def build_method(resolved: ResolvedRecipe) -> ZooModule:
-    """Build a resolved recipe's method, load the weights it starts from, and hold its base in the recipe's precision."""
+    """Build a resolved recipe's method, load the weights it starts from, and cast its base to the recipe's precision."""
     recipe = resolved.recipe
-    with torch.random.fork_rng(devices=[]):  # what is drawn and frozen is the same whenever it is built again
+    with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone
         torch.manual_seed(recipe["seed"])
         method: ZooModule = resolved.method.build()
     method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
     for card in card_chain(recipe["init_from"]):
-        load_where_it_fits(method, read_weights(card), card.name)
+        load_matching_weights(method, read_weights(card), card.name)
     precision = str((recipe["trainer"] or {}).get("precision", ""))
     method.set_base_precision(precision if precision in ("bf16-true", "16-true") else method.base_precision)
     return method
 
 
-def load_where_it_fits(method: ZooModule, weights: Mapping[str, torch.Tensor], source: str) -> list[str]:
-    """Load every weight that the method has a place for, whatever adapters were put around it.
+def load_matching_weights(method: ZooModule, weights: Mapping[str, torch.Tensor], source: str) -> list[str]:
+    """Load every weight whose name and shape match, whatever adapters wrap the module.
 
     Returns:
-        Names of the weights without a place (a head for other classes, say).
+        Names of the weights that match none (of a head for other classes, for example).
 
     Raises:
-        WeightsError: not one weight has a place.
+        WeightsError: no weight matches.
     """
-    own = method.state_dict()
-    places = {canonical_name(name): name for name in own}
+    state_dict = method.state_dict()
+    targets = {canonical_name(name): name for name in state_dict}
     weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
-    fitting = {
-        places[name]: value
+    matching = {
+        targets[name]: value
         for name, value in weights.items()
-        if name in places and own[places[name]].shape == value.shape
+        if name in targets and state_dict[targets[name]].shape == value.shape
     }
-    if not fitting:
+    if not matching:
         raise WeightsError(
-            f"no weight of '{source}' has a place in {type(method).__name__}; is it a base for this method?"
+            f"no weight of '{source}' matches {type(method).__name__} by name and shape; is it a base for this method?"
         )
-    method.load_state_dict(fitting, strict=False)
-    return sorted(weights.keys() - {canonical_name(name) for name in fitting})
+    method.load_state_dict(matching, strict=False)
+    return sorted(weights.keys() - {canonical_name(name) for name in matching})

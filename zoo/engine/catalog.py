@@ -1,4 +1,4 @@
-"""What there is, and everything about one thing: components, recipes and cards."""
+"""Lists and descriptions of components, recipes and cards."""
 
 import inspect
 from pathlib import Path
@@ -9,7 +9,7 @@ from zoo.config.recipe import list_recipes, read_recipe
 from zoo.registry import KINDS, UnknownComponentError, nearest, registry
 
 
-def everything() -> dict[str, Any]:
+def list_all() -> dict[str, Any]:
     """All names: components by kind, recipes, datasets, cards."""
     return {
         "components": {kind: list(registry(kind)) for kind in KINDS},
@@ -19,25 +19,25 @@ def everything() -> dict[str, Any]:
     }
 
 
-def facts_about(name: str) -> dict[str, Any]:
+def describe(name: str) -> dict[str, Any]:
     """Everything about a component (signature, docstring, file), recipe or card.
 
     Raises:
-        UnknownComponentError: nothing has this name; the message has the nearest ones.
+        UnknownComponentError: there is no such name; the message has the nearest ones.
     """
     for kind in KINDS:
         if name in registry(kind):
-            return _component_facts(kind, name)
+            return _describe_component(kind, name)
     if name in list_recipes() or Path(name).is_file():
         return {"recipe": name, "resolved": read_recipe(name).to_yaml()}
     if name in list_cards():
         card = read_card(name)
         return {"card": name, "folder": str(card.folder), **card.record.model_dump(mode="json")}
     names = [name for kind in KINDS for name in registry(kind)] + list_recipes() + list_cards()
-    raise UnknownComponentError(f"nothing is named '{name}'{nearest(name, names)}")
+    raise UnknownComponentError(f"no component, recipe or card is named '{name}'{nearest(name, names)}")
 
 
-def _component_facts(kind: str, name: str) -> dict[str, Any]:
+def _describe_component(kind: str, name: str) -> dict[str, Any]:
     component = registry(kind).resolve(name)
     module = inspect.getmodule(component)
     return {

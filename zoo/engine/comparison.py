@@ -1,4 +1,4 @@
-"""Tables and plots over methods, shots and seeds: trains what is missing, measures, and writes Markdown, JSON and PNG."""
+"""Tables and plots over methods, shots and seeds: trains missing runs, evaluates, and writes Markdown, JSON and PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from statistics import harmonic_mean
 from typing import Any
 
 from zoo.config.recipe import read_recipe
-from zoo.engine.evaluation import collect_once, measure_all, open_subject
+from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
@@ -26,23 +26,23 @@ def compare(
     overrides: Sequence[str] = (),
     device: str = "auto",
 ) -> list[Row]:
-    """Compare recipes; finished runs in ``out`` are taken as they are, so that a broken-off comparison goes on.
+    """Train and evaluate recipes; finished runs in ``out`` are reused, so that an interrupted comparison resumes.
 
     Args:
         recipes: names or files.
         out: folder for runs, ``table.md``, ``table.json`` and ``table.png``.
         shots: K of the few-shot and base-to-novel protocols.
-        seeds: of shots, initial weights and order.
+        seeds: of sampled shots, initial weights and order of the samples.
         protocol: "few_shot", "base_to_novel" (train on base classes, measure both halves) or "full" (all images).
         overrides: ``key=value`` for every recipe.
-        device: to measure on; training follows the recipe's ``trainer``.
+        device: to evaluate on; training follows the recipe's ``trainer``.
 
     Raises:
-        ArgumentError: there is no such protocol.
+        ArgumentError: the protocol is unknown.
         RecipeError: a recipe does not fit.
     """
     if protocol not in PROTOCOLS:
-        raise ArgumentError(f"no protocol '{protocol}'; there are {', '.join(PROTOCOLS)}")
+        raise ArgumentError(f"unknown protocol '{protocol}'; expected one of {', '.join(PROTOCOLS)}")
     rows = []
     for count in [None] if protocol == "full" else shots:
         for recipe in recipes:
@@ -67,29 +67,30 @@ def _finished_run(
         setting.append(f"data.shots={'null' if shots is None else shots}")
     if protocol == "base_to_novel":
         setting.append("data.classes=base")
-    wanted = read_recipe(recipe, setting)
-    if (run / "recipe.yaml").is_file() and not _holds(
-        read_recipe(run / "recipe.yaml", record=True).content, wanted.content
+    resolved = read_recipe(recipe, setting)
+    if (run / "recipe.yaml").is_file() and not _contains(
+        read_recipe(run / "recipe.yaml", record=True).content, resolved.content
     ):
         raise RunError(f"{run} is a run of another recipe or setting; choose another folder with --out")
     if not (run / "model.safetensors").is_file():
-        train(wanted, run, resume=(run / "checkpoints" / "last.ckpt").is_file())
+        train(resolved, run, resume=(run / "checkpoints" / "last.ckpt").is_file())
     return run
 
 
-def _holds(made: Any, wanted: Any) -> bool:
-    """Whether a run's resolved recipe has everything that a recipe asks for."""
-    if isinstance(wanted, dict):
-        return isinstance(made, dict) and all(_holds(made.get(key), value) for key, value in wanted.items())
-    return bool(made == wanted)
+def _contains(content: Any, expected: Any) -> bool:
+    """Whether a run's resolved recipe has all settings of a recipe."""
+    if isinstance(expected, dict):
+        return isinstance(content, dict) and all(_contains(content.get(key), value) for key, value in expected.items())
+    return bool(content == expected)
 
 
 def _measured(runs: list[Path], overrides: list[str], name: str, device: str) -> dict[str, Measured]:
-    subjects = [open_subject(run, overrides, device) for run in runs]
+    evaluations = [open_evaluation(run, overrides, device) for run in runs]
     outputs = [
-        collect_once(subject, run / f"outputs-{name}.safetensors") for run, subject in zip(runs, subjects, strict=True)
+        collect_cached(evaluation, run / f"outputs-{name}.safetensors")
+        for run, evaluation in zip(runs, evaluations, strict=True)
     ]
-    return measure_all(subjects[0].method.metrics(), outputs)
+    return measure_all(evaluations[0].method.metrics(), outputs)
 
 
 def _base_to_novel(runs: list[Path], device: str) -> dict[str, Measured]:

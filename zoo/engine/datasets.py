@@ -47,9 +47,9 @@ def build_dataset(name: str, settings: Sequence[str]) -> BuildReport:
 
 def draw_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12) -> Path:
     """Draw a contact sheet of the first samples of a dataset; masks of findings are outlined where it has them."""
-    from zoo.visualization.figures import contact_sheet
+    from zoo.visualization.figures import plot_contact_sheet
 
     file = out / f"{name}.png"
     images, titles, outlines = zip(*make_dataset(name, settings).example_images(count), strict=True)
-    contact_sheet(images, titles, outlines, file)
+    plot_contact_sheet(images, titles, outlines, file)
     return file

@@ -1,4 +1,4 @@
-"""Measuring a run or a card on a split, sample by sample, with intervals."""
+"""Evaluation of a run or a card on a split, with bootstrap intervals."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from zoo.metrics.intervals import Measured, measure
 
 
 @dataclass
-class Subject:
-    """What is measured: a method with weights, the data of its recipe, and the device to measure on."""
+class Evaluation:
+    """A method with weights, the data of its recipe, and the device to evaluate on."""
 
     method: ZooModule
     recipe: Recipe
@@ -29,28 +29,28 @@ class Subject:
     device: str = "auto"
 
 
-def open_subject(source: str | Path, overrides: Sequence[str] = (), device: str = "auto") -> Subject:
+def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: str = "auto") -> Evaluation:
     """Open a run folder or a card for evaluation, with other data where overrides say so.
 
-    Other classes are allowed where the method's weights do not depend on them.
+    Other classes are possible where the method's weights do not depend on them.
 
     Raises:
         RecipeError: the overrides do not fit.
-        CardError: there is no such run or card, it is damaged, or its weights do not fit the classes asked for.
+        CardError: there is no such run or card, it is damaged, or its weights do not fit the classes.
     """
     run = Path(source)
     if (run / "model.safetensors").is_file() and not (run / "README.md").is_file():
         return _open_run(run, overrides, device)
     if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
-        raise CardError(f"{run} is a run that has not ended; finish it with: zoo train {run}/recipe.yaml --resume")
+        raise CardError(f"{run} is an unfinished run; resume it with: zoo train {run}/recipe.yaml --resume")
     card = read_card(source)
     resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)
-    resolved = resolved.with_metadata(data.metadata(), again=True)
-    return Subject(load_resolved(card, resolved).eval(), resolved.recipe, data, device)
+    resolved = resolved.with_metadata(data.metadata(), overwrite=True)
+    return Evaluation(load_resolved(card, resolved).eval(), resolved.recipe, data, device)
 
 
-def _open_run(run: Path, overrides: Sequence[str], device: str) -> Subject:
+def _open_run(run: Path, overrides: Sequence[str], device: str) -> Evaluation:
     assembly = assemble(read_recipe(run / "recipe.yaml", overrides, record=True), other_data=True)
     method = assembly.method
     try:
@@ -59,33 +59,33 @@ def _open_run(run: Path, overrides: Sequence[str], device: str) -> Subject:
         raise CardError(f"{run}: {error}") from error
     trained_on = json.loads((run / "summary.json").read_text(encoding="utf-8"))["base_fingerprint"]
     if trained_on != method.base_fingerprint():
-        raise CardError(f"{run} was trained on a frozen base with other weights than the one built now")
-    return Subject(method.eval(), assembly.recipe, assembly.data, device)
+        raise CardError(f"{run} was trained on a frozen base whose weights differ from those built now")
+    return Evaluation(method.eval(), assembly.recipe, assembly.data, device)
 
 
-def collect(subject: Subject, split: str = "test", *, progress: bool = True) -> Outputs:
+def collect(evaluation: Evaluation, split: str = "test", *, progress: bool = True) -> Outputs:
     """Outputs of every sample of a split, each once, from all processes."""
-    trainer: Any = inference_trainer(subject.recipe, subject.device, progress=progress)
-    subject.data.test_split = split
-    trainer.test(subject.method, datamodule=subject.data, verbose=False)
-    return subject.method.test_outputs
+    trainer: Any = inference_trainer(evaluation.recipe, evaluation.device, progress=progress)
+    evaluation.data.test_split = split
+    trainer.test(evaluation.method, datamodule=evaluation.data, verbose=False)
+    return evaluation.method.test_outputs
 
 
-def evaluate(subject: Subject, split: str = "test", *, progress: bool = True) -> dict[str, Measured]:
+def evaluate(evaluation: Evaluation, split: str = "test", *, progress: bool = True) -> dict[str, Measured]:
     """All metrics of the method over a split."""
-    return measure_all(subject.method.metrics(), [collect(subject, split, progress=progress)])
+    return measure_all(evaluation.method.metrics(), [collect(evaluation, split, progress=progress)])
 
 
 def measure_all(metrics: dict[str, Metric], runs: Sequence[Outputs]) -> dict[str, Measured]:
-    """Every metric over one run, or over several of the same samples."""
+    """Every metric over one run, or over several runs on the same samples."""
     return {name: measure(metric, runs) for name, metric in metrics.items()}
 
 
-def collect_once(subject: Subject, file: Path, split: str = "test") -> Outputs:
-    """As :func:`collect`, kept in a file so that a comparison can be taken up again."""
+def collect_cached(evaluation: Evaluation, file: Path, split: str = "test") -> Outputs:
+    """As :func:`collect`, cached in a file, so that an interrupted comparison resumes."""
     if file.is_file():
         return load_file(file)
-    outputs = collect(subject, split)
+    outputs = collect(evaluation, split)
     if is_first_process():
         partial = file.with_suffix(".partial")
         save_file(outputs, partial)

@@ -1,4 +1,4 @@
-"""From a card to the method that it describes, weights loaded and everything checked."""
+"""From a card to its method: weights loaded, hashes and base checked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from zoo.methods.base import ZooModule
 
 
 def load(name: str | Path, *, for_training: bool = False, settings: Sequence[str] = ()) -> ZooModule:
-    """Load a card's method with its trained weights and its own preprocessing.
+    """Load a card's method with its trained weights and preprocessing.
 
     Args:
         name: of the card, or its folder.
-        for_training: leave it in training mode with its optimizer's recipe set.
+        for_training: return it in training mode.
         settings: ``key=value`` changes of its recipe, as ``method.context.source=FOLDER`` where its base is elsewhere here.
 
     Raises:
@@ -27,7 +27,7 @@ def load(name: str | Path, *, for_training: bool = False, settings: Sequence[str
 
 
 def load_resolved(card: Card, resolved: ResolvedRecipe) -> ZooModule:
-    """Load a card's weights into the method of a resolved recipe, the card's own or one with other classes."""
+    """Load a card's weights into the method of a resolved recipe, that of the card or one with other classes."""
     weights = read_weights(card)
     method = build_method(resolved)
     check_base(card, method)
@@ -47,9 +47,9 @@ def check_base(card: Card, method: ZooModule) -> None:
     base = card.record.base
     if base is None:
         return
-    found = method.base_fingerprint()
-    if found != base.fingerprint:
+    fingerprint = method.base_fingerprint()
+    if fingerprint != base.fingerprint:
         raise CardError(
-            f"card '{card.name}' was trained on {base.name} with fingerprint {base.fingerprint[:12]}, and the base at hand "
-            f"has {(found or 'none')[:12]}; use the weights it names"
+            f"card '{card.name}' was trained on {base.name} with fingerprint {base.fingerprint[:12]}, and the base here "
+            f"has {(fingerprint or 'none')[:12]}; use the weights it names"
         )

@@ -1,4 +1,4 @@
-"""What a training step keeps in memory, followed on fake tensors: every storage from the operation that makes it to its end."""
+"""Memory of a training step, traced on fake tensors: every storage from its allocation to its release."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -14,23 +14,23 @@ from torch.utils.flop_counter import flop_registry
 
 
 class LiveMemory(TorchDispatchMode):
-    """Bytes of the fake tensors that are alive, now and at most, and floating-point operations by torch's formulas.
+    """Bytes of live fake tensors (``allocated``, and at the ``peak``), and floating-point operations by torch's formulas.
 
-    Views share a storage, which counts once. What a kernel allocates for itself alone is not seen. (torch's FlopCounterMode
+    Views share a storage, which counts once. What a kernel allocates internally is not counted. (torch's FlopCounterMode
     beside this mode would keep tensors alive that a run does not.)
     """
 
     def __init__(self, ignored: Iterable[torch.Tensor] = ()) -> None:
-        """Follow what is made inside; ``ignored`` tensors are there already and count nothing."""
+        """Trace tensors allocated inside; ``ignored`` ones exist already and do not count."""
         super().__init__()
-        self.now = self.peak = self.flops = 0
-        self._ignored = [tensor.untyped_storage() for tensor in ignored]  # kept, so that their addresses stay theirs
-        self._followed = {storage._cdata for storage in self._ignored}
+        self.allocated = self.peak = self.flops = 0
+        self._ignored = [tensor.untyped_storage() for tensor in ignored]  # keeps their addresses from being reused
+        self._tracked = {storage._cdata for storage in self._ignored}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, count it, and follow its results."""
+        """Run an operation, count its FLOPs, and track its outputs."""
         kwargs = kwargs or {}
         outputs = func(*args, **kwargs)
         formula = flop_registry.get(func.overloadpacket)
@@ -38,24 +38,24 @@ class LiveMemory(TorchDispatchMode):
             self.flops += formula(*args, **kwargs, out_val=outputs)
         for tensor in tree_leaves(outputs):
             if isinstance(tensor, FakeTensor):
-                self._follow(tensor.untyped_storage())
+                self._track(tensor.untyped_storage())
         return outputs
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key not in self._followed:
-            self._followed.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, size)
+        if key not in self._tracked:
+            self._tracked.add(key)
+            self.allocated += size
+            self.peak = max(self.peak, self.allocated)
+            weakref.finalize(storage, self._release, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self._followed.discard(key)
-        self.now -= size
+    def _release(self, key: int, size: int) -> None:
+        self._tracked.discard(key)
+        self.allocated -= size
 
-    def restart_peak(self) -> None:
+    def reset_peak(self) -> None:
         """Measure the peak from here on."""
-        self.peak = self.now
+        self.peak = self.allocated
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def measure_step(
     computing: AbstractContextManager[None],
     accumulates: bool,
 ) -> StepMemory:
-    """Follow a step as Lightning runs it, from the second on: forward, clear gradients, backward, update.
+    """Trace a step as Lightning runs it, from the second on: forward, clear gradients, backward, update.
 
     The gradients of the step before are alive until the forward pass is over, and with accumulation through the backward pass
     too. To be called under FakeTensorMode.
@@ -99,15 +99,15 @@ def measure_step(
     with LiveMemory(weights) as memory:
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
-        gradients = memory.now
+        gradients = memory.allocated
         if optimizer is not None:
             optimizer.step()
-        state = memory.now - gradients
-        update_workspace = memory.peak - memory.now
-        memory.restart_peak()
+        state = memory.allocated - gradients
+        update_workspace = memory.peak - memory.allocated
+        memory.reset_peak()
         with computing:
             loss = loss_of_batch()
-        activations = memory.now - gradients - state
+        activations = memory.allocated - gradients - state
         if optimizer is not None and not accumulates:
             optimizer.zero_grad()
         if loss.requires_grad:

@@ -23,16 +23,16 @@ from zoo.pretrained import stored_bytes, without_weights
 
 _STAND_IN_CLASSES = 10
 _SHARDED = ("fsdp", "model_parallel", "deepspeed_stage_3")
-"""Strategies that share the weights out."""
+"""Strategies that shard the weights."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one training step of a recipe takes.
+    """Parameters, FLOPs and memory of one training step of a recipe.
 
     ``components`` is name -> (all parameters, trained ones). ``flops`` is of one forward and backward pass over the batch
-    of one device, blocks that are computed again included. ``memory`` is in bytes a device: weights, gradients, optimizer
-    state, activations (kept for the backward pass), and workspace (what is alive for a while beside them, when most is).
+    of one device, recomputed blocks included. ``memory`` is in bytes a device: weights, gradients, optimizer
+    state, activations (kept for the backward pass), and workspace (temporary tensors at the peak).
     ``notes`` say what was assumed.
     """
 
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """The most bytes that are alive at once on a device."""
+        """Peak bytes on a device."""
         return sum(self.memory.values())
 
 
@@ -69,30 +69,30 @@ def plan(recipe: Recipe) -> Plan:
     batch_size = int(recipe["data"].get("batch_size", 1))
     with torch.device("meta"), without_weights() as assumed:
         method: ZooModule = resolved.method.build()
-    _hold(method, precision)
+    _cast_to_run_precision(method, precision)
     sizes = _Sizes.of(method)
-    components = _count(method)
+    components = _count_parameters(method)
     with FakeTensorMode(allow_non_fake_inputs=True):
         step = _step(_on_fake_cpu(method).train(), recipe, batch_size, precision)
     strategy, devices = _strategy(trainer, notes)
     memory = _memory(sizes, step, strategy, devices)
-    notes += [*assumed, *_what_is_not_counted(trainer, strategy)]
+    notes += [*assumed, *_uncounted(trainer, strategy)]
     return Plan(components, step.flops, batch_size, precision, strategy, devices, memory, notes)
 
 
 def _with_classes(resolved: ResolvedRecipe, notes: list[str]) -> ResolvedRecipe:
-    """With the metadata of the data where they are at hand, else with stand-in class names."""
+    """With the metadata of the data set if it is here, else with stand-in class names."""
     try:
         return resolved.with_metadata(build_data(resolved).metadata())
     except (OSError, ValueError) as error:
         notes.append(
-            f"{_STAND_IN_CLASSES} stand-in classes, since the data are not here ({str(error).splitlines()[0]})"
+            f"{_STAND_IN_CLASSES} stand-in classes, since the data set is not here ({str(error).splitlines()[0]})"
         )
         names = [f"class number {index}" for index in range(_STAND_IN_CLASSES)]
         return resolved.with_metadata({"class_names": names})
 
 
-def _count(method: ZooModule) -> dict[str, tuple[int, int]]:
+def _count_parameters(method: ZooModule) -> dict[str, tuple[int, int]]:
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, parameter in method.named_parameters():
         parts = name.split(".")
@@ -102,21 +102,21 @@ def _count(method: ZooModule) -> dict[str, tuple[int, int]]:
     return {name: (total, trained) for name, (total, trained) in counts.items()}
 
 
-def _hold(method: ZooModule, precision: str) -> None:
-    """Hold the frozen base as a run would, and what trains in float32."""
-    asked = precision if precision in ("bf16-true", "16-true") else method.base_precision
-    held = None if asked is None else dtype_of(asked) or torch.float32
-    computed, stored = dtype_of(precision), held or base_dtype(method.parameters())
-    if computed is not None and stored in HALF:
-        held = computed
-    if held is not None:
-        cast_base(method, held)
+def _cast_to_run_precision(method: ZooModule, precision: str) -> None:
+    """Cast the frozen base as a run would, and trained weights to float32."""
+    name = precision if precision in ("bf16-true", "16-true") else method.base_precision
+    dtype = None if name is None else dtype_of(name) or torch.float32
+    compute_dtype, stored = dtype_of(precision), dtype or base_dtype(method.parameters())
+    if compute_dtype is not None and stored in HALF:
+        dtype = compute_dtype
+    if dtype is not None:
+        cast_base(method, dtype)
     for parameter in method.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
-def _computing(method: ZooModule, precision: str) -> AbstractContextManager[None]:
+def _autocast(method: ZooModule, precision: str) -> AbstractContextManager[None]:
     """As :meth:`ZooModule.autocast` in a run."""
     dtype = base_dtype(method.parameters())
     return autocast_to(dtype if dtype in HALF else dtype_of(precision) or dtype, torch.device("cpu"))
@@ -132,7 +132,7 @@ class _Sizes:
 
     @classmethod
     def of(cls, method: ZooModule) -> "_Sizes":
-        """Measure; FSDP holds two transformer blocks whole, the one that computes and the next, and what is in no block."""
+        """Measure; FSDP gathers two transformer blocks, the one that computes and the next, and weights outside of blocks."""
         blocks = [_bytes_of(block.parameters()) for block in _blocks(method)]
         weights = _bytes_of(method.parameters())
         in_blocks = _bytes_of({p: None for block in _blocks(method) for p in block.parameters()})
@@ -161,16 +161,16 @@ def _on_fake_cpu(method: ZooModule) -> ZooModule:
 
     Module.to_empty would do so, but for the parameter dictionaries of peft. Shared tensors stay shared.
     """
-    made: dict[int, torch.Tensor] = {}
+    copies: dict[int, torch.Tensor] = {}
     for module in method.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
-                    if id(tensor) not in made:
+                    if id(tensor) not in copies:
                         empty = torch.empty_like(tensor, device="cpu")
                         is_parameter = isinstance(tensor, torch.nn.Parameter)
-                        made[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-                    table[name] = made[id(tensor)]  # type: ignore[assignment]
+                        copies[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                    table[name] = copies[id(tensor)]  # type: ignore[assignment]
     method._device = torch.device("cpu")  # Lightning's own record; moving the module would convert the tensors again
     return method
 
@@ -190,7 +190,7 @@ def _step(method: ZooModule, recipe: Recipe, batch_size: int, precision: str) ->
 
     accumulates = int(trainer.get("accumulate_grad_batches") or 1) > 1
     weights = [*method.parameters(), *method.buffers()]
-    return measure_step(weights, trained, optimizer, loss_of_batch, _computing(method, precision), accumulates)
+    return measure_step(weights, trained, optimizer, loss_of_batch, _autocast(method, precision), accumulates)
 
 
 def _repeated(value: Any, repeats: int) -> Any:
@@ -211,8 +211,8 @@ def _strategy(trainer: dict[str, Any], notes: list[str]) -> tuple[str, int]:
 def _memory(sizes: _Sizes, step: StepMemory, strategy: str, devices: int) -> dict[str, int]:
     """Bytes a device under a strategy.
 
-    DDP reduces gradients in buckets, which are a second copy of them. FSDP and ZeRO-3 share weights, gradients and optimizer
-    state out and gather a block's weights for its computation; ZeRO-2 shares gradients and optimizer state.
+    DDP reduces gradients in buckets, a second copy of them. FSDP and ZeRO-3 shard weights, gradients and optimizer
+    state and gather a block's weights for its computation; ZeRO-2 shards gradients and optimizer state.
     """
     weights = devices if strategy.startswith(_SHARDED) else 1
     state = devices if weights > 1 or strategy.startswith("deepspeed") else 1
@@ -230,7 +230,7 @@ def _memory(sizes: _Sizes, step: StepMemory, strategy: str, devices: int) -> dic
     }
 
 
-def _what_is_not_counted(trainer: dict[str, Any], strategy: str) -> list[str]:
+def _uncounted(trainer: dict[str, Any], strategy: str) -> list[str]:
     if trainer.get("accelerator") == "cpu":
         return []
     buckets = ", DeepSpeed's buckets" if strategy.startswith("deepspeed") else ""

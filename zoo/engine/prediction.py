@@ -1,4 +1,4 @@
-"""Predictions of a card for files: read as they are needed, in batches, each written as it comes."""
+"""Predictions of a card for files: read lazily, in batches, each written at once."""
 
 import glob
 import json
@@ -29,12 +29,12 @@ from zoo.visualization.pages import write_answer_page
 _PROGRESS_FROM = 3
 """Files from which on a progress bar is shown."""
 RESULTS = "predictions.jsonl"
-"""File in the output folder that holds a line for each input, written as it comes."""
+"""File in the output folder with a line for each input, written at once."""
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What to take of a file: ``frame`` of a multi-frame DICOM, ``axis`` to cut a NIfTI volume across."""
+    """``frame`` of a multi-frame DICOM, ``axis`` of a NIfTI volume to slice along."""
 
     frame: int | None = None
     axis: int | None = None
@@ -45,7 +45,7 @@ class FileOptions:
 
 
 class ImageFiles(Dataset[Sample]):
-    """Images from files, read when asked for; one that cannot be read has its ``error`` in place of its image."""
+    """Images from files, read on access; an unreadable file has its ``error`` in place of its image."""
 
     def __init__(self, paths: Sequence[Path], options: FileOptions, question: str | None) -> None:
         """Name the files and the question about each."""
@@ -57,9 +57,9 @@ class ImageFiles(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """``path``, ``image`` or ``error``, and ``question`` where there is one."""
-        asked = {} if self._question is None else {"question": self._question}
+        question = {} if self._question is None else {"question": self._question}
         try:
-            return {"path": self.paths[index], "image": self._options.read(self.paths[index]), **asked}
+            return {"path": self.paths[index], "image": self._options.read(self.paths[index]), **question}
         except ImageError as error:
             return {"path": self.paths[index], "error": str(error)}
 
@@ -98,20 +98,22 @@ def output_names(paths: Sequence[Path], out: Path | None = None) -> dict[str, st
 
 
 class _Writer(Callback):
-    """Writes and hands on each prediction as it comes."""
+    """Writes each prediction and passes it to a callback."""
 
-    def __init__(self, out: Path | None, names: dict[str, str], dicom_seg: bool, tell: Callable[..., None]) -> None:
-        self._out, self._names, self._dicom_seg, self._tell = out, names, dicom_seg, tell
+    def __init__(
+        self, out: Path | None, names: dict[str, str], dicom_seg: bool, on_prediction: Callable[..., None]
+    ) -> None:
+        self._out, self._names, self._dicom_seg, self._on_prediction = out, names, dicom_seg, on_prediction
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         for path, prediction in zip(batch["path"], outputs, strict=True):
-            self._tell(path, self._written(path, prediction))
+            self._on_prediction(path, self._write(path, prediction))
         for path, error in zip(batch["failed"], batch["errors"], strict=True):
-            self._tell(path, self._line(path, {"error": error}))
+            self._on_prediction(path, self._line(path, {"error": error}))
 
-    def _written(self, path: str, prediction: Prediction) -> dict[str, Any]:
+    def _write(self, path: str, prediction: Prediction) -> dict[str, Any]:
         content = prediction.to_dict()
         if self._out is not None:
             content["picture"] = str(prediction.save(self._out, self._names[path], overwrite=True))
@@ -127,7 +129,7 @@ class _Writer(Callback):
                 AttributeError,
                 ValueError,
                 KeyError,
-            ) as error:  # what a DICOM file lacks, highdicom says so
+            ) as error:  # attributes missing from a DICOM file, as highdicom reports them
                 content["error"] = f"{path}: no DICOM SEG was written: {error}"
         return self._line(path, content)
 
@@ -144,7 +146,7 @@ def predict_files(
     images: Sequence[Path],
     out: Path | None,
     *,
-    ask: str | None = None,
+    question: str | None = None,
     dicom_seg: bool = False,
     frame: int | None = None,
     axis: int | None = None,
@@ -152,56 +154,56 @@ def predict_files(
     settings: Sequence[str] = (),
     batch_size: int = 8,
     overwrite: bool = False,
-    tell: Callable[[str, dict[str, Any]], None] = lambda path, content: None,
+    on_prediction: Callable[[str, dict[str, Any]], None] = lambda path, content: None,
 ) -> dict[str, dict[str, Any]]:
-    """Predict every image with a card; a file that cannot be read is reported and passed over.
+    """Predict every image with a card; a file that cannot be read is reported and skipped.
 
     Args:
         card: its name or folder.
         images: files.
-        out: folder for pictures and :data:`RESULTS`; nothing is written if None.
-        ask: a question, for a card that answers questions.
-        dicom_seg: write the masks of DICOM images as DICOM SEG too.
+        out: folder for figures and :data:`RESULTS`; nothing is written if None.
+        question: about every image, for a card that answers questions.
+        dicom_seg: also write the masks of DICOM images as DICOM SEG.
         frame: of a multi-frame DICOM.
-        axis: to cut a NIfTI volume across.
+        axis: of a NIfTI volume to slice along.
         device: to predict on.
-        settings: ``key=value`` changes of the card's recipe: of the trainer, or of where its base is on this machine.
-        batch_size: images at a time.
+        settings: ``key=value`` overrides of the card's recipe: of the trainer, or of the source of its base.
+        batch_size: of images.
         overwrite: replace the outputs of an earlier prediction; an input is never replaced.
-        tell: called with each path and its prediction as it comes.
+        on_prediction: called with each path and its prediction.
 
     Returns:
         By path, what the prediction's ``to_dict`` holds, and ``picture`` and ``dicom_seg`` where they were written; of a file
         that cannot be read, ``error``.
 
     Raises:
-        RecipeError: a setting is of something else.
-        CardError: the card is missing or damaged, or answers no questions and one is asked.
-        QuestionError: the question cannot be asked.
-        OutputExistsError: an output is there already, and ``overwrite`` is off.
+        RecipeError: another setting is changed.
+        CardError: the card is missing or damaged, or does not answer questions and there is one.
+        QuestionError: the question is empty or too long.
+        OutputExistsError: an output exists, and ``overwrite`` is off.
     """
     check_settings(settings)
     method, recipe = load(card, settings=settings), read_card(card).recipe(settings)
-    if ask is not None and not method.answers_questions:
-        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions; leave --ask out")
+    if question is not None and not method.answers_questions:
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions; leave out --ask")
     paths = list(dict.fromkeys(map(Path, images)))
     names = output_names(paths, out)
     if out is not None and overwrite:
-        _forget_results(out / RESULTS, set(names))
+        _remove_results(out / RESULTS, set(names))
     elif out is not None:
         _refuse_overwriting(out, names)
     results: dict[str, dict[str, Any]] = {}
 
     def keep(path: str, content: dict[str, Any]) -> None:
         results[path] = content
-        tell(path, content)
+        on_prediction(path, content)
 
     writer = _Writer(out, names, dicom_seg, keep)
-    files = ImageFiles(paths, FileOptions(frame, axis), None if ask is None else checked_question(ask))
-    in_a_group = is_distributed()
+    files = ImageFiles(paths, FileOptions(frame, axis), None if question is None else checked_question(question))
+    was_distributed = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
-    if not in_a_group:
+    if not was_distributed:
         destroy_process_group()
     return {str(path): gathered[str(path)] for path in paths}
 
@@ -216,8 +218,8 @@ def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback,
     trainer.predict(method, loader, return_predictions=False)
 
 
-def _forget_results(file: Path, images: set[str]) -> None:
-    """Leave the lines of these images out of the results of earlier predictions."""
+def _remove_results(file: Path, images: set[str]) -> None:
+    """Remove the lines of these images from the results of earlier predictions."""
     if not file.is_file():
         return
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -227,48 +229,48 @@ def _forget_results(file: Path, images: set[str]) -> None:
 
 
 def _refuse_overwriting(out: Path, names: dict[str, str]) -> None:
-    """Raise FileExistsError where the prediction for an input would take the place of a file."""
+    """Raise FileExistsError where the prediction for an input would overwrite a file."""
     for path, name in names.items():
         taken = [file for file in out.glob(f"{glob.escape(name)}.*") if file.suffix in (".html", ".png", ".json")]
         if taken:
             raise OutputExistsError(
-                f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or say --overwrite"
+                f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or use --overwrite"
             )
 
 
 def chat(
     card: str,
     image: Path,
-    listen: Callable[[], str | None],
+    next_question: Callable[[], str | None],
     *,
     out: Path | None = None,
     frame: int | None = None,
     device: str = "auto",
 ) -> Iterator[dict[str, Any]]:
-    """Ask one question after another about an image; each answer knows those before it.
+    """Ask questions about an image one after another; each answer depends on the history.
 
     Args:
         card: of a method that answers questions.
         image: file of the image.
-        listen: gives the next question; None ends.
+        next_question: returns the next question; None ends the conversation.
         out: folder for a page that grows with the conversation.
         frame: of a multi-frame DICOM.
         device: to answer on.
 
     Yields:
-        Each prediction; of a question that cannot be asked, ``error``.
+        Each prediction; of a question that is refused, ``error``.
 
     Raises:
-        CardError: the card answers no questions.
+        CardError: the card does not answer questions.
         ImageError: the image cannot be read.
     """
     pixels, method = read_image(image, frame=frame), load(card)
     if not method.answers_questions:
-        raise CardError(f"card '{card}' is a {type(method).__name__}, which answers no questions")
+        raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions")
     method.to(inference_trainer(read_card(card).recipe(), device, progress=False).strategy.root_device)
     page = None if out is None else out / f"{output_names([image], out)[str(image)]}.html"
     turns: list[dict[str, Any]] = []
-    while (question := listen()) is not None:
+    while (question := next_question()) is not None:
         try:
             history = [(turn["question"], turn["answer"]) for turn in turns]
             turn = method.predict_image(pixels, question=question, history=history).to_dict()

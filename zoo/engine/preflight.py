@@ -1,4 +1,4 @@
-"""What would stop a recipe once it runs, found before any weight is loaded."""
+"""Checks of a recipe's sources, packages, strategy and devices before any weight is loaded."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from zoo.engine.strategies import StrategyError, check_strategy
 from zoo.pretrained import is_folder_name
 
 _LOCAL = "local-dir:"
-"""How open_clip is told that a model is a folder."""
+"""open_clip's prefix of a model in a local folder."""
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
 _DATA_PATHS = ("train", "val", "test", "split_file", "images", "table", "folder", "instances", "referring")
@@ -23,17 +23,17 @@ _DATA_PATHS = ("train", "val", "test", "split_file", "images", "table", "folder"
 
 
 def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
-    """Look at what a recipe refers to: sources of weights, base cards, packages, strategy and devices.
+    """Check what a recipe refers to: sources of weights, base cards, packages, strategy and devices.
 
     Args:
         resolved: the recipe.
-        to_run: it is to run here and now, so that missing data are a mistake and not a note.
+        to_run: it is about to run here, so that missing data are a problem and not a note.
 
     Returns:
-        Notes: what is missing here and may be there where the recipe is to run, as GPUs and packages.
+        Notes: what is missing on this machine, such as GPUs and packages.
 
     Raises:
-        RecipeError: with everything that cannot work anywhere, as a folder without weights.
+        RecipeError: with everything that cannot work on any machine, such as a folder without weights.
     """
     recipe, problems = resolved.recipe, []
     for key, message in (*_source_problems(resolved.method), *_other_problems(resolved)):
@@ -66,7 +66,7 @@ def _source_problems(method: Component) -> Iterator[tuple[str, str]]:
 
 
 def _folder_problems(folder: str) -> Iterator[str]:
-    """What a folder of weights lacks."""
+    """Files that a folder of weights lacks."""
     path = Path(folder).expanduser()
     if not path.is_dir():
         yield f"there is no folder {folder}"
@@ -75,14 +75,14 @@ def _folder_problems(folder: str) -> Iterator[str]:
         yield f"{folder} has no config.json"
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.gguf")):
         pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
-        told = f", and {pickles[0]} is a pickle, which the zoo does not load" if pickles else ""
-        yield f"{folder} has no safetensors{told}"
+        pickle = f", and {pickles[0]} is a pickle, which the zoo does not load" if pickles else ""
+        yield f"{folder} has no safetensors{pickle}"
 
 
 def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     recipe = resolved.recipe
     if str((recipe["trainer"] or {}).get("precision", "")).startswith("64"):
-        yield "trainer.precision", "is double precision, which the zoo does not train in; use 32-true"
+        yield "trainer.precision", "is double precision, which is not supported; use 32-true"
     try:
         card_chain(recipe["init_from"])
     except CardError as error:
@@ -98,14 +98,14 @@ def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
     for name in _DATA_PATHS:
         value = data.arguments.get(name)
         if isinstance(value, str) and not Path(value).exists():
-            yield f"data.{name}", f"is {value}, which is not here"
+            yield f"data.{name}", f"is {value}, which does not exist"
 
 
 def _package_notes(method: Component) -> Iterator[str]:
     for component, _, name, value in _arguments(method, "method"):
         package = _PACKAGES.get(name)
-        wanted = value == "flash_attention_2" if name == "attention" else value
-        if package and wanted and find_spec(package) is None:
+        is_used = value == "flash_attention_2" if name == "attention" else value
+        if package and is_used and find_spec(package) is None:
             yield f"{name} of {component.name} needs the package {package}, which is not installed"
 
 
@@ -116,7 +116,7 @@ def _notes(recipe: Recipe) -> Iterator[str]:
     if (isinstance(devices, int) and devices > max(here, 1) and accelerator != "cpu") or (
         accelerator in ("gpu", "cuda") and not here
     ):
-        yield f"asks for {devices} device(s) of the kind '{accelerator}'; here are {here} GPUs"
+        yield f"requests {devices} device(s) with accelerator '{accelerator}'; this machine has {here} GPUs"
     try:
         check_strategy(recipe)
     except StrategyError as error:

@@ -1,4 +1,4 @@
-"""Making a card from a run: weights, recipe, record and prose, with its numbers."""
+"""Publishing a run as a card: weights, recipe, record, prose and metrics."""
 
 import json
 import re
@@ -21,10 +21,10 @@ from zoo.cards.store import (
     card_chain,
     check_files,
     read_safetensors,
+    replace_folder,
     sha256_of,
-    swap,
 )
-from zoo.engine.evaluation import Subject, collect, collect_once, measure_all, open_subject
+from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights
 from zoo.methods.base import ZooModule
@@ -48,53 +48,53 @@ def publish(
     device: str = "auto",
     settings: Sequence[str] = (),
 ) -> Path:
-    """Make the card ``name`` from a finished run; a card of this name stays until the new one is whole.
+    """Publish a finished run as the card ``name``; an existing card is replaced only when the new one is complete.
 
     Args:
         run: the run folder.
         name: of the card, and of its folder.
-        version: raise it when a published card changes.
-        half: store float16, half the size; the numbers are then measured on the weights as stored, else taken from the
-            outputs of the run where a comparison has measured it.
-        limitations: added to what the data set says of itself.
+        version: to increase when a published card changes.
+        half: store float16, half the size; metrics are then measured with the stored weights, else taken from the
+            cached outputs of the run where a comparison has evaluated it.
+        limitations: added to those of the data set.
         license: of the weights, as a Hugging Face licence name.
-        tolerance: by which a measured number may differ when it is verified.
+        tolerance: by which a metric may differ when it is verified.
         replace: overwrite a card of this name.
-        folder: where cards are kept; the zoo's own if None.
-        device: to measure on.
-        settings: ``key=value`` changes to measure with: of the trainer, or of where the base is.
+        folder: for cards; that of the zoo if None.
+        device: to evaluate on.
+        settings: ``key=value`` overrides for the evaluation: of the trainer, or of the source of the base.
 
     Raises:
-        RecipeError: a setting is of something else.
-        CardError: the run has not ended, or the card is there already and ``replace`` is off.
+        RecipeError: another setting is changed.
+        CardError: the run is unfinished, or the card exists and ``replace`` is off.
     """
     check_settings(settings)
     if not re.fullmatch(PLAIN_NAME, name):
-        raise CardError(f"'{name}' is no name of a card; use letters, digits, and . _ - after the first")
+        raise CardError(f"'{name}' is not a valid card name; use letters, digits, and . _ - after the first character")
     target = (folder or publishing_folder()) / name
     if target.exists() and not replace:
-        raise CardError(f"{target} is there already; raise its version and say --replace, or choose another name")
+        raise CardError(f"{target} exists; increase its version and use --replace, or choose another name")
     if not (run / "model.safetensors").is_file():
-        raise CardError(f"{run} is no finished run: it has no model.safetensors")
+        raise CardError(f"{run} is not a finished run: it has no model.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as scratch:
         draft = Path(scratch) / name
         draft.mkdir()
         _write_weights(run, draft, half)
-        subject = open_subject(run, settings, device)
+        evaluation = open_evaluation(run, settings, device)
         if half:
             stored = read_safetensors(draft / WEIGHTS)
-            subject.method.load_trained_state(
+            evaluation.method.load_trained_state(
                 {name: v.to(torch.float32) if v.is_floating_point() else v for name, v in stored.items()}
             )
-            outputs = collect(subject)
+            outputs = collect(evaluation)
         else:
-            outputs = collect_once(subject, run / "outputs-test.safetensors")
-        metrics = measure_all(subject.method.metrics(), [outputs])
-        record = _record(subject, run, draft, name, version, limitations, license, tolerance, metrics)
+            outputs = collect_cached(evaluation, run / "outputs-test.safetensors")
+        metrics = measure_all(evaluation.method.metrics(), [outputs])
+        record = _record(evaluation, run, draft, name, version, limitations, license, tolerance, metrics)
         write_prose(record, draft)
         check_files(Card(draft, record))
-        swap(draft, target)
+        replace_folder(draft, target)
     return target
 
 
@@ -109,7 +109,7 @@ def _write_weights(run: Path, draft: Path, half: bool) -> None:
 
 
 def _record(
-    subject: Subject,
+    evaluation: Evaluation,
     run: Path,
     draft: Path,
     name: str,
@@ -119,7 +119,7 @@ def _record(
     tolerance: float,
     metrics: dict[str, Measured],
 ) -> CardRecord:
-    method, data, recipe = subject.method, subject.data, subject.recipe
+    method, data, recipe = evaluation.method, evaluation.data, evaluation.recipe
     trained = method.trained_state()
     return CardRecord(
         name=name,
@@ -127,7 +127,7 @@ def _record(
         method=recipe["method"]["name"],
         task=method.task,
         license=license,
-        base=_base(subject),
+        base=_base(evaluation),
         data=CardData(name=recipe["data"]["name"], license=data.license, source=data.source),
         parameters_total=_size(method),
         parameters_trained=sum(value.numel() for value in trained.values()),
@@ -140,7 +140,7 @@ def _record(
         metrics=[
             _metric(metric, measured, tolerance, recipe["seed"])
             for metric, measured in metrics.items()
-            if isfinite(measured.value)  # the test split has nothing to measure the others on
+            if isfinite(measured.value)  # the test split has no sample for the others
         ],
         intended_use=method.intended_use,
         out_of_scope_use=OUT_OF_SCOPE,
@@ -150,14 +150,14 @@ def _record(
 
 
 def _size(method: ZooModule) -> int:
-    """All numbers of a method; of a quantised weight, which packs two in a byte, those that it stands for."""
-    own = {name for name, _ in method.named_parameters(remove_duplicate=False)}
-    own |= {name for name, _ in method.named_buffers(remove_duplicate=False)}
+    """Number of parameters and buffer elements of a method; a quantised weight, two in a byte, counts as before."""
+    names = {name for name, _ in method.named_parameters(remove_duplicate=False)}
+    names |= {name for name, _ in method.named_buffers(remove_duplicate=False)}
     state: Mapping[str, Any] = method.state_dict(keep_vars=True)
     shapes = [
         getattr(getattr(value, "quant_state", None), "shape", value.shape)
         for name, value in state.items()
-        if name in own
+        if name in names
     ]
     return sum(map(prod, shapes))
 
@@ -174,26 +174,28 @@ def _metric(name: str, measured: Measured, tolerance: float, seed: int) -> CardM
     )
 
 
-def _base(subject: Subject) -> CardBase | None:
-    fingerprint = subject.method.base_fingerprint()
+def _base(evaluation: Evaluation) -> CardBase | None:
+    fingerprint = evaluation.method.base_fingerprint()
     if fingerprint is None:
         return None
-    cards = [card for card in card_chain(subject.recipe["init_from"]) if not card.recipe()["init_from"]]
+    cards = [card for card in card_chain(evaluation.recipe["init_from"]) if not card.recipe()["init_from"]]
     bases = {card.name: card.record.license for card in cards}
-    bases |= {str(part.origin): str(part.license) for part in subject.method.modules() if getattr(part, "origin", "")}
+    bases |= {
+        str(part.origin): str(part.license) for part in evaluation.method.modules() if getattr(part, "origin", "")
+    }
     if bases:
         licenses = ", ".join(dict.fromkeys(bases.values()))
         return CardBase(name=", ".join(bases), license=licenses, fingerprint=fingerprint)
-    encoder = subject.recipe["method"][subject.method.frozen[0]]
+    encoder = evaluation.recipe["method"][evaluation.method.frozen[0]]
     described = " ".join(str(value) for value in encoder.values() if isinstance(value, str))
     return CardBase(name=described, license="that of its authors", fingerprint=fingerprint)
 
 
 def _trained_with(run: Path) -> str:
-    made = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    revision = made["git_revision"] or "unknown"
+    revision = environment["git_revision"] or "unknown"
     return (
-        f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {made['device']}; "
-        f"torch {made['packages']['torch']}, lightning {made['packages']['lightning']}; revision {revision}"
+        f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {environment['device']}; "
+        f"torch {environment['packages']['torch']}, lightning {environment['packages']['lightning']}; revision {revision}"
     )

@@ -30,7 +30,7 @@ _FSDP1 = "fsdp_cpu_offload"
 
 
 class StrategyError(ZooError, ValueError):
-    """A strategy that there is none of, or that needs a package that is not installed."""
+    """A strategy that does not exist, or that needs a package that is not installed."""
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -43,7 +43,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def __init__(
         self, process_group_backend: str | None = None, timeout: timedelta | None = default_pg_timeout
     ) -> None:
-        """Set how processes talk; see :class:`lightning.pytorch.strategies.DDPStrategy`."""
+        """Set the backend; see :class:`lightning.pytorch.strategies.DDPStrategy`."""
         super().__init__(
             save_distributed_checkpoint=False, process_group_backend=process_group_backend, timeout=timeout
         )
@@ -59,7 +59,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         return True
 
     def setup_environment(self) -> None:
-        """Start the processes; all of them share the data, none a layer."""
+        """Start the processes; data parallel only, no tensor parallelism."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
@@ -80,12 +80,12 @@ class FSDP2Strategy(ModelParallelStrategy):
         return gather_state(method.trained_state(), keep=self.is_global_zero)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """An optimizer's state whole, by number as torch's optimizers have it; empty but on the first process. A collective."""
+        """An optimizer's full state, by number as torch's optimizers have it; empty but on the first process. A collective."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         return gather_state(plain.state_dict(), keep=self.is_global_zero)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a file that any strategy but DeepSpeed wrote; its tensors stay on the disk until they are used."""
+        """Read a file that any strategy but DeepSpeed wrote; its tensors are memory-mapped."""
         return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=weights_only is not False)
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
@@ -103,8 +103,8 @@ class FSDP2Strategy(ModelParallelStrategy):
 class ZeroStrategy(DeepSpeedStrategy):
     """DeepSpeed's ZeRO (Rajbhandari et al., arXiv 1910.02054) as Lightning has it, by stage.
 
-    Precision is the method's own affair: the base is held in two bytes, what trains is float32, so the engine is left in
-    float32 and casts nothing. A checkpoint is a folder of shards, trained weights alone.
+    The method sets precision itself (a base of two bytes, trained weights in float32), so the engine stays in
+    float32 and casts nothing. A checkpoint is a folder of shards, trained weights only.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -134,24 +134,26 @@ def check_strategy(recipe: Recipe) -> None:
     """Refuse a recipe's strategy that cannot run here, before any weight is loaded.
 
     Raises:
-        StrategyError: there is no such strategy, it is FSDP1, its package is not installed, or it does not go with the
+        StrategyError: it is unknown, FSDP1, its package is not installed, or it does not support the
             precision or the method.
     """
     name, precision = strategy_name(recipe), str((recipe["trainer"] or {}).get("precision", "32-true"))
     names = [*StrategyRegistry.available_strategies(), "auto", "fsdp2"]
     if name == _FSDP1:
-        raise StrategyError(f"{name} is FSDP1, which torch deprecates; use fsdp2, or deepspeed_stage_3_offload")
+        raise StrategyError(f"{name} is FSDP1, which is deprecated; use fsdp2, or deepspeed_stage_3_offload")
     if name not in names:
-        raise StrategyError(f"there is no strategy '{name}'{nearest(name, names)}")
+        raise StrategyError(f"unknown strategy '{name}'{nearest(name, names)}")
     if name in FSDP2 and precision == "16-mixed":
-        raise StrategyError(f"{name} has no precision 16-mixed; use bf16-true, bf16-mixed or 32-true")
+        raise StrategyError(f"{name} does not support precision 16-mixed; use bf16-true, bf16-mixed or 32-true")
     if name.startswith("deepspeed"):
         if precision.startswith("16"):
-            raise StrategyError(f"{name} has no precision {precision} here; use bf16-true, bf16-mixed or 32-true")
+            raise StrategyError(
+                f"{name} does not support precision {precision} here; use bf16-true, bf16-mixed or 32-true"
+            )
         method = recipe["method"]["name"]
         method_class: Any = registry("method").resolve(method)
         if not method_class.uniform_steps:
-            raise StrategyError(f"{method} does not go with DeepSpeed: processes differ in what they call; use fsdp2")
+            raise StrategyError(f"{method} does not support DeepSpeed: its processes call different modules; use fsdp2")
         if find_spec("deepspeed") is None:
             raise StrategyError(f"{name} needs DeepSpeed: pip install 'medvl-zoo[deepspeed]'")
 
@@ -169,7 +171,7 @@ def resolve_strategy(name: str) -> Strategy | str:
 
 
 def gather_trained_state(strategy: Strategy, method: ZooModule) -> dict[str, torch.Tensor]:
-    """The trained weights whole, under any strategy, on the first process; a collective that all processes enter."""
+    """The full trained weights under any strategy, on the first process. A collective."""
     if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
         return _gathered_by_deepspeed(method, keep=strategy.is_global_zero)
     return gather_state(method.trained_state(), keep=strategy.is_global_zero)

@@ -1,4 +1,4 @@
-"""Lightning trainers for recipes: arguments, devices, precision and strategy, the same for everything that runs."""
+"""Lightning trainers for recipes: arguments, devices, precision and strategy, for training and inference."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.config.recipe import Problem, Recipe, RecipeError
+from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.errors import ZooError
 from zoo.precision import dtype_of
@@ -37,17 +37,17 @@ _EXPECTED_WARNINGS = (
 
 
 class DeviceError(ZooError, ValueError):
-    """A device that this machine does not have, or a name that is none."""
+    """A device that this machine does not have, or an unknown name."""
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this process has rank 0, which writes and prints."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
-def held_precision(precision: str) -> "Precision":
+def frozen_base_precision(precision: str) -> "Precision":
     """Lightning's precision "bf16-true" or "16-true" for methods of the zoo.
 
     The frozen base is cast, trained weights stay float32, and the method itself autocasts; images and masks of a batch stay
@@ -55,11 +55,11 @@ def held_precision(precision: str) -> "Precision":
     """
     from lightning.pytorch.plugins import Precision
 
-    class HeldPrecision(Precision):
+    class FrozenBasePrecision(Precision):
         def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
             return module.to(dtype=dtype_of(precision))
 
-    plugin = HeldPrecision()
+    plugin = FrozenBasePrecision()
     plugin.precision = precision  # type: ignore[assignment]
     return plugin
 
@@ -68,33 +68,33 @@ _SOURCES = ("source", "model", "pretrained", "weights")
 
 
 def check_settings(settings: Sequence[str]) -> None:
-    """Refuse changes of a card's or run's recipe that make another model of it.
+    """Refuse overrides of a card's or run's recipe that change its model.
 
-    Its trainer may be changed, and where the weights of its base are on this machine, whose fingerprint is checked.
+    Its trainer may be changed, and the source of its base, whose fingerprint is checked.
 
     Raises:
-        RecipeError: naming the others.
+        RecipeError: naming the refused ones.
     """
 
-    def allowed(item: str) -> bool:
+    def is_allowed(item: str) -> bool:
         key = item.partition("=")[0]
         return key.startswith("trainer.") or (key.startswith("method.") and key.split(".")[-1] in _SOURCES)
 
     message = "only trainer.* and the sources of weights can be changed here"
-    problems = [Problem("command line", item, message) for item in settings if not allowed(item)]
+    problems = [Problem(COMMAND_LINE, item, message) for item in settings if not is_allowed(item)]
     if problems:
         raise RecipeError(problems)
 
 
-def quiet() -> None:
-    """Leave out Lightning's advertisements, and warnings of what the zoo does on purpose."""
+def ignore_expected_warnings() -> None:
+    """Silence Lightning's tips, and warnings about what the zoo does on purpose."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for expected in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=expected)
 
 
 def _progress_bar() -> "Callback":
-    """A bar on standard error, so that standard output holds results alone."""
+    """A progress bar on standard error; standard output is for results."""
     from lightning.pytorch.callbacks import RichProgressBar
 
     return RichProgressBar(console_kwargs={"stderr": True})
@@ -105,33 +105,33 @@ def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
-    quiet()
-    given = dict(recipe["trainer"] or {})
-    bar = given.get("enable_progress_bar", True)
-    keep: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
+    ignore_expected_warnings()
+    settings = dict(recipe["trainer"] or {})
+    progress = settings.get("enable_progress_bar", True)
+    options: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
     checkpoints = [
-        ModelCheckpoint(every_n_train_steps=CHECKPOINT_EVERY, **keep),
-        ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **keep),
+        ModelCheckpoint(every_n_train_steps=CHECKPOINT_EVERY, **options),
+        ModelCheckpoint(every_n_epochs=1, save_on_train_epoch_end=True, **options),
     ]
     arguments = {
         "default_root_dir": out,
         "logger": CSVLogger(out, name="logs", flush_logs_every_n_steps=10),  # a resumed run logs into a new version
-        "callbacks": [*checkpoints, *([_progress_bar()] if bar else [])],
+        "callbacks": [*checkpoints, *([_progress_bar()] if progress else [])],
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "use_distributed_sampler": False,
         "enable_model_summary": False,
-        **given,
+        **settings,
     }
     arguments["strategy"] = resolve_strategy(strategy_name(recipe))
     return _with_precision(arguments)
 
 
-def make_trainer(arguments: dict[str, Any]) -> "Trainer":
-    """A trainer.
+def build_trainer(arguments: dict[str, Any]) -> "Trainer":
+    """Build a trainer.
 
     Raises:
-        DeviceError: Lightning cannot have it here, as a GPU that there is not.
+        DeviceError: Lightning cannot build it here, for a missing GPU for example.
     """
     from lightning import Trainer
     from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -143,11 +143,11 @@ def make_trainer(arguments: dict[str, Any]) -> "Trainer":
 
 
 def inference_trainer(recipe: Recipe, device: str = "auto", *, progress: bool = True, **options: Any) -> "Trainer":
-    """A trainer that tests and predicts with a recipe's devices and strategy.
+    """A trainer for testing and prediction with a recipe's devices and strategy.
 
-    Weights are used in the precision that they are held in: a base of two bytes computes in its own, and "bf16-mixed" of a
-    recipe counts only if it is given on the command line, so that a published number does not depend on the processor.
-    Sharded strategies become ddp: answers differ in length, and processes that share weights would wait for one another.
+    Weights compute in the precision in which they are stored; "bf16-mixed" counts only as an override on the command
+    line, so that a published metric does not depend on the processor. Sharded strategies become ddp: answers differ in
+    length, and processes that share weights would wait for one another.
 
     Args:
         recipe: whose ``trainer`` section is followed.
@@ -156,15 +156,15 @@ def inference_trainer(recipe: Recipe, device: str = "auto", *, progress: bool = 
         options: more arguments of the trainer.
 
     Raises:
-        DeviceError: there is no such device here.
+        DeviceError: this machine has no such device.
     """
-    quiet()
+    ignore_expected_warnings()
     progress = progress and sys.stderr.isatty()
-    given = recipe["trainer"] or {}
-    arguments: dict[str, Any] = {key: given[key] for key in _INFERENCE if key in given}
-    precision = str(given.get("precision", "32-true"))
-    chosen = recipe.origin("trainer.precision") == "command line"
-    if precision.endswith("-true") or chosen:
+    settings = recipe["trainer"] or {}
+    arguments: dict[str, Any] = {key: settings[key] for key in _INFERENCE if key in settings}
+    precision = str(settings.get("precision", "32-true"))
+    is_override = recipe.origin("trainer.precision") == COMMAND_LINE
+    if precision.endswith("-true") or is_override:
         arguments["precision"] = precision
     if str(arguments.get("strategy", "")).startswith(_SHARDED):
         arguments["strategy"] = "ddp"
@@ -180,16 +180,16 @@ def inference_trainer(recipe: Recipe, device: str = "auto", *, progress: bool = 
     }
     if progress:
         arguments["callbacks"] = [*arguments.get("callbacks", []), _progress_bar()]
-    return make_trainer(_with_precision(arguments))
+    return build_trainer(_with_precision(arguments))
 
 
-def _device_arguments(given: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _device_arguments(arguments: Mapping[str, Any], device: str) -> dict[str, Any]:
     if device != "auto":
         return _named_device(device)
-    accelerator = str(given.get("accelerator", "auto"))
+    accelerator = str(arguments.get("accelerator", "auto"))
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         accelerator = "auto"
-    devices = given.get("devices", 1)
+    devices = arguments.get("devices", 1)
     if isinstance(devices, int) and devices > 1 and torch.cuda.is_available() and accelerator != "cpu":
         devices = min(devices, torch.cuda.device_count())
     elif isinstance(devices, int) and devices > 1 and accelerator == "auto":
@@ -201,11 +201,11 @@ def _named_device(device: str) -> dict[str, Any]:
     name, _, index = device.partition(":")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name not in available or (index and (name != "cuda" or not index.isdigit())):
-        raise DeviceError(f"'{device}' is no device; there are auto, cpu, cuda, cuda:N and mps")
+        raise DeviceError(f"unknown device '{device}'; expected auto, cpu, cuda, cuda:N or mps")
     if not available[name]:
-        raise DeviceError(f"there is no {name} device here; use --device cpu or auto")
+        raise DeviceError(f"no {name} device on this machine; use --device cpu or auto")
     if name == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise DeviceError(f"there is no {device}; there are {torch.cuda.device_count()} cuda devices")
+        raise DeviceError(f"no {device} on this machine, which has {torch.cuda.device_count()} CUDA devices")
     return {"accelerator": name, "devices": [int(index)] if index and name == "cuda" else 1, "strategy": "auto"}
 
 
@@ -214,7 +214,7 @@ def _with_precision(arguments: dict[str, Any]) -> dict[str, Any]:
     if isinstance(arguments.get("strategy"), ZeroStrategy):
         plugin: Precision = ZeroPrecision(precision)  # type: ignore[arg-type]
     elif precision in ("bf16-true", "16-true"):
-        plugin = held_precision(precision)
+        plugin = frozen_base_precision(precision)
     else:
         return arguments
     rest = {key: value for key, value in arguments.items() if key != "precision"}

@@ -1,4 +1,4 @@
-"""Training runs: a folder that holds the resolved recipe, the environment, checkpoints, curves and the trained weights."""
+"""Training runs: a folder with the resolved recipe, the environment, checkpoints, curves and trained weights."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ import torch
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
-from zoo.engine.trainers import is_first_process, make_trainer, training_arguments
+from zoo.engine.trainers import build_trainer, is_first_process, training_arguments
 from zoo.errors import ZooError
 from zoo.paths import PACKAGE
 from zoo.visualization.curves import plot_curves
@@ -31,19 +31,19 @@ _PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_gra
 
 
 class RunError(ZooError, RuntimeError):
-    """A run folder that cannot be used as asked: it is taken, or there is nothing to resume."""
+    """A run folder that is taken, or that has nothing to resume."""
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train a recipe into the folder ``out``.
 
-    A killed run goes on from its last checkpoint with ``resume``, in mid-epoch if need be, and ends with the weights it
-    would have had.
+    With ``resume`` an interrupted run continues from its last checkpoint, even in mid-epoch, and ends with the weights
+    of an uninterrupted one.
 
     Raises:
         RecipeError: the recipe does not fit the registries.
-        StrategyError: its strategy cannot run here.
-        DeviceError: its devices are not here.
+        StrategyError: its strategy is not available here.
+        DeviceError: its devices are not available here.
         RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume; training was interrupted,
             or there was nothing to train on.
     """
@@ -51,10 +51,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
     check_strategy(recipe)
     seed_everything(recipe["seed"], workers=True, verbose=False)
-    is_first = is_first_process()  # under ddp the others are started by it, when the folder is claimed already
+    is_first = is_first_process()  # under ddp it launches the others once the folder is claimed
     if is_first:
         _claim(out, resume)
-    trainer = make_trainer(training_arguments(recipe, out))  # what it refuses, it refuses before weights are loaded
+    trainer = build_trainer(training_arguments(recipe, out))  # before weights are loaded, so that it fails early
     assembly = assemble(recipe)
     method, data = assembly.method, assembly.data
     if is_first:
@@ -67,12 +67,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
     except SystemExit:  # Lightning's end of an interrupted training
         if trainer.interrupted:
-            raise RunError(
-                f"interrupted at step {trainer.global_step}; go on with the same command and --resume"
-            ) from None
+            raise RunError(f"interrupted at step {trainer.global_step}; repeat the command with --resume") from None
         raise
     if not trainer.global_step and any(parameter.requires_grad for parameter in method.parameters()):
-        raise RunError(f"not one step was trained: the training split has {len(data.split('train'))} samples")  # type: ignore[arg-type]
+        raise RunError(f"no training step was run: the training split has {len(data.split('train'))} samples")  # type: ignore[arg-type]
     weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
         save_weights(weights, out / "model.safetensors")
@@ -91,25 +89,25 @@ def _warn_of_slow_half_precision(precision: str) -> None:
     capability = torch.backends.cpu.get_cpu_capability()
     if "16" in precision and capability == "AVX2":
         warnings.warn(
-            f"{precision} is emulated on this processor ({capability}), many times slower; trainer.precision=32-true is not",
+            f"{precision} is emulated on this processor ({capability}), many times slower; use trainer.precision=32-true",
             stacklevel=3,
         )
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint that a killed run left: a file, or under DeepSpeed a folder.
+    """The last checkpoint of an interrupted run: a file, or under DeepSpeed a folder.
 
     Raises:
-        RunError: it left none.
+        RunError: there is none.
     """
     path = run / "checkpoints" / "last.ckpt"
     if not path.exists():
-        raise RunError(f"{run} has no checkpoint to resume from; start it again without --resume in another folder")
+        raise RunError(f"{run} has no checkpoint to resume from; train without --resume in another folder")
     return path
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write safetensors whole or not at all: a full disk leaves what was there before."""
+    """Write safetensors atomically: a full disk leaves the previous file."""
     from safetensors.torch import save_file
 
     partial = path.with_suffix(".partial")
@@ -121,7 +119,7 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a run was made with: versions, git revision, machine."""
+    """Package versions, git revision and machine."""
     versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
@@ -151,40 +149,38 @@ def _claim(out: Path, resume: bool) -> None:
     if resume:
         last_checkpoint(out)
     elif any((out / name).exists() for name in ("model.safetensors", "checkpoints")):
-        raise RunError(f"{out} holds a run already; resume it with --resume or choose another folder with --out")
+        raise RunError(f"{out} already contains a run; resume it with --resume or choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
 
 
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if resume:
-        before, now = _without_placement(read_recipe(path, record=True)), _without_placement(assembly.recipe)
-        if changed := sorted(_differences(before, now)):
-            raise RunError(
-                f"the recipe is not the one that {out} was started with: {', '.join(changed)} differ; resume with {path}"
-            )
+        previous, current = _without_placement(read_recipe(path, record=True)), _without_placement(assembly.recipe)
+        if changed := sorted(_differences(previous, current)):
+            raise RunError(f"the recipe is not that of {out}: {', '.join(changed)} differ; resume with {path}")
         return
     path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
 
 def _without_placement(recipe: Recipe) -> dict[str, Any]:
-    """A recipe but for where it runs, which a resumed run may change."""
+    """A recipe without its devices and strategy, which a resumed run may change."""
     trainer = {key: value for key, value in (recipe["trainer"] or {}).items() if key not in _PLACEMENT}
     return {**recipe.content, "trainer": trainer}
 
 
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def _differences(previous: Any, current: Any, key: str = "") -> Iterator[str]:
     """Keys under which two recipes differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in before.keys() | now.keys():
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
-    elif before != now:
+    if isinstance(previous, dict) and isinstance(current, dict):
+        for name in previous.keys() | current.keys():
+            yield from _differences(previous.get(name), current.get(name), f"{key}.{name}" if key else str(name))
+    elif previous != current:
         yield key
 
 
 def read_log(run: Path) -> "pandas.DataFrame":
-    """Everything a run logged, by step; where a resumed run did steps again, what it logged last."""
+    """The log of a run by step; of steps that a resumed run repeated, the last values."""
     import pandas
 
     logs = sorted((run / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))

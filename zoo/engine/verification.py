@@ -1,4 +1,4 @@
-"""Measuring a card's numbers again."""
+"""Verification of a card: its metrics are evaluated again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from zoo.cards.prose import model_index
 from zoo.cards.schema import CardMetric
 from zoo.cards.store import PROSE, CardError, check_files, read_card, read_front_matter
-from zoo.engine.evaluation import collect, open_subject
+from zoo.engine.evaluation import collect, open_evaluation
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedMetric:
     """A card's metric beside the value measured now."""
 
     card: str
@@ -23,37 +23,41 @@ class Checked:
         return abs(self.measured - self.metric.value) <= self.metric.tolerance
 
 
-def verify(name: str, settings: Sequence[str] = (), *, device: str = "auto", progress: bool = True) -> list[Checked]:
-    """Check a card's files and base, and measure its numbers again.
+def verify(
+    name: str, settings: Sequence[str] = (), *, device: str = "auto", progress: bool = True
+) -> list[CheckedMetric]:
+    """Check a card's files and base, and evaluate its metrics again.
 
     Args:
         name: of the card, or its folder.
-        settings: ``key=value`` changes of its recipe, as where its data are on this machine.
-        device: to measure on.
+        settings: ``key=value`` changes of its recipe, such as the folder of its data.
+        device: to evaluate on.
         progress: show a progress bar.
 
     Raises:
-        CardError: a file, the base or the model index is not what the record says, or a metric is none of the method's.
-            Numbers that do not hold are returned, not raised.
+        CardError: a file, the base or the model index is not what the record says, or the method does not have a metric.
+            Metrics beyond their tolerance are returned, not raised.
     """
     card = read_card(name)
     check_files(card)
     if read_front_matter(card.folder / PROSE).get("model-index") != model_index(card.record):
-        raise CardError(f"the model-index of card '{card.name}' has other numbers than its record; publish it again")
-    subject = open_subject(card.folder, settings, device)
-    metrics = subject.method.metrics()
+        raise CardError(f"the model-index of card '{card.name}' differs from its record; publish it again")
+    evaluation = open_evaluation(card.folder, settings, device)
+    metrics = evaluation.method.metrics()
     unknown = [metric.name for metric in card.record.metrics if metric.name not in metrics]
     if unknown:
         raise CardError(
-            f"card '{card.name}' has metrics that {card.record.method} does not measure: {', '.join(unknown)}"
+            f"card '{card.name}' has metrics that {card.record.method} does not compute: {', '.join(unknown)}"
         )
-    checked = []
+    results = []
     for split in dict.fromkeys(metric.split for metric in card.record.metrics):
-        outputs = collect(subject, split, progress=progress)
+        outputs = collect(evaluation, split, progress=progress)
         count = len(next(iter(outputs.values())))
         for metric in card.record.metrics:
             if metric.split == split and metric.n != count:
-                raise CardError(f"card '{card.name}' measured {metric.name} on {metric.n} samples; here are {count}")
+                raise CardError(
+                    f"card '{card.name}' measured {metric.name} on {metric.n} samples; the split has {count} here"
+                )
             if metric.split == split:
-                checked.append(Checked(card.name, metric, metrics[metric.name](outputs)))
-    return checked
+                results.append(CheckedMetric(card.name, metric, metrics[metric.name](outputs)))
+    return results

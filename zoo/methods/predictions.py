@@ -16,8 +16,8 @@ from zoo.data.io.masks import RunLength, decode_masks
 from zoo.data.traces.records import Step
 from zoo.decoders.evidence import EvidenceName
 from zoo.errors import OutputExistsError
-from zoo.visualization.figures import contact_sheet, plot_probabilities
-from zoo.visualization.pages import overlay, write_answer_page, write_trace_page
+from zoo.visualization.figures import plot_contact_sheet, plot_probabilities
+from zoo.visualization.pages import render_overlay, write_answer_page, write_trace_page
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Segmentation(Prediction):
         """A page with question, answer and overlay; next to it the overlay, each mask, and the answer as JSON."""
         write_answer_page(self.image, [self.to_dict()], file)
         masks = decode_masks(self.masks, (self.image.shape[-2], self.image.shape[-1]))
-        overlay(self.image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
+        render_overlay(self.image, masks).save(file.with_name(f"{file.stem}-overlay.png"))
         for number, mask in enumerate(masks, start=1):
             pixels = (mask.numpy() * 255).astype(np.uint8)
             Image.fromarray(pixels).save(file.with_name(f"{file.stem}-mask-{number}.png"))
@@ -138,7 +138,7 @@ class NamedMasks(Prediction):
         return {"share of the image": dict(sorted(shares, key=lambda item: -item[1]))}
 
     def _save(self, file: Path) -> None:
-        overlay(self.image, self.masks).save(file)
+        render_overlay(self.image, self.masks).save(file)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Reconstruction(Prediction):
 
     def _save(self, file: Path) -> None:
         title = f"decoded from {len(self.codes)} codes, {self.psnr:.1f} dB"
-        contact_sheet([self.prepared.numpy(), self.reconstruction.numpy()], ["input", title], [[], []], file)
+        plot_contact_sheet([self.prepared.numpy(), self.reconstruction.numpy()], ["input", title], [[], []], file)
 
 
 def on_cpu(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:

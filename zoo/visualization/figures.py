@@ -1,4 +1,4 @@
-"""Pictures for people: predictions over images, contact sheets."""
+"""Figures: predictions over images, contact sheets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ def plot_probabilities(
 
     Args:
         image: (channels, height, width) in [0, 1].
-        probabilities: name to probability, drawn in this order.
+        probabilities: probability by name, plotted in this order.
         file: the PNG to write.
         attention: (rows, columns) of any scale; stretched over the image.
     """
@@ -51,10 +51,10 @@ def _displayable(image: torch.Tensor) -> np.ndarray:
     return array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
 
 
-def contact_sheet(
+def plot_contact_sheet(
     images: Sequence[np.ndarray], titles: Sequence[str], outlines: Sequence[Sequence[np.ndarray]], file: Path
 ) -> None:
-    """Draw images in a grid, each with a title and the outlines of masks.
+    """Plot images in a grid, each with a title and the outlines of masks.
 
     Args:
         images: each (height, width), any range.

@@ -33,7 +33,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def _cell(measured: Measured) -> str:
-    if isnan(measured.value):  # nothing to measure it on
+    if isnan(measured.value):  # no sample to measure it on
         return ""
     return f"{100 * measured.value:.1f} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
 
@@ -60,17 +60,17 @@ def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
     figure = Figure(figsize=(8, 0.45 * len(recipes) + 1.6 if len(settings) == 1 else 5), layout="constrained")
     axes = figure.add_subplot()
     for position, recipe in enumerate(recipes):
-        mine = [row for row in rows if row.recipe == recipe]
-        values = [100 * row.metrics[name].value for row in mine]
+        group = [row for row in rows if row.recipe == recipe]
+        values = [100 * row.metrics[name].value for row in group]
         spread = [
-            [100 * (row.metrics[name].value - row.metrics[name].low) for row in mine],
-            [100 * (row.metrics[name].high - row.metrics[name].value) for row in mine],
+            [100 * (row.metrics[name].value - row.metrics[name].low) for row in group],
+            [100 * (row.metrics[name].high - row.metrics[name].value) for row in group],
         ]
         if len(settings) == 1:
             axes.barh(position, values, xerr=spread, color="#4878a8", error_kw={"ecolor": "#222222", "capsize": 3})
         else:
             axes.errorbar(
-                [row.setting for row in mine], values, yerr=spread, marker="o", capsize=3, label=labels[position]
+                [row.setting for row in group], values, yerr=spread, marker="o", capsize=3, label=labels[position]
             )
     if len(settings) == 1:
         axes.set_yticks(range(len(recipes)), labels)

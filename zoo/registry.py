@@ -116,7 +116,8 @@ class Registry:
     def resolve(self, name: str) -> Callable[..., Any]:
         """Import and return the class or function registered as ``name``."""
         module, _, attribute = self.target(name).partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        component: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return component
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -87,14 +87,15 @@ class Recipe:
         """The file, or the command line, that set ``key`` last; for a key that nothing sets, its parent's."""
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
-            for name, content in reversed(self.layers):
+            for source, content in self.layers[::-1]:
                 if _contains(content, parts[:length]):
-                    return name
+                    return source
         return self.layers[-1][0] if self.layers else "recipe"
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; reading it again gives the same content."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.content))
+        text: str = OmegaConf.to_yaml(OmegaConf.create(self.content))
+        return text
 
 
 def _contains(content: Any, parts: list[str]) -> bool:

@@ -198,7 +198,7 @@ class VQImage(ChameleonVQVAE):
         latents = functional.embedding(codes, self.codebook).mT.unflatten(-1, (self.grid, self.grid))
         return self.decoder(self.post_quant_conv(latents))
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # type: ignore[override]
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reconstruct images, with straight-through gradients.
 
         Returns:

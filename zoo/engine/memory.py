@@ -22,7 +22,7 @@ class LiveMemory(TorchDispatchMode):
 
     def __init__(self, ignored: Iterable[torch.Tensor] = ()) -> None:
         """Trace tensors allocated inside; ``ignored`` ones exist already and do not count."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.allocated = self.peak = self.flops = 0
         self._ignored = [tensor.untyped_storage() for tensor in ignored]  # keeps their addresses from being reused
         self._tracked = {storage._cdata for storage in self._ignored}

@@ -48,7 +48,8 @@ class Plan:
     @property
     def parameters(self) -> tuple[int, int]:
         """All and trained parameters."""
-        return tuple(sum(counts) for counts in zip(*self.components.values(), strict=True))  # type: ignore[return-value]
+        total, trained = (sum(counts) for counts in zip(*self.components.values(), strict=True))
+        return total, trained
 
     @property
     def peak(self) -> int:

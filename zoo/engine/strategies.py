@@ -86,7 +86,9 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file that any strategy but DeepSpeed wrote; its tensors are memory-mapped."""
-        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=weights_only is not False)
+        restricted = weights_only is not False
+        checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=restricted)
+        return checkpoint
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
         """Each process keeps its shards."""

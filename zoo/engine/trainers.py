@@ -44,7 +44,7 @@ def is_first_process() -> bool:
     """Whether this process has rank 0, which writes and prints."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def frozen_base_precision(precision: str) -> "Precision":

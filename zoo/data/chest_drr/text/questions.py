@@ -13,7 +13,8 @@ from zoo.data.chest_drr.rendering.findings import SEVERITIES
 from zoo.data.chest_drr.rendering.regions import REGIONS, ZONES
 from zoo.data.chest_drr.text.labels import LABELS
 from zoo.data.chest_drr.text.phrasings import Phrasing
-from zoo.data.conversations.records import SEG, RunLength, Target, Turn
+from zoo.data.conversations.records import SEG, Target, Turn
+from zoo.data.io.masks import RunLength
 
 KINDS = ("explicit", "implicit", "several", "absent")
 """The kinds that :func:`conversation_on` draws from; in training an absent one may be of ``OTHER_SIDE``, several of ``EVERYTHING``."""

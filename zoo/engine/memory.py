@@ -10,7 +10,23 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flops(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+ATTENTION_FLOPS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+"""Formulas, over shapes, of attention on the CPU, which torch does not count."""
+_FLOPS = {**flop_registry, **{operation: shape_wrapper(formula) for operation, formula in ATTENTION_FLOPS.items()}}
 
 
 class LiveMemory(TorchDispatchMode):
@@ -33,7 +49,7 @@ class LiveMemory(TorchDispatchMode):
         """Run an operation, count its FLOPs, and track its outputs."""
         kwargs = kwargs or {}
         outputs = func(*args, **kwargs)
-        formula = flop_registry.get(func.overloadpacket)
+        formula = _FLOPS.get(func.overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=outputs)
         for tensor in tree_leaves(outputs):

@@ -186,4 +186,4 @@ def test_a_folder_and_options_that_do_not_go_together_are_refused(card, tmp_path
     done = CliRunner().invoke(app, ["predict", card, str(tmp_path)])
     assert done.exit_code == 1 and "is a folder; name files" in done.stderr
     done = CliRunner().invoke(app, ["predict", card, str(tmp_path / "a.png"), "--chat", "--ask", "Where?"])
-    assert done.exit_code == 2 and "--dicom-seg out" in " ".join(done.stderr.split())
+    assert done.exit_code == 2 and "--json or --dicom-seg" in " ".join(done.stderr.split())

@@ -1,6 +1,7 @@
 """Shared by all tests: a cache of their own, a tiny CLIP, a tiny data set of stripes and dots."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,20 @@ def tiny_recipe(tmp_path: Path, striped_folder: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY_RECIPE.format(folder=striped_folder))
     return path
+
+
+@pytest.fixture(scope="session")
+def published_cards(tmp_path_factory: pytest.TempPathFactory, striped_folder: Path) -> Path:
+    """The cards of :func:`tests.tiny_cards.publish_tiny_cards`."""
+    from tests.tiny_cards import publish_tiny_cards
+
+    return publish_tiny_cards(tmp_path_factory.mktemp("cards"), striped_folder)
+
+
+@pytest.fixture
+def cards(published_cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the published cards that a test may damage."""
+    copy = tmp_path / "checkpoints"
+    shutil.copytree(published_cards, copy)
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(copy))
+    return copy

@@ -5,17 +5,15 @@ import builtins
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import typer
-from huggingface_hub import errors as hub
 
-from zoo.cli.console import report_errors
-from zoo.errors import ArgumentError, ZooError
+from zoo.errors import ZooError
 from zoo.paths import PACKAGE
 
 BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)}
+
+
 ALLOWED = {("__init__.py", "AttributeError")}
 """A module's ``__getattr__`` must raise AttributeError, or ``hasattr`` and imports break."""
 
@@ -49,61 +47,6 @@ def test_no_builtin_error_is_raised():
 
 def is_call_of_a_name(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-
-
-def exit_of(error: Exception) -> int:
-    with pytest.raises(typer.Exit) as raised, report_errors():
-        raise error
-    return raised.value.exit_code
-
-
-def http_client() -> ModuleType:
-    """The library that huggingface_hub makes its requests with."""
-    return importlib.import_module(hub.HTTPError.__module__.partition(".")[0])
-
-
-def hub_errors() -> list[Exception]:
-    request = http_client().Request("GET", "https://huggingface.co/api/models/a/b")
-    response = http_client().Response(404, request=request)
-    return [
-        hub.LocalEntryNotFoundError("no snapshot\n\nof this revision"),
-        hub.OfflineModeIsEnabled("offline mode\nis enabled"),
-        hub.RepositoryNotFoundError("404\n\nRepository Not Found", response=response),
-        hub.HFValidationError("a repository is OWNER/NAME"),
-        hub.EntryNotFoundError("no such entry"),
-    ]
-
-
-@pytest.mark.parametrize("error", hub_errors(), ids=lambda error: type(error).__name__)
-def test_an_error_of_the_hub_is_one_line(error, capsys):
-    assert exit_of(error) == 1
-    line = capsys.readouterr().err
-    assert line.startswith(f"{type(error).__name__}: ") and line.count("\n") == 1
-
-
-def test_an_error_of_the_network_is_one_line(capsys):
-    with pytest.raises(http_client().HTTPError) as refused:
-        http_client().get("http://127.0.0.1:9/", trust_env=False)  # the port that discards: nothing listens
-    assert not isinstance(refused.value, OSError)
-    for error in (refused.value, ConnectionError("no route\nto host"), TimeoutError("timed out")):
-        assert exit_of(error) == 1
-        assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_mistakes_in_use_exit_with_2_and_keep_their_lines(capsys):
-    from zoo.config.recipe import Problem, RecipeError
-    from zoo.registry import UnknownComponentError
-
-    assert exit_of(RecipeError([Problem("a.yaml", "data", "is missing"), Problem("a.yaml", "method", "too")])) == 2
-    assert capsys.readouterr().err == "RecipeError: a.yaml: data: is missing\na.yaml: method: too\n"
-    assert exit_of(UnknownComponentError("no such thing")) == 2
-    assert exit_of(ArgumentError("batch_size is 0")) == 1
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("x"), ZeroDivisionError()])
-def test_a_bug_keeps_its_trace(error):
-    with pytest.raises(type(error)), report_errors():
-        raise error
 
 
 def test_an_unknown_clip_is_one_line_with_the_nearest_names():

@@ -4,17 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from functools import cache
 
 import pytest
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.config.recipe import list_recipes, read_recipe
 from zoo.engine.assembly import assemble
-from zoo.engine.memory import ATTENTION_FLOPS, LiveMemory, measure_step
+from zoo.engine.memory import ATTENTION_FLOPS
 from zoo.engine.planning import Plan, plan
 
 FULL_SIZE = "medseg_r/llava_7b_sam_vit_h"
@@ -137,42 +134,13 @@ def test_planned_flops_of_a_clip_are_the_textbooks():
     assert result.flops == pytest.approx(flops + patches, rel=0.001)
 
 
-def test_live_memory_counts_storages_from_birth_to_death():
-    with FakeTensorMode():
-        weight = torch.empty(100, 100, requires_grad=True)
-        with LiveMemory([weight]) as memory:
-            one = torch.empty(100, 100)
-            view = one.view(-1)[:10]
-            assert memory.allocated == 40_000
-            two = (one @ weight).detach()
-            assert memory.allocated == memory.peak == 80_000 and memory.flops == 2 * 100**3
-            del one
-            assert memory.allocated == 80_000, "a view keeps the whole"
-            del view, two
-            assert memory.allocated == 0 and memory.peak == 80_000
-
-
-@pytest.mark.parametrize(("foreach", "least", "most"), [(True, 10, 11), (False, 1, 3)])
-def test_an_optimizers_step_has_a_workspace(foreach, least, most):
-    """AdamW on ten weights: state of two copies of each; square roots of all of them at once, or of one after the other."""
-    size = 400_000
-    with FakeTensorMode():
-        weights = [torch.nn.Parameter(torch.empty(1000, 100)) for _ in range(10)]
-        optimizer = torch.optim.AdamW(weights, foreach=foreach)
-
-        def loss() -> torch.Tensor:
-            return sum(weight.square().sum() for weight in weights)
-
-        step = measure_step(weights, weights, optimizer, loss, nullcontext(), accumulates=False)
-    assert step.gradients == 10 * size and step.optimizer == pytest.approx(20 * size, rel=0.001)
-    assert least * size <= step.update_workspace <= (most + 0.01) * size
-
-
 CLIP = (
     "clip_pretraining/chest_drr method.clip.width=768 method.clip.text_width=512 method.clip.embedding=512 "
     "data.batch_size=8 trainer.max_epochs=null"
 )
 """150 M parameters, all trained: weights, gradients and optimizer state are most of it."""
+
+
 LORA = (
     "medseg_r/chest_drr init_from=null data.batch_size=4 method.cache_limit_gb=0 trainer.max_epochs=null "
     "trainer.precision=32-true method.context.model.gradient_checkpointing=true"

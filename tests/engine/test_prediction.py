@@ -105,30 +105,6 @@ def test_a_batch_gives_what_each_image_gives_alone(card, tmp_path):
             assert together[str(file)]["probabilities"][name] == pytest.approx(value, abs=1e-5)
 
 
-def test_a_file_that_cannot_be_read_is_reported_and_passed_over(card, tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    files = [tmp_path / "bad.png", write_film(tmp_path / "good.png"), tmp_path / "gone.png"]
-    done = CliRunner().invoke(app, ["predict", card, *map(str, files), "--json", "--device", "cpu"])
-    assert done.exit_code == 1
-    results = json.loads(done.stdout)
-    assert "class" in results[str(files[1])]
-    assert "cannot be read" in results[str(files[0])]["error"] and "no such file" in results[str(files[2])]["error"]
-    assert "bad.png" in done.stderr and "gone.png" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [("cuda", "no cuda device on this machine"), ("tpu", "unknown device"), ("cuda:x", "unknown device")],
-)
-def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
-    if device == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is one")
-    film = write_film(tmp_path / "film.png")
-    for arguments in (["predict", card, str(film)], ["eval", card], ["verify", card]):
-        done = CliRunner().invoke(app, [*arguments, "--device", device])
-        assert done.exit_code == 1 and message in done.stderr
-
-
 def test_two_processes_share_the_files(card, tmp_path):
     files = [write_film(tmp_path / f"{index}.png", 30 * index) for index in range(5)]
     command = [
@@ -153,12 +129,6 @@ def test_two_processes_share_the_files(card, tmp_path):
     assert all(Path(content["picture"]).is_file() for content in together.values())
 
 
-def test_only_the_trainer_of_a_card_can_be_changed(card, tmp_path):
-    film = write_film(tmp_path / "film.png")
-    done = CliRunner().invoke(app, ["predict", card, str(film), "--set", "method.template=a {}"])
-    assert done.exit_code == 2 and "only trainer.* and the sources of weights can be changed here" in done.stderr
-
-
 @pytest.mark.parametrize(
     "image",
     [
@@ -180,10 +150,3 @@ def test_a_prediction_is_saved_under_a_name_in_a_folder(card, tmp_path):
     assert prediction.save(str(tmp_path), "mine") == tmp_path / "mine.png"
     with pytest.raises(FileExistsError, match="exists; choose"):
         prediction.save(tmp_path, "mine")
-
-
-def test_a_folder_and_options_that_do_not_go_together_are_refused(card, tmp_path):
-    done = CliRunner().invoke(app, ["predict", card, str(tmp_path)])
-    assert done.exit_code == 1 and "is a folder; name files" in done.stderr
-    done = CliRunner().invoke(app, ["predict", card, str(tmp_path / "a.png"), "--chat", "--ask", "Where?"])
-    assert done.exit_code == 2 and "--json or --dicom-seg" in " ".join(done.stderr.split())

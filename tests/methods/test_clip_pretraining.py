@@ -1,11 +1,16 @@
+"""Contrastive pretraining: losses, starting weights, and a run."""
+
 import pytest
 import torch
 from torch.nn import functional
 
 from tests.tiny_models import sentence_encoder
+from zoo.config.recipe import read_recipe
 from zoo.data.base import Records
 from zoo.encoders.sentence_clip import MiniLmClip
-from zoo.engine.assembly import load_where_it_fits
+from zoo.engine.assembly import load_matching_weights
+from zoo.engine.evaluation import evaluate, open_evaluation
+from zoo.engine.training import read_log, train
 from zoo.errors import ArgumentError
 from zoo.methods.clip_pretraining import ClipPretraining
 from zoo.methods.grounding_baselines import FindingUnet
@@ -76,7 +81,7 @@ def test_frozen_language_is_the_base_and_not_in_the_trained_weights(minilm_clip,
 def test_the_stem_starts_from_a_u_nets_encoder(minilm_clip):
     unet = FindingUnet(image_size=64, channels=[16, 16, 8, 8, 8]).eval()
     method = ClipPretraining(minilm_clip).eval()
-    load_where_it_fits(method, unet.trained_state(), "unet")
+    load_matching_weights(method, unet.trained_state(), "unet")
     images = functional.interpolate(torch.rand(1, 3, 16, 16), size=(64, 64))
     features = minilm_clip.model.visual.trunk.patch_embed.backbone(images)[-1]
     torch.testing.assert_close(features, unet.unet.encoder(images)[4])
@@ -89,3 +94,25 @@ def test_training_moves_image_tower_and_projection_alone(minilm_clip):
     assert "clip.model.logit_scale" in moved and "clip.model.text.proj.0.weight" in moved
     assert "clip.model.visual.trunk.patch_embed.backbone.model.conv_stem.weight" in moved
     assert not any("text.transformer" in name for name in moved)
+
+
+def test_contrastive_pretraining_learns_to_match(tmp_path):
+    text = """
+seed: 0
+data: {name: chest_drr, size: 64, image_size: 32, batch_size: 16, findings: [pleural effusion, cardiomegaly], severity: false, build_workers: 2}
+method:
+  name: clip_pretraining
+  clip: {name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2, embedding: 32}
+optimizer: {name: adamw, lr: 2.0e-3}
+trainer: {max_epochs: 3, enable_progress_bar: false, accelerator: cpu}
+"""
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(text)
+    folder = train(read_recipe(recipe), tmp_path / "run")
+    curve = read_log(folder)["train_loss"].dropna().tolist()
+    assert len(curve) == 12 and sum(curve[-3:]) < sum(curve[:3])
+    assert set(evaluate(open_evaluation(folder), progress=False)) == {
+        "auroc",
+        "auroc_pleural_effusion",
+        "auroc_cardiomegaly",
+    }

@@ -62,7 +62,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
         method.base_fingerprint()  # of the stored weights, before they are sharded
     start = time.monotonic()
     if trainer.strategy.root_device.type == "cpu":
-        _warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
+        warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
     try:
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
     except SystemExit:  # Lightning's end of an interrupted training
@@ -85,7 +85,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     return out
 
 
-def _warn_of_slow_half_precision(precision: str) -> None:
+def warn_of_slow_half_precision(precision: str) -> None:
+    """Warn where this processor emulates half precision."""
     capability = torch.backends.cpu.get_cpu_capability()
     if "16" in precision and capability == "AVX2":
         warnings.warn(

@@ -1,0 +1,33 @@
+"""zoo data build and check."""
+
+import json
+
+import numpy as np
+from PIL import Image
+from typer.testing import CliRunner
+
+from zoo.cli.app import app
+
+run = CliRunner()
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    result = run.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
+    return result.output + result.stderr
+
+
+def test_data_check_names_lines_and_fails(tmp_path):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "film.png")
+    good = {"prompt": "Write. <image>", "response": "Clear.", "images": ["film.png"]}
+    file = tmp_path / "records.jsonl"
+    file.write_text(json.dumps(good) + "\n")
+    assert "1 records with 0 steps are valid, 0 are not" in call("data", "check", file)
+    file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
+    said = call("data", "check", file, code=1)
+    assert "records.jsonl:2: the image" in said and "records.jsonl:3: is no JSON" in said
+
+
+def test_data_build_reports_counts_and_wrong_settings():
+    assert "train: 32 samples" in call("data", "build", "chest_drr", "size=32", "image_size=32")
+    assert "did you mean size" in call("data", "build", "chest_drr", "sizee=3", code=2)

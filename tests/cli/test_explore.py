@@ -1,0 +1,60 @@
+"""zoo list, show, check and plan."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+from typer.testing import CliRunner
+
+from zoo.cli.app import app
+
+run = CliRunner()
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    result = run.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output + result.stderr + repr(result.exception)
+    return result.output + result.stderr
+
+
+def test_list_names_everything_and_takes_json():
+    content = json.loads(call("list", "--json"))
+    assert "oca" in content["components"]["adapter"] and "nearl_clip/chest_drr_16shot" in content["recipes"]
+    assert "chest_drr" in content["datasets"] and "clip-small-chest-drr" in content["cards"]
+    assert "did you mean recipes" in call("list", "recipe", code=2)
+
+
+def test_listing_imports_no_torch():
+    code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli.app import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("False")
+
+
+def test_show_tells_signature_and_paper():
+    assert "2508.04101" in call("show", "oca") and "incremental_scale" in call("show", "oca")
+    assert "init_from" in call("show", "nearl_clip/chest_drr_16shot")
+    assert "clip_pretraining" in call("show", "clip-small-chest-drr")
+    assert "did you mean oca" in call("show", "ocaa", code=2)
+
+
+def test_a_contact_sheet_is_drawn(tmp_path):
+    call("show", "chest_drr", "--out", tmp_path, "--set", "image_size=48")
+    sheet = np.asarray(Image.open(tmp_path / "chest_drr.png").convert("L"))
+    assert sheet.shape[0] > 600 and sheet.std() > 30
+
+
+def test_wrong_recipes_exit_with_2_and_list_every_mistake(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("sed: 1\ndata: {name: nothing}\n")
+    text = call("check", bad, code=2)
+    assert "sed" in text and "data.name" in text and "method: is missing" in text and "optimizer" in text
+
+
+def test_plan_as_json():
+    made = json.loads(call("plan", "zero_shot/chest_drr_16shot", "--json"))
+    assert made["parameters"][1] == 0 and made["total_memory"] == made["peak"] == sum(made["memory"].values()) > 0
+    assert set(made["memory"]) == {"weights", "gradients", "optimizer", "activations", "workspace"}
+    table = call("plan", "zero_shot/chest_drr_16shot")
+    assert "workspace" in table and f"{made['peak'] / 1e9:.2f}" in table

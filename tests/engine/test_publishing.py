@@ -1,0 +1,92 @@
+"""Publishing runs as cards, and fine-tuning from them."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from zoo.cards.store import CardError, card_chain, read_card
+from zoo.config.recipe import read_recipe
+from zoo.engine.publishing import publish
+from zoo.engine.training import train
+from zoo.engine.verification import verify
+
+
+def test_a_card_holds_trained_weights_only_and_its_base_by_fingerprint(cards):
+    record = read_card("tiny-nearl").record
+    weights = load_file(cards / "tiny-nearl" / "model.safetensors")
+    assert weights and all(name.startswith("adapter.") for name in weights)
+    assert record.base is not None and record.base.name == "tiny-base"
+    assert record.parameters_trained == sum(value.numel() for value in weights.values())
+    assert [card.name for card in card_chain("tiny-nearl")] == ["tiny-base", "tiny-nearl"]
+
+
+def test_a_published_card_is_not_overwritten_by_accident(cards, published_cards):
+    run = published_cards.parent / "nearl"
+    with pytest.raises(CardError, match="exists; increase its version"):
+        publish(run, "tiny-nearl", folder=cards)
+    publish(run, "tiny-nearl", folder=cards, replace=True, version="1.1.0")
+    assert read_card("tiny-nearl").record.version == "1.1.0"
+
+
+def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, striped_folder):
+    from tests.conftest import TINY_RECIPE
+    from zoo.engine.assembly import assemble
+
+    other = tmp_path / "other"
+    for split in ("train", "val", "test"):
+        for name in ("stripes", "dots"):
+            shutil.copytree(striped_folder / split / name, other / split / f"{name} seen again")
+    recipe = tmp_path / "fine.yaml"
+    recipe.write_text(TINY_RECIPE.format(folder=other) + "init_from: tiny-nearl\n")
+    method = assemble(read_recipe(recipe)).method
+    for name, value in load_file(cards / "tiny-nearl" / "model.safetensors").items():
+        assert torch.equal(method.state_dict()[name], value)
+    assert method.class_names == ["dots seen again", "stripes seen again"]
+    folder = train(read_recipe(recipe, ["trainer.max_epochs=1"]), tmp_path / "run")
+    target = publish(folder, "tiny-fine", folder=cards)
+    assert all(result.holds for result in verify("tiny-fine", progress=False))
+    assert [card.name for card in card_chain(target.name)] == ["tiny-base", "tiny-nearl", "tiny-fine"]
+
+
+def test_the_old_card_stays_until_the_new_one_is_whole(cards, published_cards, monkeypatch):
+    import zoo.engine.publishing as publishing
+
+    run, before = published_cards.parent / "nearl", (cards / "tiny-nearl" / "README.md").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "write_prose", full)
+        with pytest.raises(OSError, match="No space left"):
+            publish(run, "tiny-nearl", folder=cards, replace=True)
+    assert (cards / "tiny-nearl" / "README.md").read_text() == before
+    assert all(result.holds for result in verify("tiny-nearl", progress=False))
+    assert not [path for path in cards.iterdir() if path.name.startswith(".")], "no draft is left"
+    publish(run, "tiny-nearl", folder=cards, replace=True, license="cc-by-4.0")
+    assert read_card("tiny-nearl").record.license == "cc-by-4.0"
+
+
+def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published_cards, monkeypatch):
+    """The user's own questions have no kinds, targets or findings; NaN is within no tolerance."""
+    from zoo.methods.nearl_clip import NearlClip
+
+    metrics = NearlClip.metrics
+    monkeypatch.setattr(
+        NearlClip, "metrics", lambda self: {**metrics(self), "giou_nodule": lambda outputs: float("nan")}
+    )
+    (published_cards.parent / "nearl" / "outputs-test.safetensors").unlink(missing_ok=True)
+    publish(published_cards.parent / "nearl", "tiny-nan", folder=cards)
+    record = read_card("tiny-nan").record
+    assert {metric.name for metric in record.metrics} == {"accuracy", "macro_f1", "auroc"}
+    assert ".nan" not in (cards / "tiny-nan" / "README.md").read_text()
+    assert all(result.holds for result in verify("tiny-nan", progress=False))
+
+
+@pytest.mark.parametrize("name", ["../evil", "has space", "", "a/b", ".hidden"])
+def test_a_name_that_is_none_is_refused_before_anything_is_loaded(published_cards, tmp_path, name):
+    with pytest.raises(CardError, match="is not a valid card name"):
+        publish(published_cards.parent / "nearl", name, folder=tmp_path / "cards")
+    assert not (tmp_path / "cards").exists()

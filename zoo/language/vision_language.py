@@ -73,7 +73,7 @@ class VisionLanguageContext(GlobalContext):
             check_quantization(quantization)
             folder = local_folder(source, revision)
             self.model = load_pretrained(AutoModelForImageTextToText, folder, attention, quantization)
-            self._processor = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+            self._processor = AutoProcessor.from_pretrained(folder)
             self.tokenizer = self._processor.tokenizer
         self.model.requires_grad_(False)
         if gradient_checkpointing:

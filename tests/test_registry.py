@@ -46,11 +46,11 @@ def test_unknown_names_get_the_nearest_ones():
 
 
 def test_duplicates_are_refused():
-    own = Registry("adapter")
-    own.add("oca", "a:B")
-    own.add("oca", "a:B")
-    with pytest.raises(DuplicateComponentError, match="adapter 'oca' is a:B already"):
-        own.add("oca", "c:D")
+    adapters = Registry("adapter")
+    adapters.add("oca", "a:B")
+    adapters.add("oca", "a:B")
+    with pytest.raises(DuplicateComponentError, match="adapter 'oca' is already registered as a:B"):
+        adapters.add("oca", "c:D")
 
 
 def test_the_decorator_refuses_a_taken_name():

@@ -68,17 +68,17 @@ def features_of(
 
 
 @pytest.mark.parametrize("interaction", ["instance", "prototype"])
-@pytest.mark.parametrize("ways", ["both", "image_to_text", "text_to_image"])
+@pytest.mark.parametrize("direction", ["both", "image_to_text", "text_to_image"])
 def test_each_direction_adapts_its_tower_by_the_other_and_leaves_the_other_frozen(
-    tiny_clip, monkeypatch, ways, interaction
+    tiny_clip, monkeypatch, direction, interaction
 ):
     images, other_images = torch.rand(2, 2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    options = {"ways": ways, "interaction": interaction}
+    options = {"direction": direction, "interaction": interaction}
     image, text = features_of(tiny_clip, monkeypatch, images, NAMES, **options)
     _, text_of_other_images = features_of(tiny_clip, monkeypatch, other_images, NAMES, **options)
     image_of_other_names, _ = features_of(tiny_clip, monkeypatch, images, OTHER_NAMES, **options)
     frozen_image, frozen_text = tiny_clip.encode_image(images), tiny_clip.encode_text(NAMES).expand_as(text)
-    adapts_text, adapts_image = ways != "text_to_image", ways != "image_to_text"
+    adapts_text, adapts_image = direction != "text_to_image", direction != "image_to_text"
     same = {"atol": 1e-5, "rtol": 0.0}
     assert torch.allclose(text, frozen_text, **same) != adapts_text
     assert torch.allclose(image, frozen_image, **same) != adapts_image

@@ -1,5 +1,6 @@
 """Reasoning segmentation at its smallest: it learns, answers, and draws what teacher forcing draws."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -122,11 +123,11 @@ def test_the_text_loss_is_the_cross_entropy_over_all_labels(folder):
     method, data = assembly.method.eval(), assembly.data
     batch = data.collate([data.split("train")[index] for index in (0, 2)])
     with torch.no_grad():
-        seen = method.encode_images(batch["image"], method.encode_mask_features(batch["image"]))
-        tokens = method.tokenize(batch["turns"], seen)
-        logits = method.context.logits(method.context.hidden_states(tokens["input_ids"], seen))
-        whole = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
-        torch.testing.assert_close(method.losses(batch)["text"], whole)
+        image_embeds = method.encode_images(batch["image"], method.encode_mask_features(batch["image"]))
+        tokens = method.tokenize(batch["turns"], image_embeds)
+        logits = method.context.logits(method.context.hidden_states(tokens["input_ids"], image_embeds))
+        expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens["labels"][:, 1:].flatten())
+        torch.testing.assert_close(method.losses(batch)["text"], expected)
 
 
 @pytest.mark.parametrize("head", list(HEADS))
@@ -150,7 +151,7 @@ def test_shared_tokens_let_answers_train_the_encoder_of_the_mask_head(folder):
 
 
 def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
-    """The same answer once written by the model, token by token, and once given to it whole."""
+    """The same answer once generated token by token, and once as labels."""
     from zoo.engine.assembly import assemble
 
     torch.manual_seed(0)
@@ -161,16 +162,16 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
     answer = context.tokenizer.encode(sample["turns"][0].answer, add_special_tokens=False)
     script = iter([*answer, context.eos_token_id])
     context.next_token_ids = lambda state: torch.tensor([next(script)])
-    answered, masks = method.generate([sample["image"]], [[("Segment.", None)]])[0]
-    assert answered.text == "On the left [SEG]." and masks.shape == (1, 32, 32)
+    generated, masks = method.generate([sample["image"]], [[("Segment.", None)]])[0]
+    assert generated.text == "On the left [SEG]." and masks.shape == (1, 32, 32)
     with torch.no_grad():
         features = method.encode_mask_features([sample["image"]])
-        seen = method.encode_images([sample["image"]], features)
-        _, drawn = method(method.tokenize([sample["turns"]], seen), seen, features)
-    torch.testing.assert_close((unfitted(drawn, (32, 32)) > 0).float(), masks)
+        image_embeds = method.encode_images([sample["image"]], features)
+        _, mask_logits = method(method.tokenize([sample["turns"]], image_embeds), image_embeds, features)
+    torch.testing.assert_close((unfitted(mask_logits, (32, 32)) > 0).float(), masks)
     several = replace(sample["turns"][0], question="And?")
-    both = method.tokenize([(sample["turns"][0], several)], seen)
-    assert both["seg_batch_idx"].tolist() == [0, 0] and both["seg_token_idx"][0] < both["seg_token_idx"][1]
+    tokens = method.tokenize([(sample["turns"][0], several)], image_embeds)
+    assert tokens["seg_batch_idx"].tolist() == [0, 0] and tokens["seg_token_idx"][0] < tokens["seg_token_idx"][1]
 
 
 def test_only_the_new_row_of_the_vocabulary_trains(folder, tmp_path):
@@ -195,23 +196,26 @@ def test_the_second_epoch_skips_the_image_encoders(folder, tmp_path, monkeypatch
     assembly = assemble(recipe_of(folder, "sam", 1))
     method, data = assembly.method, assembly.data
     method.open_caches()
-    calls = {"seen": 0, "drawn": 0}
-    look, draw = method.context.encode_images, method.grounding.encode_images
-    monkeypatch.setattr(
-        method.context, "encode_images", lambda images: calls.update(seen=calls["seen"] + len(images)) or look(images)
-    )
-    monkeypatch.setattr(
-        method.grounding,
-        "encode_images",
-        lambda images: calls.update(drawn=calls["drawn"] + len(images)) or draw(images),
-    )
+    encoded = {"context": 0, "grounding": 0}
+
+    def count_images(part: str) -> None:
+        encode = getattr(method, part).encode_images
+
+        def counted(images):
+            encoded[part] += len(images)
+            return encode(images)
+
+        monkeypatch.setattr(getattr(method, part), "encode_images", counted)
+
+    count_images("context")
+    count_images("grounding")
     batch = data.collate([data.split("train")[index] for index in range(4)])
     method.eval()
     with torch.no_grad():
         first, second = method.losses(batch), method.losses(batch)
         with torch.autocast("cpu", torch.bfloat16):  # on embeddings that are kept in float16
             rounded = method.losses(batch)
-    assert calls == {"seen": 3, "drawn": 3} or calls == {"seen": 4, "drawn": 4}
+    assert encoded == {"context": 4, "grounding": 4}, "once, in the first pass"
     for name in first:
         torch.testing.assert_close(first[name], second[name])
         torch.testing.assert_close(first[name], rounded[name].float(), rtol=0.05, atol=0.02)
@@ -230,8 +234,8 @@ def test_a_run_is_measured_and_asked(folder, tmp_path):
     measured = evaluate(subject, progress=False)
     assert {"giou", "giou_explicit", "absent_recognised", "ciou", "dice", "missing_seg"} <= set(measured)
     assert measured["giou"].n == 8
-    said = subject.method.predict_image(torch.rand(1, 40, 40), "What is it?")
-    assert said.question == "What is it?" and isinstance(said.to_dict()["masks"], list)
+    prediction = subject.method.predict_image(torch.rand(1, 40, 40), "What is it?")
+    assert prediction.question == "What is it?" and isinstance(prediction.to_dict()["masks"], list)
     for question, message in (("[SEG]", "stands for a mask"), ("x" * 10_000, "10000 characters"), ("", "empty")):
         with pytest.raises(QuestionError, match=message):
             subject.method.predict_image(torch.rand(1, 40, 40), question)
@@ -246,8 +250,8 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     torch.manual_seed(0)
     publish(train(recipe_of(folder, "unet", 1), tmp_path / "run"), "tiny-medseg", folder=tmp_path / "cards")
-    said = {"text": "There is fluid [SEG]."}
-    monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(said))
+    answer = "There is fluid [SEG]."
+    monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(answer))
     image = tmp_path / "ct.dcm"
     image.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
     call = CliRunner().invoke
@@ -267,7 +271,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     )
     assert done.exit_code == 0, done.output
     prediction = json.loads(done.stdout)[str(image)]
-    assert prediction["answer"] == said["text"] and len(prediction["masks"]) == 1
+    assert prediction["answer"] == answer and len(prediction["masks"]) == 1
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"ct.html", "ct.json", "ct-overlay.png", "ct-mask-1.png", "ct-seg.dcm", "predictions.jsonl"}
     segmentation = highdicom.seg.segread(tmp_path / "o" / "ct-seg.dcm")
@@ -294,17 +298,15 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     assert done.exit_code == 1 and "is no DICOM file" in done.stderr
 
 
-def scripted(said):
-    """A language model that writes one text, token by token, whenever it is asked."""
-    places: dict[int, int] = {}
+def scripted(answer: str):
+    """A language model that generates one text, token by token, for every question."""
+    position = itertools.count()
 
-    def likeliest(self, state):
-        ids = [*self.tokenizer.encode(said["text"], add_special_tokens=False), self.eos_token_id]
-        place = places.get(0, 0)
-        places[0] = (place + 1) % len(ids)
-        return torch.tensor([ids[place]])
+    def next_token_ids(self, hidden_states):
+        ids = [*self.tokenizer.encode(answer, add_special_tokens=False), self.eos_token_id]
+        return torch.tensor([ids[next(position) % len(ids)]])
 
-    return likeliest
+    return next_token_ids
 
 
 def test_data_without_conversations_are_refused(folder, striped_folder):

@@ -16,7 +16,7 @@ def test_components_and_options_reach_the_adapter(tiny_clip):
         partial(OrthogonalCrossAttention, rank=5),
         template="an image of {}",
         interaction="prototype",
-        ways="image_to_text",
+        direction="image_to_text",
     )
     adapter = method.adapter
     assert isinstance(adapter, NearlAdapter) and adapter.interaction == "prototype"

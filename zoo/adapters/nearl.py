@@ -15,7 +15,7 @@ from zoo.errors import ArgumentError
 from zoo.registry import Slot, register
 
 Interaction = Literal["instance", "prototype"]
-Ways = Literal["both", "image_to_text", "text_to_image"]
+Direction = Literal["both", "image_to_text", "text_to_image"]
 
 
 @register("adapter", "nearl")
@@ -44,7 +44,7 @@ class NearlAdapter(FewShotAdapter):
         useformer: Annotated[Callable[..., USEformer], Slot("adapter")] = USEformer,
         oca: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         interaction: Interaction = "instance",
-        ways: Ways = "both",
+        direction: Direction = "both",
         momentum: float = 0.99,
     ) -> None:
         """Build for a CLIP.
@@ -56,7 +56,7 @@ class NearlAdapter(FewShotAdapter):
             useformer: builder of the USEformer.
             oca: builder of the adapters.
             interaction: which image tokens the text tokens interact with.
-            ways: direction of interaction; with "image_to_text" only text tokens are adapted, with "text_to_image" only image
+            direction: of the interaction; with "image_to_text" only text tokens are adapted, with "text_to_image" only image
                 tokens (ablations).
             momentum: of the running prototype.
         """
@@ -65,7 +65,7 @@ class NearlAdapter(FewShotAdapter):
         widths = {"vision_width": clip.vision.width, "text_width": clip.text.width}
         self.useformer = useformer(**widths, layers=self.points)
         synergy = self.useformer.to_image.out_features
-        adapt_image, adapt_text = ways != "image_to_text", ways != "text_to_image"
+        adapt_image, adapt_text = direction != "image_to_text", direction != "text_to_image"
         self.image_oca = self._adapters(oca, clip.vision.width, synergy, adapt_image)
         self.text_oca = self._adapters(oca, clip.text.width, synergy, adapt_text)
         self.interaction, self.momentum = interaction, momentum

@@ -47,6 +47,8 @@ RENAMED_COMPONENTS: list[RenamedComponent] = []
 
 RENAMED_KEYS: list[RenamedKey] = [
     RenamedKey("dataset", "workers", "num_workers", since="0.2.0"),
+    RenamedKey("method", "ways", "direction", since="0.2.0", component="nearl_clip"),
+    RenamedKey("adapter", "ways", "direction", since="0.2.0", component="nearl"),
 ]
 
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]+)\s*\}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
-from zoo.adapters.nearl import Interaction, NearlAdapter, Ways
+from zoo.adapters.nearl import Direction, Interaction, NearlAdapter
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
@@ -25,9 +25,9 @@ class NearlClip(ClipClassification):
         adapter: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         template: Annotated[str, Injected] = TEMPLATE,
         interaction: Interaction = "instance",
-        ways: Ways = "both",
+        direction: Direction = "both",
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Build; see :class:`~zoo.adapters.nearl.NearlAdapter` for the arguments."""
-        wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, ways=ways)
+        wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, direction=direction)
         super().__init__(clip, wired, class_names, template, base_precision)

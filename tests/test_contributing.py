@@ -43,7 +43,7 @@ def in_the_tree(folder: Path) -> Path:
     """Copy the source tree and add the component's file to its kind's folder."""
     shutil.copytree(PACKAGE, folder / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(recipes_folder(), folder / "recipes")
-    (folder / "zoo" / "adapters" / "task_residual.py").write_text(block("python"))
+    (folder / "zoo" / "adapters" / "vector_scaling.py").write_text(block("python"))
     return folder
 
 
@@ -70,16 +70,16 @@ def test_a_contributed_component_is_listed_checked_planned_trained_and_published
     (tmp_path / "guide.yaml").write_text(block("yaml"))
     (tmp_path / "below.yaml").write_text(TINY_RECIPE.format(folder=striped_folder))
     clip = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2}"
-    method = f"{{name: clip_adaptation, clip: {clip}, adapter: {{name: task_residual, alpha: 1.0}}}}"
+    method = f"{{name: clip_adaptation, clip: {clip}, adapter: {{name: vector_scaling, bias: false}}}}"
     (tmp_path / "tiny.yaml").write_text(f"base: below\nmethod: {method}\n")
     lines = [
         "list components",
-        "show task_residual",
+        "show vector_scaling",
         "check guide.yaml",
         "plan guide.yaml data.batch_size=1",
         "train tiny.yaml --out run",
-        "publish run --name tiny-residual",
-        "verify tiny-residual",
+        "publish run --name tiny-scaling",
+        "verify tiny-scaling",
     ]
     path = install(tmp_path / "source")
     done = subprocess.run(
@@ -92,6 +92,6 @@ def test_a_contributed_component_is_listed_checked_planned_trained_and_published
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (str(tmp_path) in done.stdout.splitlines()[0]) == (install is in_the_tree)
-    for expected in ("task_residual", "arXiv 2211.10277", "guide.yaml: valid", "GFLOPs", "next: zoo eval run", "yes"):
+    for expected in ("vector_scaling", "arXiv 1706.04599", "guide.yaml: valid", "GFLOPs", "next: zoo eval run", "yes"):
         assert expected in done.stdout
-    assert "task_residual" in (cards / "tiny-residual" / "recipe.yaml").read_text()
+    assert "vector_scaling" in (cards / "tiny-scaling" / "recipe.yaml").read_text()

@@ -232,7 +232,7 @@ def test_named_files_extras_and_make_targets_exist(page):
     text = page.read_text()
     if page.name != "CHANGELOG.md":
         files = re.findall(r"`((?:zoo|tests|docs|recipes)/[\w/.-]+?\.(?:py|md|json|yaml))`", text)
-        made = {"recipes/task_residual/chest_drr_16shot.yaml"}
+        made = {"recipes/vector_scaling/chest_drr_16shot.yaml"}
         assert [file for file in files if not (ROOT / file).is_file() and file not in made] == []
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"medvl-zoo\[(\w+)\]", text)) <= set(extras)

@@ -1,13 +1,19 @@
 """The lazy names of the package, for type checkers; written by docs/generate.py."""
 
 from zoo import registry as registry
+from zoo.adapters.biomedcoop import BiomedCoOp as BiomedCoOp
 from zoo.adapters.clip_adapter import ClipAdapter as ClipAdapter
+from zoo.adapters.cocoop import CoCoOp as CoCoOp
 from zoo.adapters.coop import CoOp as CoOp
+from zoo.adapters.kgcoop import KgCoOp as KgCoOp
 from zoo.adapters.linear_probe import LinearProbe as LinearProbe
 from zoo.adapters.lora import LoRA as LoRA
+from zoo.adapters.lp_plus_plus import LPPlusPlus as LPPlusPlus
 from zoo.adapters.maple import MaPLe as MaPLe
 from zoo.adapters.nearl import NearlAdapter as NearlAdapter
 from zoo.adapters.oca import OrthogonalCrossAttention as OrthogonalCrossAttention
+from zoo.adapters.prograd import ProGrad as ProGrad
+from zoo.adapters.taskres import TaskRes as TaskRes
 from zoo.adapters.tip_adapter import TipAdapter as TipAdapter
 from zoo.adapters.tip_adapter import TipAdapterF as TipAdapterF
 from zoo.adapters.useformer import USEformer as USEformer

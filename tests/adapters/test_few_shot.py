@@ -11,15 +11,22 @@ from zoo.registry import registry
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
 ADAPTERS = [name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)]
-TRAINING_FREE = {"zero_shot", "tip_adapter"}
-STARTS_AT_ZERO_SHOT = {"zero_shot", "lora", "nearl", "tip_adapter", "tip_adapter_f"}
+TRAINING_FREE = {"zero_shot", "tip_adapter", "lp_plus_plus"}
+STARTS_AT_ZERO_SHOT = {"zero_shot", "lora", "nearl", "tip_adapter", "tip_adapter_f", "taskres"}
+TEXTS = {name: [f"{name}, {view}" for view in ("frontal", "lateral", "portable")] for name in NAMES}
 
 
 def test_all_peers_are_here():
     assert set(ADAPTERS) == {
         "zero_shot",
         "linear_probe",
+        "lp_plus_plus",
         "coop",
+        "cocoop",
+        "kgcoop",
+        "prograd",
+        "biomedcoop",
+        "taskres",
         "clip_adapter",
         "tip_adapter",
         "tip_adapter_f",
@@ -32,7 +39,8 @@ def test_all_peers_are_here():
 @pytest.fixture(params=ADAPTERS)
 def method(request, tiny_clip):
     torch.manual_seed(1)
-    return ClipClassification(tiny_clip, registry("adapter").resolve(request.param), NAMES).eval(), request.param
+    adapter = registry("adapter").resolve(request.param)
+    return ClipClassification(tiny_clip, adapter, NAMES, class_texts=TEXTS).eval(), request.param
 
 
 def batch(count=5):

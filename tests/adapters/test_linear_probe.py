@@ -2,13 +2,15 @@
 
 import torch
 
+from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.linear_probe import LinearProbe
 
 
 @torch.no_grad()
 def test_the_classifier_starts_at_zero_and_reads_image_features_alone(tiny_clip):
     images = torch.rand(3, 1, 32, 32)
-    probe, other_prompts = (LinearProbe(tiny_clip, ["dots", "stripes"], template) for template in ("{}", "no {}"))
+    names = ["dots", "stripes"]
+    probe, other_prompts = (LinearProbe(tiny_clip, ClassPrompts(names, template)) for template in ("{}", "no {}"))
     assert not probe(tiny_clip, images).any()
     torch.nn.init.normal_(probe.classifier.weight)
     other_prompts.load_state_dict(probe.state_dict())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.maple import MaPLe
 
 NAMES = ["dots", "stripes"]
@@ -11,7 +12,7 @@ NAMES = ["dots", "stripes"]
 @torch.no_grad()
 def test_each_layers_prompts_reach_the_logits_through_both_towers(tiny_clip):
     torch.manual_seed(0)
-    adapter = MaPLe(tiny_clip, NAMES, "{}", context=2)
+    adapter = MaPLe(tiny_clip, ClassPrompts(NAMES), context=2)
     images = torch.rand(2, 1, 32, 32)
     before = adapter(tiny_clip, images)
     for layer in range(3):
@@ -28,6 +29,6 @@ def test_each_layers_prompts_reach_the_logits_through_both_towers(tiny_clip):
 
 @pytest.mark.parametrize(("prompt_depth", "expected"), [(1, 1), (2, 2), (9, 3)])
 def test_prompts_are_learned_down_to_a_depth_and_no_deeper_than_the_towers(tiny_clip, prompt_depth, expected):
-    adapter = MaPLe(tiny_clip, NAMES, "{}", context=4, prompt_depth=prompt_depth)
+    adapter = MaPLe(tiny_clip, ClassPrompts(NAMES), context=4, prompt_depth=prompt_depth)
     assert adapter.prompts_by_layer.shape == (expected, 4, tiny_clip.text.width)
     assert len(adapter.couplings) == expected

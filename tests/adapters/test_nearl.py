@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from tests.tiny_models import biomedclip_layout
+from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.nearl import NearlAdapter
 from zoo.encoders.clip import ClipEncoder, OpenClip, SmallClip
 from zoo.methods.nearl_clip import NearlClip
@@ -158,7 +159,7 @@ def test_attention_maps_are_shares_of_the_image(tiny_clip):
     with torch.no_grad():
         maps = method.adapter.attention_maps(tiny_clip, torch.rand(2, 1, 32, 32))
     assert maps.shape == (2, 3, 4, 4) and (maps >= 0).all() and (maps.sum(dim=(-1, -2)) <= 1).all()
-    prototype = NearlAdapter(tiny_clip, NAMES, "{}", interaction="prototype")
+    prototype = NearlAdapter(tiny_clip, ClassPrompts(NAMES), interaction="prototype")
     with pytest.raises(ValueError, match="instance interaction"):
         prototype.attention_maps(tiny_clip, torch.rand(1, 1, 32, 32))
 

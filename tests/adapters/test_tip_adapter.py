@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.tip_adapter import TipAdapter, TipAdapterF
 from zoo.methods.clip_classification import ClipClassification
 
@@ -15,7 +16,7 @@ def batch(count: int = 5) -> torch.Tensor:
 
 
 def test_tip_adapter_counts_its_shots(tiny_clip):
-    adapter = TipAdapter(tiny_clip, NAMES, "{}", per_class=2, search=False)
+    adapter = TipAdapter(tiny_clip, ClassPrompts(NAMES), per_class=2, search=False)
     images, labels = batch(5), torch.tensor([0, 0, 1, 1, 2])
     adapter.observe(tiny_clip, [{"image": images, "label": labels}], [])
     assert adapter.labels.sum(dim=0).tolist() == [2, 2, 1]
@@ -35,8 +36,24 @@ def test_a_filled_cache_is_saved(tiny_clip, adapter):
         torch.testing.assert_close(filled(batch()), empty(batch()))
 
 
+def test_the_keys_of_the_best_epoch_are_kept(tiny_clip):
+    adapter = TipAdapterF(tiny_clip, ClassPrompts(NAMES), per_class=1, alpha=100.0, beta=20.0, search=False)
+    shots = [{"image": batch(3), "label": torch.tensor([0, 1, 2])}]
+    adapter.observe(tiny_clip, shots, shots)
+    with torch.no_grad():
+        predictions = adapter(tiny_clip, batch(3)).argmax(dim=-1)
+        val = [{"image": batch(3), "label": predictions}]
+        best = adapter.keys.clone()
+        adapter.end_epoch(tiny_clip, val)
+        adapter.keys.copy_(best.roll(1, dims=0))
+        assert not torch.equal(adapter(tiny_clip, batch(3)).argmax(dim=-1), predictions)
+        adapter.end_epoch(tiny_clip, val)
+        adapter.finish(tiny_clip, val)
+    torch.testing.assert_close(adapter.keys.detach(), best)
+
+
 def test_tip_adapter_against_its_equation(tiny_clip):
-    adapter = TipAdapter(tiny_clip, NAMES, "{}", per_class=1, alpha=0.7, beta=3.0, search=False)
+    adapter = TipAdapter(tiny_clip, ClassPrompts(NAMES), per_class=1, alpha=0.7, beta=3.0, search=False)
     images = batch(3)
     adapter.observe(tiny_clip, [{"image": images, "label": torch.tensor([2, 0, 1])}], [])
     with torch.no_grad():

@@ -22,7 +22,7 @@ IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 def test_the_loss_is_cross_entropy_and_outputs_are_probabilities(tiny_clip):
     method = ClipClassification(tiny_clip, ZeroShot, NAMES).eval()
     batch = {"image": IMAGES, "label": torch.tensor([0, 2, 1])}
-    logits = tiny_clip.logits(tiny_clip.encode_image(IMAGES), tiny_clip.encode_text(method.adapter.prompts))
+    logits = tiny_clip.logits(tiny_clip.encode_image(IMAGES), tiny_clip.encode_text(method.adapter.classes.prompts()))
     torch.testing.assert_close(method.losses(batch)["loss"], functional.cross_entropy(logits, batch["label"]))
     outputs = method.evaluation_step(batch)
     torch.testing.assert_close(outputs["probabilities"], logits.softmax(dim=-1))
@@ -53,15 +53,15 @@ def test_images_of_any_size_are_classified(tiny_clip):
 
 
 def test_the_template_is_the_recipes_or_the_datas_or_a_neutral_one(tiny_recipe):
-    def template(metadata: dict[str, object], *settings: str, again: bool = False) -> str | None:
-        resolved = resolve_recipe(read_recipe(tiny_recipe, settings)).with_metadata(metadata, again=again)
+    def template(metadata: dict[str, object], *settings: str, overwrite: bool = False) -> str | None:
+        resolved = resolve_recipe(read_recipe(tiny_recipe, settings)).with_metadata(metadata, overwrite=overwrite)
         return resolved.method.arguments.get("template")
 
     of_data = ChestDrrFindings().metadata()
     assert of_data["template"] == "a chest radiograph showing {}."
     assert template(of_data) == of_data["template"]
     assert template(of_data, "method.template=a film with {}") == "a film with {}"
-    assert template(of_data, "method.template=a film with {}", again=True) == "a film with {}", (
+    assert template(of_data, "method.template=a film with {}", overwrite=True) == "a film with {}", (
         "what it was trained with"
     )
     assert template({"class_names": NAMES}) is None and "radiograph" not in TEMPLATE
@@ -69,7 +69,7 @@ def test_the_template_is_the_recipes_or_the_datas_or_a_neutral_one(tiny_recipe):
 
 def test_class_names_are_replaced_for_other_data(tiny_recipe):
     resolved = resolve_recipe(read_recipe(tiny_recipe)).with_metadata({"class_names": NAMES})
-    other = resolved.with_metadata({"class_names": NAMES[:2]}, again=True)
+    other = resolved.with_metadata({"class_names": NAMES[:2]}, overwrite=True)
     assert other.method.arguments["class_names"] == NAMES[:2]
 
 

@@ -20,6 +20,6 @@ def test_components_and_options_reach_the_adapter(tiny_clip):
     )
     adapter = method.adapter
     assert isinstance(adapter, NearlAdapter) and adapter.interaction == "prototype"
-    assert adapter.prompts == ["an image of dots", "an image of stripes"]
+    assert adapter.classes.prompts() == ["an image of dots", "an image of stripes"]
     assert adapter.useformer.queries.shape == (3, 3, 32) and adapter.useformer.to_text.out_features == 24
     assert adapter.image_oca is None and [oca.query.out_features for oca in adapter.text_oca] == [5] * 3

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.registry import register
 
@@ -14,19 +14,28 @@ class ClipAdapter(FewShotAdapter):
     """``f <- ratio * relu(relu(f W_1) W_2) + (1 - ratio) * f`` on the image side, as in the official code."""
 
     def __init__(
-        self, clip: Clip, class_names: ClassNames, template: Template, reduction: int = 4, ratio: float = 0.2
+        self, clip: Clip, classes: Classes, reduction: int = 4, ratio: float = 0.2, renormalize: bool = True
     ) -> None:
-        """Build; the bottleneck is the embedding's width over ``reduction``."""
-        super().__init__(clip, class_names, template)
+        """Build.
+
+        Args:
+            clip: gives the feature width.
+            classes: the classes and their prompts.
+            reduction: the bottleneck is the embedding's width over it.
+            ratio: share of the adapted feature.
+            renormalize: whether the mixed feature is of unit length; not so in BiomedCoOp's variant, whose ratio is 0.5.
+        """
+        super().__init__(clip, classes)
         width, inner = clip.embedding, max(clip.embedding // reduction, 1)
         self.bottleneck = nn.Sequential(
             nn.Linear(width, inner, bias=False), nn.ReLU(), nn.Linear(inner, width, bias=False), nn.ReLU()
         )
-        self.ratio = ratio
+        self.ratio, self.renormalize = ratio, renormalize
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
         with torch.no_grad():
-            features, classes = clip.encode_image(images), clip.encode_ids(self.input_ids)
+            features = clip.encode_image(images)
         mixed = self.ratio * self.bottleneck(features) + (1 - self.ratio) * features
-        return clip.logits(functional.normalize(mixed, dim=-1), classes)
+        mixed = functional.normalize(mixed, dim=-1) if self.renormalize else mixed
+        return clip.logits(mixed, self.text_features(clip))

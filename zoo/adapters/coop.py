@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.registry import register
 
@@ -15,16 +15,43 @@ PLACEHOLDER = "x"
 class CoOp(FewShotAdapter):
     """``[start] v_1 ... v_M class name .``, with M context vectors shared by all classes."""
 
-    def __init__(self, clip: Clip, class_names: ClassNames, template: Template, context: int = 16) -> None:
-        """Build; the template is replaced by ``context`` vectors, sampled from N(0, 0.02^2)."""
-        super().__init__(clip, class_names, " ".join([PLACEHOLDER] * context) + " {}.")
-        self.context = nn.Parameter(torch.randn(context, clip.text.width) * 0.02)
+    def __init__(self, clip: Clip, classes: Classes, context: int = 16, context_init: str | None = None) -> None:
+        """Build.
+
+        Args:
+            clip: gives the width and the tokenizer.
+            classes: whose names follow the context; their template is not used.
+            context: number of context vectors, where ``context_init`` is None; they are sampled from N(0, 0.02^2).
+            context_init: words that the context starts from, a vector for each token ("a photo of a").
+        """
+        words = context_init or " ".join([PLACEHOLDER] * context)
+        super().__init__(clip, classes, words + " {}.")
+        if context_init is None:
+            self.context = nn.Parameter(torch.randn(context, clip.text.width) * 0.02)
+        else:
+            self.context = nn.Parameter(embed_words(clip, context_init))
+
+    def prompted_features(self, clip: ClipEncoder, context: torch.Tensor | None = None) -> torch.Tensor:
+        """Unit embeddings (classes, embedding) of the classes behind a context (tokens, width), the learned one by default."""
+        embedded = clip.text.embed(self.input_ids)
+        prompts = with_context(embedded, self.context if context is None else context)
+        return clip.encode_ids(self.input_ids, prompts)
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
         with torch.no_grad():
             features = clip.encode_image(images)
-        embedded = clip.text.embed(self.input_ids)
-        context = self.context.expand(len(embedded), -1, -1)
-        prompts = torch.cat([embedded[:, :1], context, embedded[:, 1 + context.shape[1] :]], dim=1)
-        return clip.logits(features, clip.encode_ids(self.input_ids, prompts))
+        return clip.logits(features, self.prompted_features(clip))
+
+
+def embed_words(clip: ClipEncoder, words: str) -> torch.Tensor:
+    """Token embeddings (tokens, width) of words, without start and end tokens."""
+    input_ids = clip.tokenize([words])
+    count = int(clip.text.is_token(input_ids).sum()) - 2
+    return clip.text.embed(input_ids)[0, 1 : 1 + count].detach().clone()
+
+
+def with_context(tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """Tokens (classes, positions, width) with those after the start token replaced by a context (tokens, width)."""
+    expanded = context.to(tokens.dtype).expand(len(tokens), -1, -1)
+    return torch.cat([tokens[:, :1], expanded, tokens[:, 1 + len(context) :]], dim=1)

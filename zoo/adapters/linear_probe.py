@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.registry import register
 
@@ -12,10 +12,12 @@ from zoo.registry import register
 class LinearProbe(FewShotAdapter):
     """``logits = W f + b`` on unit image features f, scaled like CLIP's; ``W`` starts at zero."""
 
-    def __init__(self, clip: Clip, class_names: ClassNames, template: Template) -> None:
-        """Build a classifier over the classes; the prompts are not used."""
-        super().__init__(clip, class_names, template)
-        self.classifier = nn.Linear(clip.embedding, len(class_names))
+    class_bound = True
+
+    def __init__(self, clip: Clip, classes: Classes) -> None:
+        """Build a classifier over the classes; their prompts are not used."""
+        super().__init__(clip, classes)
+        self.classifier = nn.Linear(clip.embedding, len(classes.names))
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 

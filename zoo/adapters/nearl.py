@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
@@ -39,8 +39,7 @@ class NearlAdapter(FewShotAdapter):
     def __init__(
         self,
         clip: Clip,
-        class_names: ClassNames,
-        template: Template,
+        classes: Classes,
         useformer: Annotated[Callable[..., USEformer], Slot("adapter")] = USEformer,
         oca: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         interaction: Interaction = "instance",
@@ -51,8 +50,7 @@ class NearlAdapter(FewShotAdapter):
 
         Args:
             clip: gives widths, depths and the tokenizer.
-            class_names: the classes.
-            template: the prompt, with {} for a class name.
+            classes: the classes and their prompts.
             useformer: builder of the USEformer.
             oca: builder of the adapters.
             interaction: which image tokens the text tokens interact with.
@@ -60,7 +58,7 @@ class NearlAdapter(FewShotAdapter):
                 tokens (ablations).
             momentum: of the running prototype.
         """
-        super().__init__(clip, class_names, template)
+        super().__init__(clip, classes)
         self.points = min(clip.vision.depth, clip.text.depth)
         widths = {"vision_width": clip.vision.width, "text_width": clip.text.width}
         self.useformer = useformer(**widths, layers=self.points)
@@ -172,7 +170,7 @@ class NearlAdapter(FewShotAdapter):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "NearlAdapter":
         """Move or cast; cached class embeddings are dropped, since they would stay behind."""
         self._cached_text = None
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         return self
 
     def attention_maps(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:

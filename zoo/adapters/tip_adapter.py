@@ -5,25 +5,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from zoo.adapters.few_shot import ClassNames, Clip, FewShotAdapter, Template
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter, encode_batches
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.registry import register
 
-_ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
-_BETAS = (1.0, 2.5, 5.5, 8.0, 12.0, 20.0)
+_CLIP_SCALE = 100.0
+"""The factor on cosine similarities of OpenAI's CLIP, for which the paper's alphas are."""
 
 
-@register("adapter", "tip_adapter")
-class TipAdapter(FewShotAdapter):
+class _Cache(FewShotAdapter):
     """``logits = scale f T^t + alpha exp(-beta (1 - f K^t)) V`` with keys K and one-hot labels V of the shots.
 
-    ``alpha`` and ``beta`` are searched on the validation split, as the paper does. No training.
+    alpha and beta are searched on the validation split over the official grid, as many equal steps from 0.1 to (but without)
+    a greatest value; alpha in proportion to the CLIP's scale, where that is not 100.
     """
 
-    trains_keys = False
+    class_bound = True
     observes = True
     keys: torch.Tensor
     labels: torch.Tensor
@@ -33,90 +32,132 @@ class TipAdapter(FewShotAdapter):
     def __init__(
         self,
         clip: Clip,
-        class_names: ClassNames,
-        template: Template,
+        classes: Classes,
         per_class: int = 16,
         alpha: float = 1.0,
-        beta: float = 5.5,
+        beta: float = 1.0,
         search: bool = True,
+        search_scale: float = 50.0,
+        search_steps: int = 200,
     ) -> None:
         """Build an empty cache.
 
         Args:
             clip: gives the feature width.
-            class_names: the classes.
-            template: the prompt.
-            per_class: capacity of the cache for each class; set it to the number of shots.
-            alpha: weight of the cache.
-            beta: sharpness of the affinity.
+            classes: the classes and their prompts.
+            per_class: places in the cache for each class; set it to the number of shots.
+            alpha: weight of the cache, before it is searched.
+            beta: sharpness of the affinity, before it is searched.
             search: whether to search alpha and beta on the validation split.
+            search_scale: greatest alpha and beta of the grid.
+            search_steps: values of each.
         """
-        super().__init__(clip, class_names, template)
-        capacity = per_class * len(class_names)
-        keys = torch.zeros(capacity, clip.embedding)
-        if self.trains_keys:
-            self.keys = nn.Parameter(keys)
-        else:
-            self.register_buffer("keys", keys)
-        self.register_buffer("labels", torch.zeros(capacity, len(class_names)))
+        super().__init__(clip, classes)
+        places = per_class * len(classes.names)
+        self._hold_keys(torch.zeros(places, clip.embedding))
+        self.register_buffer("labels", torch.zeros(places, len(classes.names)))
         self.register_buffer("alpha", torch.tensor(alpha))
         self.register_buffer("beta", torch.tensor(beta))
         self.per_class, self.search = per_class, search
+        self.search_scale, self.search_steps = search_scale, search_steps
+
+    def _hold_keys(self, keys: torch.Tensor) -> None:
+        self.register_buffer("keys", keys)
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
         with torch.no_grad():
-            features, classes = clip.encode_image(images), clip.encode_ids(self.input_ids)
-        return self._combine(clip, features, classes, self.alpha, self.beta)
+            features = clip.encode_image(images).float()
+        cached = self.alpha * self._cached(features, self.beta)
+        return clip.logits(features, self.text_features(clip).float()) + cached
 
-    def _combine(
-        self, clip: ClipEncoder, features: torch.Tensor, classes: torch.Tensor, alpha: Any, beta: Any
-    ) -> torch.Tensor:
-        affinity = features @ functional.normalize(self.keys, dim=-1).mT
-        cached: torch.Tensor = alpha * torch.exp(-beta * (1 - affinity)) @ self.labels
-        return clip.logits(features, classes) + cached
+    def _cached(self, features: torch.Tensor, beta: torch.Tensor | float) -> torch.Tensor:
+        """The cache's logits (batch, classes) of unit features, before alpha."""
+        return torch.exp(-beta * (1 - features @ self.keys.mT)) @ self.labels
 
     @torch.no_grad()
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
-        """Fill the cache from the training images, then search alpha and beta on the validation ones.
+        """Fill the cache from the training images.
 
         Raises:
-            ArgumentError: a class has more images than the cache's capacity.
+            ArgumentError: a class has more images than the cache has places.
         """
-        features, labels = self._encode(clip, train)
-        classes = self.labels.shape[1]
-        for label in range(classes):
-            shots = features[labels == label]
-            if len(shots) > self.per_class:
-                raise ArgumentError(f"{len(shots)} shots of '{self.prompts[label]}', and per_class is {self.per_class}")
+        features, labels = encode_batches(clip, train)
+        for label, name in enumerate(self.classes.names):
+            of_class = features[labels == label]
+            if len(of_class) > self.per_class:
+                raise ArgumentError(f"{len(of_class)} shots of '{name}', and per_class is {self.per_class}")
             start = label * self.per_class
-            self.keys[start : start + len(shots)] = shots
-            self.labels[start : start + len(shots), label] = 1
+            self.keys[start : start + len(of_class)] = of_class
+            self.labels[start : start + len(of_class), label] = 1
+
+    @torch.no_grad()
+    def search_blend(self, clip: ClipEncoder, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Set alpha and beta to the first pair of the grid, beta outside, with the best accuracy on validation features."""
+        grid = torch.arange(self.search_steps, device=features.device) / self.search_steps
+        betas = 0.1 + (self.search_scale - 0.1) * grid
+        alphas = betas * clip.scale.float() / _CLIP_SCALE
+        zero_shot = clip.logits(features, self.text_features(clip).float())
+        best = -1.0
+        for beta in betas:
+            logits = zero_shot + alphas[:, None, None] * self._cached(features, beta)
+            accuracy = (logits.argmax(dim=-1) == labels).float().mean(dim=-1)
+            if float(accuracy.max()) > best:
+                best = float(accuracy.max())
+                self.alpha.copy_(alphas[int(accuracy.argmax())])
+                self.beta.copy_(beta)
+
+
+@register("adapter", "tip_adapter")
+class TipAdapter(_Cache):
+    """A cache of the shots, with alpha and beta searched on the validation split; nothing is trained.
+
+    ``logits = scale f T^t + alpha exp(-beta (1 - f K^t)) V``: unit feature f, class embeddings T, keys K, one-hot labels V.
+    """
+
+    def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
+        """Fill the cache, then search.
+
+        Raises:
+            ArgumentError: a class has more images than the cache has places.
+        """
+        super().observe(clip, train, val)
         if self.search:
-            self._search(clip, *self._encode(clip, val))
-
-    def _encode(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        pairs = [(clip.encode_image(batch["image"]), batch["label"]) for batch in batches]
-        features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return features.float(), labels
-
-    def _search(self, clip: ClipEncoder, features: torch.Tensor, labels: torch.Tensor) -> None:
-        classes = clip.encode_ids(self.input_ids)
-
-        def accuracy(alpha: float, beta: float) -> float:
-            return float((self._combine(clip, features, classes, alpha, beta).argmax(dim=-1) == labels).float().mean())
-
-        alpha, beta = max(((a, b) for a in self._alphas(clip) for b in _BETAS), key=lambda pair: accuracy(*pair))
-        self.alpha.fill_(alpha)
-        self.beta.fill_(beta)
-
-    def _alphas(self, clip: ClipEncoder) -> list[float]:
-        # The paper's alphas suit CLIP's scale of 100; a CLIP with another temperature needs them in proportion.
-        return [float(alpha * clip.scale / 100 * 10**power) for alpha in _ALPHAS for power in (0, 1)]
+            self.search_blend(clip, *encode_batches(clip, val))
 
 
 @register("adapter", "tip_adapter_f")
-class TipAdapterF(TipAdapter):
-    """Tip-Adapter whose keys are trained, starting from the shots' features."""
+class TipAdapterF(_Cache):
+    """Tip-Adapter whose keys are trained from the shots' features on, not normalised again.
 
-    trains_keys = True
+    As in the official code, alpha and beta keep their first values in training, the keys of the best epoch are kept, and the
+    search comes after. The official code measures epochs on the test split; here the validation split decides.
+    """
+
+    best_keys: torch.Tensor
+    best_accuracy: torch.Tensor
+
+    def _hold_keys(self, keys: torch.Tensor) -> None:
+        self.keys = nn.Parameter(keys)
+        self.register_buffer("best_keys", keys.clone())
+        self.register_buffer("best_accuracy", torch.tensor(-1.0))
+
+    @torch.no_grad()
+    def end_epoch(self, clip: ClipEncoder, val: Iterable[dict[str, Any]]) -> None:
+        """Keep the keys if they are the best so far."""
+        features, labels = encode_batches(clip, val)
+        logits = clip.logits(features, self.text_features(clip).float()) + self.alpha * self._cached(
+            features, self.beta
+        )
+        accuracy = (logits.argmax(dim=-1) == labels).float().mean()
+        if accuracy > self.best_accuracy:
+            self.best_accuracy.copy_(accuracy)
+            self.best_keys.copy_(self.keys)
+
+    @torch.no_grad()
+    def finish(self, clip: ClipEncoder, val: Iterable[dict[str, Any]]) -> None:
+        """Take the best keys, and search alpha and beta for them."""
+        if self.best_accuracy >= 0:
+            self.keys.copy_(self.best_keys)
+        if self.search:
+            self.search_blend(clip, *encode_batches(clip, val))

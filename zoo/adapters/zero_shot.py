@@ -13,4 +13,4 @@ class ZeroShot(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Scaled cosine logits (batch, classes)."""
-        return clip.logits(clip.encode_image(images), clip.encode_ids(self.input_ids))
+        return clip.logits(clip.encode_image(images), self.text_features(clip))

@@ -75,22 +75,26 @@ class ClipEncoder(nn.Module):
             tokens = self.vision.layer(index, tokens)
         return functional.normalize(self.vision.finish(tokens), dim=-1)
 
-    def encode_ids(self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None) -> torch.Tensor:
-        """Token ids to unit features (texts, embedding).
+    def encode_ids(
+        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None = None, *, normalize: bool = True
+    ) -> torch.Tensor:
+        """Token ids to features (texts, embedding), of unit length if ``normalize``.
 
         Args:
             input_ids: (texts, positions).
             inputs_embeds: (texts, positions, width), in place of the ids' embeddings; the ids still say where a text ends.
+            normalize: whether features are of unit length.
         """
         inputs_embeds = self.text.embed(input_ids) if inputs_embeds is None else inputs_embeds
         tokens, attention_mask = self.text.start(inputs_embeds, input_ids)
         for index in range(self.text.depth):
             tokens = self.text.layer(index, tokens, attention_mask)
-        return functional.normalize(self.text.finish(tokens, input_ids), dim=-1)
+        features = self.text.finish(tokens, input_ids)
+        return functional.normalize(features, dim=-1) if normalize else features
 
-    def encode_text(self, texts: list[str]) -> torch.Tensor:
-        """Texts to unit features (texts, embedding)."""
-        return self.encode_ids(self.tokenize(texts))
+    def encode_text(self, texts: list[str], *, normalize: bool = True) -> torch.Tensor:
+        """Texts to features (texts, embedding), of unit length if ``normalize``."""
+        return self.encode_ids(self.tokenize(texts), normalize=normalize)
 
     def logits(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
         """Scaled cosine similarities (batch, texts) of unit features."""

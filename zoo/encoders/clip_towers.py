@@ -35,6 +35,10 @@ class VisionTower(ABC):
         """Normalised images (batch, 3, height, width) to tokens (batch, tokens, width)."""
 
     @abstractmethod
+    def first_norm(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The norm (..., width) that :meth:`start` ends with; tokens that join later pass it too."""
+
+    @abstractmethod
     def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """Run one transformer layer on (batch, tokens, width)."""
 
@@ -89,6 +93,10 @@ class OpenClipVision(VisionTower):
         tokens: torch.Tensor = self._visual._embeds(images)
         return tokens
 
+    def first_norm(self, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._visual.ln_pre(tokens)
+
     def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""
         tokens = self._visual.transformer.resblocks[index](tokens)
@@ -114,6 +122,10 @@ class TimmVision(VisionTower):
         embedded = self._trunk._pos_embed(self._trunk.patch_embed(images))
         tokens: torch.Tensor = self._trunk.norm_pre(self._trunk.patch_drop(embedded))
         return tokens
+
+    def first_norm(self, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        return self._trunk.norm_pre(tokens)
 
     def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
         """See :class:`VisionTower`."""

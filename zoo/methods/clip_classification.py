@@ -5,10 +5,9 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
 
-from zoo.adapters.few_shot import FewShotAdapter
+from zoo.adapters.few_shot import ClassPrompts, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs, ZooModule
@@ -35,6 +34,8 @@ class ClipClassification(ZooModule):
         adapter: Annotated[Callable[..., FewShotAdapter], Slot("adapter")],
         class_names: Annotated[list[str], Injected],
         template: Annotated[str, Injected] = TEMPLATE,
+        class_texts: Annotated[dict[str, list[str]] | None, Injected] = None,
+        ensemble: bool = False,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Freeze the CLIP and build the adapter on it.
@@ -44,13 +45,15 @@ class ClipClassification(ZooModule):
             adapter: builder of the adapter.
             class_names: the classes, in the order of the labels.
             template: prompt for a class, with {} for its name; the data set's if it has one.
+            class_texts: descriptions of each class, by its name; the data set's if it has any.
+            ensemble: whether the descriptions stand for a class together, in place of its prompt.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """
         super().__init__()
         self.base_precision = base_precision
         self.clip = clip.requires_grad_(False)
         self.class_names = class_names
-        self.adapter = adapter(clip=clip, class_names=class_names, template=template)
+        self.adapter = adapter(clip=clip, classes=ClassPrompts(class_names, template, class_texts or {}, ensemble))
         for parameter in self.adapter.clip_parameters(clip):
             parameter.requires_grad_(True)
 
@@ -86,19 +89,30 @@ class ClipClassification(ZooModule):
         super().on_fit_start()
         if self._restored or not self.adapter.observes:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data is None:
+        if self.trainer.datamodule is None:  # type: ignore[attr-defined]
             raise ArgumentError(f"{type(self.adapter).__name__} processes the shots; pass a data module to Trainer.fit")
         self.clip.eval()
-        self.adapter.observe(self.clip, self._batches(data, "train"), self._batches(data, "val"))
+        self.adapter.observe(self.clip, self._batches("train"), self._batches("val"))
 
-    def _batches(self, data: Any, split: str) -> Iterator[dict[str, Any]]:
-        for batch in data.eval_dataloader(split, whole=True):
+    def on_train_epoch_end(self) -> None:
+        """Let the adapter process the validation images, if it does so."""
+        super().on_train_epoch_end()
+        if self.adapter.observes:
+            self.adapter.end_epoch(self.clip, self._batches("val"))
+
+    def on_train_end(self) -> None:
+        """Let the adapter finish with the validation images, if it does so."""
+        super().on_train_end()
+        if self.adapter.observes:
+            self.adapter.finish(self.clip, self._batches("val"))
+
+    def _batches(self, split: str) -> Iterator[dict[str, Any]]:
+        for batch in self.trainer.datamodule.eval_dataloader(split, whole=True):  # type: ignore[attr-defined]
             yield self.transfer_batch_to_device(batch, self.device, 0)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Cross-entropy."""
-        return {"loss": functional.cross_entropy(self(batch["image"]).float(), batch["label"])}
+        """The adapter's loss."""
+        return {"loss": self.adapter.loss(self.clip, batch["image"], batch["label"])}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Probabilities (batch, classes) and labels."""

@@ -30,4 +30,4 @@ class NearlClip(ClipClassification):
     ) -> None:
         """Build; see :class:`~zoo.adapters.nearl.NearlAdapter` for the arguments."""
         wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, direction=direction)
-        super().__init__(clip, wired, class_names, template, base_precision)
+        super().__init__(clip, wired, class_names, template, base_precision=base_precision)

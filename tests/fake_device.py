@@ -150,9 +150,9 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs["device"] = "cpu" if cuda else kwargs["device"]
     _check_generators((args, kwargs), cuda)
     result = func(*args, **kwargs)
-    own = {id(_storage(tensor)) for tensor in here}
+    inputs = {id(_storage(tensor)) for tensor in here}
     for tensor in _tensors(result) if cuda else []:
-        if id(_storage(tensor)) not in own:  # a view of a number on the CPU stays there
+        if id(_storage(tensor)) not in inputs:  # a view of a number on the CPU stays there
             _mark(tensor)
     return result
 
@@ -160,8 +160,8 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _check_generators(arguments: Any, cuda: bool) -> None:
     for item in _within(arguments):
         if isinstance(item, torch.Generator) and getattr(item, "on_cuda", False) != cuda:
-            wanted, found = ("cuda", "cpu") if cuda else ("cpu", "cuda")
-            raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{found}'")
+            expected, actual = ("cuda", "cpu") if cuda else ("cpu", "cuda")
+            raise RuntimeError(f"Expected a '{expected}' device type for generator but found '{actual}'")
 
 
 # What is answered or done otherwise than by computing.
@@ -228,13 +228,13 @@ def _numpy(func: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
 
 def _from_data(func: Any, data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """torch.tensor and its like: values of a list are fetched from wherever they are."""
-    asked = kwargs.get("device")
-    own = isinstance(data, torch.Tensor) and is_marked(data)
-    cuda = own if asked is None else _names_cuda(asked)
-    made = func(data, *args, **{**kwargs, **({"device": "cpu"} if cuda else {})})
-    if isinstance(data, torch.Tensor) and _storage(made) is _storage(data) and cuda != own:
-        made = made.clone()
-    return _mark(made) if cuda else made
+    device = kwargs.get("device")
+    on_gpu = isinstance(data, torch.Tensor) and is_marked(data)
+    cuda = on_gpu if device is None else _names_cuda(device)
+    result = func(data, *args, **{**kwargs, **({"device": "cpu"} if cuda else {})})
+    if isinstance(data, torch.Tensor) and _storage(result) is _storage(data) and cuda != on_gpu:
+        result = result.clone()
+    return _mark(result) if cuda else result
 
 
 def _check_indices(tensor: torch.Tensor, index: Any) -> None:
@@ -245,8 +245,8 @@ def _check_indices(tensor: torch.Tensor, index: Any) -> None:
 
 def _getitem(func: Any, tensor: torch.Tensor, index: Any) -> torch.Tensor:
     _check_indices(tensor, index)
-    found = func(tensor, index)
-    return _mark(found) if is_marked(tensor) else found
+    selected = func(tensor, index)
+    return _mark(selected) if is_marked(tensor) else selected
 
 
 def _setitem(func: Any, tensor: torch.Tensor, index: Any, value: Any) -> None:
@@ -333,9 +333,9 @@ class _Generator(torch.Generator):
     on_cuda: bool
 
     def __new__(cls, device: Any = "cpu") -> "_Generator":
-        made = super().__new__(cls, "cpu" if _names_cuda(device) else device)
-        made.on_cuda = _names_cuda(device)
-        return made
+        result = super().__new__(cls, "cpu" if _names_cuda(device) else device)
+        result.on_cuda = _names_cuda(device)
+        return result
 
     @property
     def device(self) -> torch.device:

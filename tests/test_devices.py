@@ -31,67 +31,67 @@ def recipe(request: pytest.FixtureRequest) -> str:
 def assembled(folder: Path, name: str) -> Assembly:
     """A recipe's method, without a trainer but for what a step asks of one, and its data set."""
     torch.manual_seed(0)
-    made = assemble(read_recipe(write_recipe(folder, name)))
-    made.method.log = made.method.log_dict = lambda *_, **__: None
-    made.method._trainer = stub_trainer(made, torch.device("cpu"))
-    made.method.probes = {"dots": [["dots"], ["no dots"]]}  # of pretraining
-    return made
+    assembly = assemble(read_recipe(write_recipe(folder, name)))
+    assembly.method.log = assembly.method.log_dict = lambda *_, **__: None
+    assembly.method._trainer = stub_trainer(assembly, torch.device("cpu"))
+    assembly.method.probes = {"dots": [["dots"], ["no dots"]]}  # of pretraining
+    return assembly
 
 
-def stub_trainer(made: Assembly, device: torch.device) -> SimpleNamespace:
+def stub_trainer(assembly: Assembly, device: torch.device) -> SimpleNamespace:
     """What the hooks and steps of a method ask of its trainer."""
     strategy = SimpleNamespace(root_device=device, is_global_zero=True, barrier=lambda name: None)
     facts = {"world_size": 1, "global_rank": 0, "global_step": 0, "estimated_stepping_batches": 4}
-    return SimpleNamespace(**facts, precision="32-true", datamodule=made.data, strategy=strategy, should_stop=False)
+    return SimpleNamespace(**facts, precision="32-true", datamodule=assembly.data, strategy=strategy, should_stop=False)
 
 
-def batch_of(made: Assembly, split: str, device: torch.device) -> Any:
+def batch_of(assembly: Assembly, split: str, device: torch.device) -> Any:
     """The first batch of a split, moved as Lightning moves it."""
-    loader = made.data.train_dataloader() if split == "train" else made.data.eval_dataloader(split)
+    loader = assembly.data.train_dataloader() if split == "train" else assembly.data.eval_dataloader(split)
     batch = next(iter(loader))
     if "label" in batch:  # what pretraining has besides
         labels = batch["label"].tolist()
         batch |= {"text": [f"a film of class {label}" for label in labels], "findings": [["dots"][:n] for n in labels]}
-    return made.method.transfer_batch_to_device(batch, device, 0)
+    return assembly.method.transfer_batch_to_device(batch, device, 0)
 
 
-def train_and_validate(made: Assembly, device: torch.device) -> None:
+def train_and_validate(assembly: Assembly, device: torch.device) -> None:
     """Two steps on the same batch, since the second may find in a cache what the first put there."""
-    trained = [parameter for parameter in made.method.train().parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in assembly.method.train().parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     for _ in range(2):
-        batch = batch_of(made, "train", device)
-        made.method.on_train_batch_start(batch, 0)
-        loss = made.method.training_step(batch, 0)
+        batch = batch_of(assembly, "train", device)
+        assembly.method.on_train_batch_start(batch, 0)
+        loss = assembly.method.training_step(batch, 0)
         assert loss.device == device and torch.isfinite(loss)
         optimizer.zero_grad()
         loss.backward()
         assert any(parameter.grad is not None for parameter in trained)
         optimizer.step()
     with torch.no_grad():
-        made.method.eval().validation_step(batch_of(made, "val", device), 0)
-        made.method.on_validation_epoch_end()
-    made.method.load_trained_state(made.method.trained_state())
-    made.method.base_fingerprint()
-    assert all(value.device == device for value in made.method.state_dict().values())
+        assembly.method.eval().validation_step(batch_of(assembly, "val", device), 0)
+        assembly.method.on_validation_epoch_end()
+    assembly.method.load_trained_state(assembly.method.trained_state())
+    assembly.method.base_fingerprint()
+    assert all(value.device == device for value in assembly.method.state_dict().values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_and_validation(folder, recipe, kind):
     """In the order of Lightning: set up on the CPU, moved, begun."""
-    made = assembled(folder, recipe)
+    assembly = assembled(folder, recipe)
     with cuda(kind) as device:
-        made.method._trainer = stub_trainer(made, device)
+        assembly.method._trainer = stub_trainer(assembly, device)
         if not recipe.startswith(("clip_pretraining", "vq_tokenizer")):
-            made.method.setup("fit")
-        made.method.to(device)
-        made.method.on_fit_start()
-        assert made.method.trainer.should_stop == (recipe in TRAINING_FREE)
+            assembly.method.setup("fit")
+        assembly.method.to(device)
+        assembly.method.on_fit_start()
+        assert assembly.method.trainer.should_stop == (recipe in TRAINING_FREE)
         if recipe not in TRAINING_FREE:
-            train_and_validate(made, device)
+            train_and_validate(assembly, device)
 
 
-def make_it_draw(method: torch.nn.Module) -> list[torch.Tensor]:
+def force_masks_and_images(method: torch.nn.Module) -> list[torch.Tensor]:
     """Raise the logits of what opens a mask or an image, so that untrained models write some; gives a list of all masks drawn."""
     for model in method.modules():
         layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -102,10 +102,10 @@ def make_it_draw(method: torch.nn.Module) -> list[torch.Tensor]:
         raised = {-2: 1e4, -1: 2e4} if opening is None else {opening: 1e4}
         layer.register_forward_hook(lambda _, __, logits, raised=raised: logits + _bias(logits, raised))
         break
-    drawn: list[torch.Tensor] = []
+    decoded: list[torch.Tensor] = []
     if hasattr(method, "grounding"):
-        method.grounding.register_forward_hook(lambda _, __, masks: drawn.append(masks))
-    return drawn
+        method.grounding.register_forward_hook(lambda _, __, masks: decoded.append(masks))
+    return decoded
 
 
 def _bias(logits: torch.Tensor, raised: dict[int, float]) -> torch.Tensor:
@@ -117,28 +117,28 @@ def _bias(logits: torch.Tensor, raised: dict[int, float]) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation(folder, recipe, kind):
-    made = assembled(folder, recipe)
-    drawn = make_it_draw(made.method)
+    assembly = assembled(folder, recipe)
+    decoded = force_masks_and_images(assembly.method)
     with cuda(kind) as device:
-        made.method.to(device).eval()
+        assembly.method.to(device).eval()
         with torch.no_grad():
-            outputs = made.method.evaluation_step(batch_of(made, "test", device))
-        assert "medseg_r" not in recipe or len(torch.cat(drawn)) > 3
-        outputs = made.method.complete_outputs({name: value.cpu() for name, value in outputs.items()})
-        for name, metric in made.method.metrics().items():
+            outputs = assembly.method.evaluation_step(batch_of(assembly, "test", device))
+        assert "medseg_r" not in recipe or len(torch.cat(decoded)) > 3
+        outputs = assembly.method.complete_outputs({name: value.cpu() for name, value in outputs.items()})
+        for name, metric in assembly.method.metrics().items():
             assert isinstance(metric(outputs), float), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_prediction_before_and_after_the_move(folder, tmp_path, recipe, kind):
     """What a method keeps from one call to the next moves with it."""
-    made = assembled(folder, recipe)
-    made.method.eval()
-    make_it_draw(made.method)
+    assembly = assembled(folder, recipe)
+    assembly.method.eval()
+    force_masks_and_images(assembly.method)
     with cuda(kind) as device:
         image = torch.rand(1, 64, 64)
-        made.method.predict_image(image)
-        made.method.to(device)
+        assembly.method.predict_image(image)
+        assembly.method.to(device)
         for place in (image, image.to(device)):
-            prediction = made.method.predict_image(place)
+            prediction = assembly.method.predict_image(place)
             assert prediction.save(tmp_path, overwrite=True).is_file()

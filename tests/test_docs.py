@@ -232,8 +232,8 @@ def test_named_files_extras_and_make_targets_exist(page):
     text = page.read_text()
     if page.name != "CHANGELOG.md":
         files = re.findall(r"`((?:zoo|tests|docs|recipes)/[\w/.-]+?\.(?:py|md|json|yaml))`", text)
-        made = {"recipes/vector_scaling/chest_drr_16shot.yaml"}
-        assert [file for file in files if not (ROOT / file).is_file() and file not in made] == []
+        examples = {"recipes/vector_scaling/chest_drr_16shot.yaml"}
+        assert [file for file in files if not (ROOT / file).is_file() and file not in examples] == []
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"medvl-zoo\[(\w+)\]", text)) <= set(extras)
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -132,9 +132,9 @@ def _inside(make):
 def test_where_tensors_are(kind, case):
     make, expected = PLACES[case]
     with cuda(kind) as device:
-        made = make()
-        assert made.device == (device if expected else torch.device("cpu"))
-        assert (made.is_cuda, made.is_cpu, made.get_device()) == (expected, not expected, 0 if expected else -1)
+        result = make()
+        assert result.device == (device if expected else torch.device("cpu"))
+        assert (result.is_cuda, result.is_cpu, result.get_device()) == (expected, not expected, 0 if expected else -1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -220,10 +220,10 @@ def test_operators_of_networks(kind):
     with torch.no_grad():
         expected = computed(torch.device("cpu"))
         with cuda(kind) as device:
-            found = computed(device)
-            assert all(tensor.device == device for tensor in found)
-            found = [tensor.cpu() for tensor in found]
-    for one, other in zip(found, expected, strict=True):
+            outputs = computed(device)
+            assert all(tensor.device == device for tensor in outputs)
+            outputs = [tensor.cpu() for tensor in outputs]
+    for one, other in zip(outputs, expected, strict=True):
         torch.testing.assert_close(one, other, atol=close(kind), rtol=close(kind))
 
 
@@ -294,8 +294,8 @@ def test_a_language_model_trains_and_generates_token_by_token(kind, tmp_path):
 
     expected = run(torch.device("cpu"))
     with cuda(kind) as device:
-        found = run(device)
-        assert found[:2] == pytest.approx(expected[:2], rel=1e-3) and found[2] == expected[2]
+        outputs = run(device)
+        assert outputs[:2] == pytest.approx(expected[:2], rel=1e-3) and outputs[2] == expected[2]
         with torch.no_grad(), pytest.raises(RuntimeError, match=SAME_DEVICE):
             model(input_ids=ids)
         with torch.no_grad(), pytest.raises(RuntimeError, match=SAME_DEVICE):

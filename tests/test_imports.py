@@ -53,16 +53,16 @@ def test_no_import_runs_back_up():
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     checked = 0
     for path in files:
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        assert own in FLOORS, f"{path} has no floor"
+        folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        assert folder in FLOORS, f"{path} has no floor"
         for module in imported(path):
             other = place(module)
-            if other in ("", own):
+            if other in ("", folder):
                 continue
             checked += 1
             assert other in FLOORS, f"{path} imports {module}, which has no floor"
-            level = FLOORS[own] == FLOORS[other] and FLOORS[own] in (1, 3, 4)
-            assert FLOORS[other] < FLOORS[own] or level, f"{path} imports {module}, from a floor that is not below"
+            level = FLOORS[folder] == FLOORS[other] and FLOORS[folder] in (1, 3, 4)
+            assert FLOORS[other] < FLOORS[folder] or level, f"{path} imports {module}, from a floor that is not below"
     assert checked > 200
 
 

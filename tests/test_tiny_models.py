@@ -125,8 +125,8 @@ def test_anole_sees_images_apart_and_writes_whole_ones(tmp_path):
     prompt = torch.tensor(
         [vocabulary.bos_token_id, *decoder.tokenizer.encode("Draw."), vocabulary.sep_token_id, vocabulary.boi_token_id]
     )
-    made = generate(decoder, [prompt], GenerationSettings(max_new_tokens=17, greedy=True))[0]
-    vocabulary.check(made, decoder.tokens_per_image)
+    generated = generate(decoder, [prompt], GenerationSettings(max_new_tokens=17, greedy=True))[0]
+    vocabulary.check(generated, decoder.tokens_per_image)
 
 
 @pytest.mark.parametrize(("make", "load"), [(openclip_vitb16, OpenClip), (biomedclip, BiomedClip)])
@@ -139,8 +139,8 @@ def test_clips(tmp_path, make, load):
     assert clip.image_size == (config["model_cfg"]["vision_cfg"]["image_size"],) * 2
     assert clip.mean.flatten().tolist() == pytest.approx(config["preprocess_cfg"]["mean"])
     images = torch.rand(2, 1, 48, 48)
-    own = clip.model.encode_image(clip.normalise(images), normalize=True)
-    torch.testing.assert_close(clip.encode_image(images), own, atol=1e-5, rtol=1e-4)
+    expected = clip.model.encode_image(clip.normalise(images), normalize=True)
+    torch.testing.assert_close(clip.encode_image(images), expected, atol=1e-5, rtol=1e-4)
     texts = clip.model.encode_text(clip._tokenizer(TEXTS), normalize=True)
     torch.testing.assert_close(clip.encode_text(TEXTS), texts, atol=1e-5, rtol=1e-4)
     assert (texts[0] - texts[1]).abs().max() > 1e-3

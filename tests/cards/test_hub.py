@@ -27,11 +27,11 @@ def test_push_and_pull_go_through_huggingface_hub(cards, monkeypatch, tmp_path):
     import huggingface_hub
 
     remote = tmp_path / "remote"
-    made = []
+    repositories = []
 
     class Api:
         def create_repo(self, repo, exist_ok):
-            made.append(repo)
+            repositories.append(repo)
 
         def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
             shutil.copytree(folder_path, remote)
@@ -44,7 +44,7 @@ def test_push_and_pull_go_through_huggingface_hub(cards, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    assert push("tiny-nearl", "me/tiny").endswith("me/tiny/commit/1") and made == ["me/tiny"]
+    assert push("tiny-nearl", "me/tiny").endswith("me/tiny/commit/1") and repositories == ["me/tiny"]
     assert read_card(pull("me/tiny")).record == read_card(cards / "tiny-nearl").record
 
 

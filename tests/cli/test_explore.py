@@ -53,8 +53,10 @@ def test_wrong_recipes_exit_with_2_and_list_every_mistake(tmp_path):
 
 
 def test_plan_as_json():
-    made = json.loads(call("plan", "zero_shot/chest_drr_16shot", "--json"))
-    assert made["parameters"][1] == 0 and made["total_memory"] == made["peak"] == sum(made["memory"].values()) > 0
-    assert set(made["memory"]) == {"weights", "gradients", "optimizer", "activations", "workspace"}
+    result = json.loads(call("plan", "zero_shot/chest_drr_16shot", "--json"))
+    assert (
+        result["parameters"][1] == 0 and result["total_memory"] == result["peak"] == sum(result["memory"].values()) > 0
+    )
+    assert set(result["memory"]) == {"weights", "gradients", "optimizer", "activations", "workspace"}
     table = call("plan", "zero_shot/chest_drr_16shot")
-    assert "workspace" in table and f"{made['peak'] / 1e9:.2f}" in table
+    assert "workspace" in table and f"{result['peak'] / 1e9:.2f}" in table

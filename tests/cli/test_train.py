@@ -38,8 +38,8 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     call("publish", tmp_path / "run", "--name", "tiny")
     assert "yes" in call("verify", "tiny")
     image = next((striped_folder / "test" / "dots").iterdir())
-    seen = printed("predict", "tiny", image, "--out", tmp_path / "seen", "--json")
-    picture = Path(seen[str(image)]["picture"])
+    results = printed("predict", "tiny", image, "--out", tmp_path / "output", "--json")
+    picture = Path(results[str(image)]["picture"])
     assert picture.is_file() and np.asarray(Image.open(picture)).std() > 10
     assert "there is no such file" in call("predict", "tiny", tmp_path / "gone.png", code=1)
     assert "no card is named" in call("predict", "tinny", image, code=1)

@@ -20,40 +20,40 @@ class Model:
     def __init__(
         self,
         tower: Annotated[Tower, Slot(CLIP)],
-        make: Annotated[Callable[..., Tower], Slot(CLIP)],
+        second_tower: Annotated[Callable[..., Tower], Slot(CLIP)],
         names: Annotated[list[str], Injected],
         depth: int = 1,
     ) -> None:
-        self.tower, self.made, self.names, self.depth = tower, make(width=9), names, depth
+        self.tower, self.second, self.names, self.depth = tower, second_tower(width=9), names, depth
 
 
 def model(**arguments) -> Component:
     tower = Component(CLIP, "tower", Tower, {"width": 3})
     builder = Component(CLIP, "tower", Tower, {})
-    return Component("method", "model", Model, {"tower": tower, "make": builder, **arguments})
+    return Component("method", "model", Model, {"tower": tower, "second_tower": builder, **arguments})
 
 
 def test_metadata_fills_injected_arguments_here_and_in_slots_unless_the_recipe_sets_them():
     metadata = {"names": ["a", "b"], "depth": 7, "unrelated": 1}
     built = model().with_metadata(metadata).build()
-    assert built.names == built.tower.names == built.made.names == ["a", "b"]
+    assert built.names == built.tower.names == built.second.names == ["a", "b"]
     assert built.depth == 1, "an argument that is not injected is the recipe's"
     assert model(names=["c"]).with_metadata(metadata).build().names == ["c"]
 
 
 def test_a_slot_takes_a_component_or_its_builder():
     built = model(names=[]).build(depth=4)
-    assert built.tower.width == 3 and built.made.width == 9 and built.depth == 4
+    assert built.tower.width == 3 and built.second.width == 9 and built.depth == 4
 
 
 def test_a_component_is_a_recipe_section_again():
     assert model(depth=2).to_dict() == {
         "name": "model",
         "tower": {"name": "tower", "width": 3},
-        "make": {"name": "tower"},
+        "second_tower": {"name": "tower"},
         "depth": 2,
     }
-    assert model(depth=2).without(["depth", "make", "tower"]).to_dict() == {"name": "model"}
+    assert model(depth=2).without(["depth", "second_tower", "tower"]).to_dict() == {"name": "model"}
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_injected_arguments_are_marked(annotation, injected):
 
 def test_the_class_of_a_slot_is_read_from_its_annotation():
     _, hints = signature_of(Model)
-    assert expected_class(hints["tower"]) is expected_class(hints["make"]) is Tower
+    assert expected_class(hints["tower"]) is expected_class(hints["second_tower"]) is Tower

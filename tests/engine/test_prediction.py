@@ -76,20 +76,20 @@ def test_outputs_are_overwritten_only_when_told(card, tmp_path):
 
 def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_path, monkeypatch):
     files = [write_film(tmp_path / f"{index}.png", index) for index in range(40)]
-    read, told = [], []
+    read, reported = [], []
     real = prediction.read_image
     monkeypatch.setattr(prediction, "read_image", lambda path, **options: read.append(path) or real(path, **options))
 
-    def tell(path: str, content: dict) -> None:
-        if not told:
+    def report(path: str, content: dict) -> None:
+        if not reported:
             assert len(read) <= 16, "a few batches ahead at most"
             assert len((tmp_path / "out" / RESULTS).read_text().splitlines()) == 1
-        told.append((path, content["class"]))
+        reported.append((path, content["class"]))
 
-    predict_files(card, files, tmp_path / "out", batch_size=4, on_prediction=tell)
-    assert [path for path, _ in told] == list(map(str, files)) and len(read) == 40
+    predict_files(card, files, tmp_path / "out", batch_size=4, on_prediction=report)
+    assert [path for path, _ in reported] == list(map(str, files)) and len(read) == 40
     content = [json.loads(line) for line in (tmp_path / "out" / RESULTS).read_text().splitlines()]
-    assert [(line["image"], line["class"]) for line in content] == told
+    assert [(line["image"], line["class"]) for line in content] == reported
 
 
 def test_a_batch_gives_what_each_image_gives_alone(card, tmp_path):

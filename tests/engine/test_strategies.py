@@ -96,12 +96,12 @@ def assert_same_weights(one: Path, two: Path, tolerance: float) -> None:
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory) -> dict[str, Path]:
-    made = {}
+    paths = {}
     for name, write in METHODS.items():
         root = tmp_path_factory.mktemp(name)
-        made[name] = root / "recipe.yaml"
-        made[name].write_text(write(root).format(root) + REST)
-    return made
+        paths[name] = root / "recipe.yaml"
+        paths[name].write_text(write(root).format(root) + REST)
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +237,10 @@ def test_fsdp2_refuses_to_predict(recipes):
 def test_blocks_and_whatever_trains_are_divided(recipes, name, blocks):
     """CLIP's image and text layers; of the others the language model's layers, and no image encoder."""
     method = assemble(read_recipe(recipes[name])).method
-    found = transformer_blocks(method.sharded_modules())
-    assert len(found) == blocks
+    repeated = transformer_blocks(method.sharded_modules())
+    assert len(repeated) == blocks
     divided = {id(parameter) for parameter in sharded_parameters(method, method.sharded_modules())}
-    assert all(id(parameter) in divided for block in found for parameter in block.parameters())
+    assert all(id(parameter) in divided for block in repeated for parameter in block.parameters())
     assert all(id(parameter) in divided for parameter in method.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in method.parameters() if id(parameter) not in divided)
     assert 0 < frozen < sum(parameter.numel() for parameter in method.parameters())

@@ -90,8 +90,8 @@ def together(jobs: list[dict[str, Any]], folder: Path, *, killed: bool = False) 
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    said = "\n".join(line for line in done.stderr.splitlines() if line.startswith("[rank"))
-    assert (done.returncode == 0) != killed, said[-8000:]
+    messages = "\n".join(line for line in done.stderr.splitlines() if line.startswith("[rank"))
+    assert (done.returncode == 0) != killed, messages[-8000:]
     return [] if killed else [json.loads(file.with_suffix(f".{rank}.json").read_text()) for rank in range(2)]
 
 

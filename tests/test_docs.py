@@ -281,7 +281,7 @@ def test_records_of_the_reference_are_read(tmp_path):
     from zoo.data.classification.coop_split import read_coop_split
     from zoo.data.conversations.records import read_conversations
     from zoo.data.io.masks import encode_mask
-    from zoo.data.traces.records import problems_in
+    from zoo.data.traces.records import read_valid_records
 
     conversation, trace, split = map(json.loads, fenced_blocks((DOCS / "reference" / "records.md").read_text(), "json"))
     for file in (conversation["image"], *trace["images"]):
@@ -292,7 +292,7 @@ def test_records_of_the_reference_are_read(tmp_path):
     (turn,) = read_conversations(tmp_path / "conversations.jsonl")[0].turns
     assert turn.targets[0].side == "right" and turn.kind == "implicit"
     (tmp_path / "traces.jsonl").write_text(json.dumps(trace) + "\n")
-    (record,), problems = problems_in(tmp_path / "traces.jsonl")
+    (record,), problems = read_valid_records(tmp_path / "traces.jsonl")
     assert (
         not problems
         and record.steps[0].region == "right lower lung zone"

@@ -172,7 +172,7 @@ def test_a_coop_split(tmp_path):
 
 def test_conversations(tmp_path):
     file = str(medseg_files(tmp_path) / "data.jsonl")
-    batch = next(iter(MedSegFiles(file, file, file, batch_size=4).eval_dataloader("val")))
+    batch = next(iter(MedSegFiles(file, file, file).eval_dataloader("val")))
     assert [len(masks) for masks in batch["masks"]] == [1, 1, 0, 1]
     for image, masks in zip(batch["image"], batch["masks"], strict=True):
         assert torch.equal(

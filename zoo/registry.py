@@ -66,6 +66,14 @@ class Injected:
     """Marks an argument that is injected by the zoo (class names, parameters, total steps); a recipe may leave it out."""
 
 
+class Unpacked:
+    """Marks an argument that is a dataclass: a recipe writes its fields as arguments of the component itself.
+
+    ``loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=4)`` is ``batch_size: 4`` in a recipe; what a recipe leaves
+    out is as in the argument's default.
+    """
+
+
 def slot_of(annotation: Any) -> str | None:
     """The kind of component that an argument with this annotation takes, or None for a plain value."""
     if get_origin(annotation) is Annotated:

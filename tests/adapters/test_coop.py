@@ -4,6 +4,7 @@ import torch
 
 from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import ClassPrompts
+from zoo.methods.clip_classification import ClipClassification
 
 NAMES = ["dots", "a large pneumothorax"]
 
@@ -25,3 +26,9 @@ def test_with_the_embeddings_of_words_it_is_the_prompt_of_these_words(tiny_clip)
 def test_all_classes_share_one_context(tiny_clip):
     adapter = CoOp(tiny_clip, ClassPrompts(NAMES), context=16)
     assert {name: tuple(value.shape) for name, value in adapter.named_parameters()} == {"context": (16, 32)}
+
+
+def test_class_names_with_unusual_characters_have_different_prompts(tiny_clip):
+    names = ["naïve — 100% {normal}", "Ω <b>ß</b> 'x\"", "a\tb", "日本"]
+    logits = ClipClassification(tiny_clip, CoOp, names)(torch.zeros(1, 1, 32, 32))
+    assert logits.shape == (1, 4) and logits.isfinite().all() and logits.unique().numel() == 4

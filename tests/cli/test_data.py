@@ -25,7 +25,7 @@ def test_data_check_names_lines_and_fails(tmp_path):
     assert "1 records with 0 steps are valid, 0 are not" in call("data", "check", file)
     file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
     output = call("data", "check", file, code=1)
-    assert "records.jsonl:2: the image" in output and "records.jsonl:3: is no JSON" in output
+    assert "records.jsonl:2: the image" in output and "records.jsonl:3: is not JSON" in output
 
 
 def test_data_build_reports_counts_and_wrong_settings():

@@ -141,7 +141,7 @@ def test_two_processes_share_the_files(card, tmp_path):
     ],
 )
 def test_a_tensor_that_is_no_image_is_refused(card, image):
-    with pytest.raises(ImageError, match="an image is"):
+    with pytest.raises(ImageError, match="an image must be"):
         load(card).predict_image(image)
 
 

@@ -99,7 +99,7 @@ def test_training_moves_image_tower_and_projection_alone(minilm_clip):
 def test_contrastive_pretraining_learns_to_match(tmp_path):
     text = """
 seed: 0
-data: {name: chest_drr, size: 64, image_size: 32, batch_size: 16, findings: [pleural effusion, cardiomegaly], severity: false, build_workers: 2}
+data: {name: chest_drr, size: 64, image_size: 32, batch_size: 16, findings: [pleural effusion, cardiomegaly], severity: false, render_workers: 2}
 method:
   name: clip_pretraining
   clip: {name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2, embedding: 32}

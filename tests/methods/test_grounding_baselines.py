@@ -8,15 +8,18 @@ from zoo.config.building import build
 from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
 from zoo.data.chest_drr.datasets.masks import ChestDrrMasks
-from zoo.data.chest_drr.text.questions import EVERYTHING, FINDINGS, NAMES, OTHER_SIDE, called
+from zoo.data.chest_drr.rendering.spec import RenderSpec
+from zoo.data.chest_drr.text.labels import LABELS, NAMES
+from zoo.data.chest_drr.text.questions import ALL_FINDINGS, CONTRALATERAL
 from zoo.data.io.masks import decode_masks
 from zoo.engine.assembly import load_matching_weights
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import read_log, train
 from zoo.methods.grounding_baselines import FindingUnet
 
+RENDER = RenderSpec(size=32, image_size=64, render_workers=2)
 RECIPE = """
-data: {{name: chest_drr_medseg_qa, size: 32, image_size: 64, batch_size: 8, build_workers: 2}}
+data: {{name: chest_drr_medseg_qa, size: 32, image_size: 64, batch_size: 8, render_workers: 2}}
 method: {method}
 optimizer: {{name: adamw, lr: 2.0e-3}}
 trainer: {{max_epochs: 3, enable_progress_bar: false, accelerator: cpu}}
@@ -45,18 +48,18 @@ def test_it_learns_and_is_measured_on_questions_with_targets(tmp_path, name):
 
 
 def test_every_target_has_a_name():
-    data = ChestDrrMedSegQa(size=32, image_size=64, build_workers=2)
+    data = ChestDrrMedSegQa(render=RENDER)
     targets = {t for c in data.conversations("train") for turn in c.turns for t in turn.targets}
-    assert targets and all(called(target) in NAMES for target in targets)
+    assert targets and all(target.name in NAMES for target in targets)
 
 
 def test_masks_of_what_is_there_and_what_is_not_and_questions_in_the_test():
-    data, questions = (kind(size=32, image_size=64, build_workers=2) for kind in (ChestDrrMasks, ChestDrrMedSegQa))
+    data, questions = (kind(render=RENDER) for kind in (ChestDrrMasks, ChestDrrMedSegQa))
     (turn,) = data.conversations("train")[5].turns
-    names, record = [called(target) for target in turn.targets], questions.series("train").record(5)
+    names, record = [target.name for target in turn.targets], questions.series("train").record(5)
     present = {" ".join(filter(None, (f["side"], f["kind"]))) for f in record["findings"]}
     assert present and len(names) == len(set(names)) == len(present) + 4 + 4 and set(names) < set(NAMES)
-    assert present < set(names) and len(set(names) & set(FINDINGS)) == len(present) + 4
+    assert present < set(names) and len(set(names) & set(NAMES[: len(LABELS)])) == len(present) + 4
     masks = data.open_split("train")[5]["masks"]
     for name, mask in zip(names, masks, strict=True):
         own = [f["mask"] for f in record["findings"] if name == " ".join(filter(None, (f["side"], f["kind"])))]
@@ -66,7 +69,7 @@ def test_masks_of_what_is_there_and_what_is_not_and_questions_in_the_test():
     asked, tested = questions.conversations("test"), data.conversations("test")
     left_out = [one for one in asked if one not in tested]
     assert len(tested) == len(questions.series("test")) and [one for one in asked if one in tested] == tested
-    assert {turn.kind for one in left_out for turn in one.turns} == {OTHER_SIDE, EVERYTHING}
+    assert {turn.kind for one in left_out for turn in one.turns} == {CONTRALATERAL, ALL_FINDINGS}
 
 
 def test_a_mask_head_starts_from_a_unet():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from zoo.config.recipe import read_recipe
-from zoo.data.io.crops import close_up
+from zoo.data.io.crops import crop
 from zoo.data.traces.records import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE
 from zoo.decoders.interleaved_models import SmallInterleaved
@@ -20,12 +20,12 @@ from zoo.methods.interleaved_reasoning import InterleavedReasoning
 TOKENIZER = "{name: vq_image, resolution: 16, codes: 16, embed_dim: 16, base_channels: 32, channel_multiplier: [1, 1, 1], res_blocks: 1}"
 TINY = "optimizer: {name: adamw, lr: 3.0e-3}\ntrainer: {max_epochs: 2, enable_progress_bar: false, accelerator: cpu}\n"
 TOKENIZER_RECIPE = f"""
-data: {{name: chest_drr_films, size: 32, image_size: 64, picture_size: 16, batch_size: 8, build_workers: 2}}
+data: {{name: chest_drr_films, size: 32, image_size: 64, output_size: 16, batch_size: 8, render_workers: 2}}
 method: {{name: vq_tokenizer, tokenizer: {TOKENIZER}}}
 {TINY}"""
 RECIPE = f"""
 init_from: tiny-tokenizer
-data: {{name: chest_drr_ivl, size: 32, image_size: 64, batch_size: 8, build_workers: 2}}
+data: {{name: chest_drr_ivl, size: 32, image_size: 64, batch_size: 8, render_workers: 2}}
 method:
   name: interleaved_reasoning
   max_tokens: 160
@@ -118,7 +118,7 @@ def test_given_evidence_is_the_true_pixels_of_the_named_box(decoder, monkeypatch
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
     method.generate([film])
-    assert torch.equal(asked["ids"], method.image_ids([close_up(film, box)])[0])
+    assert torch.equal(asked["ids"], method.image_ids([crop(film, box)])[0])
     assert torch.equal(asked["lost"], method.image_ids([film])[0]), "without a box the whole film is shown"
 
 

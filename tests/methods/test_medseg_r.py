@@ -16,7 +16,7 @@ from tests.tiny_models import causal_lm, sam
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
 from zoo.data.conversations.records import QuestionError
-from zoo.data.io.letterbox import unfitted
+from zoo.data.io.letterbox import unletterbox
 from zoo.data.io.masks import encode_mask
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
@@ -168,7 +168,7 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
         features = method.encode_mask_features([sample["image"]])
         image_embeds = method.encode_images([sample["image"]], features)
         _, mask_logits = method(method.tokenize([sample["turns"]], image_embeds), image_embeds, features)
-    torch.testing.assert_close((unfitted(mask_logits, (32, 32)) > 0).float(), masks)
+    torch.testing.assert_close((unletterbox(mask_logits, (32, 32)) > 0).float(), masks)
     several = replace(sample["turns"][0], question="And?")
     tokens = method.tokenize([(sample["turns"][0], several)], image_embeds)
     assert tokens["seg_batch_idx"].tolist() == [0, 0] and tokens["seg_token_idx"][0] < tokens["seg_token_idx"][1]
@@ -295,7 +295,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     page = (tmp_path / "c" / "ct.html").read_text()
     assert page.index("Where?") < page.index("And?")
     done = call(app, ["predict", "tiny-medseg", str(folder / "0.png"), "--out", str(tmp_path / "p"), "--dicom-seg"])
-    assert done.exit_code == 1 and "is no DICOM file" in done.stderr
+    assert done.exit_code == 1 and "is not a DICOM file" in done.stderr
 
 
 def scripted(answer: str):

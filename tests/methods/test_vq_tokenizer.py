@@ -6,7 +6,7 @@ from zoo.engine.training import read_log, train
 from zoo.methods.vq_tokenizer import VQTokenizer, edges
 
 RECIPE = """
-data: {name: chest_drr, size: 32, image_size: 32, batch_size: 8, build_workers: 2}
+data: {name: chest_drr, size: 32, image_size: 32, batch_size: 8, render_workers: 2}
 method:
   name: vq_tokenizer
   tokenizer: {name: vq_image, resolution: 32, codes: 32, embed_dim: 16, base_channels: 32, channel_multiplier: [1, 1, 1], res_blocks: 1}

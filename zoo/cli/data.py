@@ -26,12 +26,12 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
 @commands.command("check")
 def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of interleaved traces")]) -> None:
     """Check records of interleaved traces, images included. Example: `zoo data check train.jsonl`."""
-    from zoo.data.traces.records import problems_in
+    from zoo.data.traces.records import read_valid_records
 
     malformed = 0
     with report_errors():
         for file in files:
-            records, problems = problems_in(file)
+            records, problems = read_valid_records(file)
             for problem in problems:
                 errors.print(problem, markup=False, highlight=False, soft_wrap=True)
             steps = sum(len(record.steps) for record in records)

@@ -4,11 +4,11 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Annotated, Any
 
-from zoo.registry import Injected
+from zoo.registry import Injected, Unpacked
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,57 @@ class Component:
                 arguments[name] = build if _takes_builder(hints[name]) else build()
             else:
                 arguments[name] = value
-        return partial(self.target, **arguments)
+        return partial(self.target, **_packed(self.target, arguments))
 
 
 def signature_of(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """Named parameters of a constructor or function, and their type hints."""
+    """Parameters of a constructor or function as a recipe writes them, and their type hints.
+
+    The fields of a dataclass argument that is marked :class:`~zoo.registry.Unpacked` stand in its place.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    named, annotations = _python_signature(target)
+    for name, parameter in named.items():
+        if not is_unpacked(annotations.get(name)):
+            parameters[name] = parameter
+            hints |= {name: annotations[name]} if name in annotations else {}
+            continue
+        default = parameter.default
+        hints |= typing.get_type_hints(type(default), include_extras=True)
+        for field in fields(default):
+            parameters[field.name] = parameter.replace(
+                name=field.name, default=getattr(default, field.name), annotation=hints[field.name]
+            )
+    return parameters, hints
+
+
+def recipe_signature(target: Any) -> inspect.Signature:
+    """The signature of a component with the parameters that a recipe writes, those without a default first."""
+    signature = inspect.signature(target)
+    if not unpacked_defaults(target):
+        return signature
+    parameters = signature_of(target)[0].values()
+    plain = [parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters]
+    return signature.replace(parameters=sorted(plain, key=lambda parameter: parameter.default is not parameter.empty))
+
+
+def unpacked_defaults(target: Any) -> dict[str, Any]:
+    """The arguments of a component whose fields a recipe writes in their place, with their defaults."""
+    parameters, hints = _python_signature(target)
+    return {name: parameters[name].default for name, hint in hints.items() if name in parameters and is_unpacked(hint)}
+
+
+def _packed(target: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as the constructor takes them, from those that a recipe has."""
+    packed = dict(arguments)
+    for name, default in unpacked_defaults(target).items():
+        values = {field.name: packed.pop(field.name) for field in fields(default) if field.name in packed}
+        packed[name] = replace(default, **values)
+    return packed
+
+
+def _python_signature(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(target).parameters.items()
@@ -70,8 +116,17 @@ def signature_of(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, A
 
 def is_injected(annotation: Any) -> bool:
     """Whether an argument with this annotation is injected."""
+    return _is_marked(annotation, Injected)
+
+
+def is_unpacked(annotation: Any) -> bool:
+    """Whether a recipe writes the fields of an argument with this annotation in its place."""
+    return _is_marked(annotation, Unpacked)
+
+
+def _is_marked(annotation: Any, kind: type) -> bool:
     return typing.get_origin(annotation) is Annotated and any(
-        isinstance(mark, Injected) or mark is Injected for mark in typing.get_args(annotation)[1:]
+        isinstance(mark, kind) or mark is kind for mark in typing.get_args(annotation)[1:]
     )
 
 

@@ -47,6 +47,11 @@ RENAMED_COMPONENTS: list[RenamedComponent] = []
 
 RENAMED_KEYS: list[RenamedKey] = [
     RenamedKey("dataset", "workers", "num_workers", since="0.2.0"),
+    RenamedKey("dataset", "build_workers", "render_workers", since="0.2.0"),
+    RenamedKey("dataset", "at_most", "max_findings", since="0.2.0", component="chest_drr"),
+    RenamedKey("dataset", "picture_size", "output_size", since="0.2.0", component="chest_drr_films"),
+    RenamedKey("dataset", "close_ups", "crop_probability", since="0.2.0", component="chest_drr_films"),
+    RenamedKey("dataset", "form", "format", since="0.2.0", component="medseg_files"),
     RenamedKey("method", "ways", "direction", since="0.2.0", component="nearl_clip"),
     RenamedKey("adapter", "ways", "direction", since="0.2.0", component="nearl"),
 ]

@@ -1,9 +1,10 @@
-"""What every dataset shares: seeded loaders that several processes split exactly and that resume in mid-epoch."""
+"""The base of all datasets: seeded loaders that processes divide exactly and that resume within an epoch."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,19 +12,45 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from zoo.errors import ArgumentError, ZooError
+from zoo.registry import Injected
 
 Sample = dict[str, Any]
 Item = TypeVar("Item")
-_STEPS_SORTED = 8
-"""Samples of so many steps are sorted by length together, where lengths are known."""
-
-
 INDEX = "index"
-"""Key of a sample's place in its split, in batches for evaluation."""
+"""Key of a sample's position in its split, in batches for evaluation."""
+
+_STEPS_SORTED = 8
+"""Samples of this many steps are sorted by length together, where lengths are known."""
 
 
 class EmptySplitError(ZooError, ValueError):
     """A split without samples, where some are needed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSpec:
+    """How batches are loaded. In a recipe, the fields are arguments of the dataset.
+
+    Attributes:
+        batch_size: samples of a training step and process.
+        eval_batch_size: samples of an evaluation step and process; ``batch_size`` if None.
+        num_workers: loader processes; 0 loads in the training process.
+        seed: of the order of the training samples, and of what else the dataset samples.
+
+    Raises:
+        ArgumentError: a batch size is not positive, or the number of processes negative.
+    """
+
+    batch_size: int = 16
+    eval_batch_size: int | None = None
+    num_workers: int = 0
+    seed: Annotated[int, Injected] = 0
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ArgumentError(f"{name} is {value}; it must be at least {least}")
 
 
 class ExampleImage(NamedTuple):
@@ -35,14 +62,14 @@ class ExampleImage(NamedTuple):
 
 
 class Records(Generic[Item]):
-    """What a batch holds for each sample beside tensors: records, turns.
+    """One item per sample that is not a tensor: a record, the turns of a conversation.
 
-    Lightning looks into lists and mappings for tensors, and refuses the frozen dataclasses that it finds there; these it
-    leaves as they are.
+    Lightning searches lists and mappings of a batch for tensors, and refuses frozen dataclasses in them; it leaves this class as
+    it is.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
-        """Keep one item a sample."""
+        """Hold one item per sample."""
         self._items = list(items)
 
     def __len__(self) -> int:
@@ -59,10 +86,10 @@ class Records(Generic[Item]):
 
 
 class Indexed(Dataset[Sample]):
-    """Samples with their place in the split, so that what several processes measured can be put in order."""
+    """Samples with their position in the split, so that the outputs of several processes can be sorted."""
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
-        """View a dataset."""
+        """Wrap a dataset."""
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -75,50 +102,50 @@ class Indexed(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> dict[str, Any]:
-    """Stack tensors and numbers; everything else becomes a list or, where it is no text, :class:`Records`."""
+    """Stack tensors and numbers; everything else becomes a list or :class:`Records`, as by :func:`to_list`."""
     batch: dict[str, Any] = {}
     for key, first in samples[0].items():
         values = [sample[key] for sample in samples]
-        batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else listed(values)
+        batch[key] = default_collate(values) if isinstance(first, torch.Tensor | int | float) else to_list(values)
     return batch
 
 
-def listed(values: list[Any]) -> list[Any] | Records[Any]:
-    """Tensors, lists of tensors, numbers and texts as a list; everything else as :class:`Records`."""
+def to_list(values: list[Any]) -> list[Any] | Records[Any]:
+    """Tensors, numbers, texts and lists of them as a list; everything else as :class:`Records`."""
 
-    def plain(value: Any) -> bool:
+    def is_plain(value: Any) -> bool:
         return isinstance(value, torch.Tensor | str | int | float) or (
-            isinstance(value, list) and all(map(plain, value))
+            isinstance(value, list) and all(map(is_plain, value))
         )
 
-    return values if all(map(plain, values)) else Records(values)
+    return values if all(map(is_plain, values)) else Records(values)
 
 
 class ResumableSampler(DistributedSampler[Any]):
-    """torch's DistributedSampler that, in the epoch a run resumes in, leaves out what was seen already.
+    """torch's DistributedSampler that, in the epoch a run resumes in, skips the batches that were trained on.
 
-    Where the dataset knows the ``lengths`` of its samples, those of a step are of similar length, so that little is padded.
+    Where the dataset has the ``lengths`` of its samples, those of a step are of similar length, to reduce padding.
     """
 
     def __init__(
-        self, dataset: Dataset[Sample], world: int, rank: int, seed: int, batch_size: int, start: tuple[int, int]
+        self, dataset: Dataset[Sample], world_size: int, rank: int, seed: int, batch_size: int, start: tuple[int, int]
     ) -> None:
         """Start in epoch ``start[0]`` after ``start[1]`` batches of this process."""
-        super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
+        super().__init__(dataset, num_replicas=world_size, rank=rank, seed=seed)
         self._batch_size = batch_size
         self.start_at(*start)
 
     def start_at(self, epoch: int, batches: int) -> None:
-        """Start in an epoch after so many batches of this process."""
-        self._start_epoch, self._seen = epoch, batches
+        """Start in an epoch after a number of batches of this process."""
+        self._start_epoch, self._skipped_batches = epoch, batches
         self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process."""
-        order = self._grouped() if hasattr(self.dataset, "lengths") else super().__iter__()
-        return islice(order, self._seen * self._batch_size if self.epoch == self._start_epoch else 0, None)
+        order = self._grouped_by_length() if hasattr(self.dataset, "lengths") else super().__iter__()
+        return islice(order, self._skipped_batches * self._batch_size if self.epoch == self._start_epoch else 0, None)
 
-    def _grouped(self) -> Iterator[int]:
+    def _grouped_by_length(self) -> Iterator[int]:
         from transformers.trainer_pt_utils import get_length_grouped_indices
 
         step, generator = self._batch_size * self.num_replicas, torch.Generator().manual_seed(self.seed + self.epoch)
@@ -130,27 +157,14 @@ class ResumableSampler(DistributedSampler[Any]):
 class ZooData(LightningDataModule):
     """A dataset with the splits train, val and test."""
 
-    license: ClassVar[str] = "that of the user's own data"
-    source: ClassVar[str] = "files of the user's own"
+    license: ClassVar[str] = "that of the user's data"
+    source: ClassVar[str] = "the user's files"
     limitations: ClassVar[str] = ""
 
-    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
-        """Set how samples are drawn.
-
-        Args:
-            batch_size: samples a step and process.
-            num_workers: loader processes; 0 loads in the training process.
-            seed: of sampling and order.
-
-        Raises:
-            ArgumentError: a size is not positive.
-        """
+    def __init__(self, loader: LoaderSpec) -> None:
+        """Set how batches are loaded."""
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise ArgumentError(
-                f"batch_size is {batch_size} and num_workers {num_workers}; they must be at least 1 and 0"
-            )
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.loader = loader
         self.test_split = "test"
         """The split that ``Trainer.test`` measures on."""
         self._start = (0, 0)
@@ -159,13 +173,13 @@ class ZooData(LightningDataModule):
 
     @abstractmethod
     def open_split(self, name: str) -> Dataset[Sample]:
-        """Open (and, where need be, build) one of train, val and test."""
+        """Open one of train, val and test; build it if the cache lacks it."""
 
     def metadata(self) -> dict[str, Any]:
         """What methods and metrics may need to know of the data; plain values go to a method's injected arguments.
 
-        Keys, where a dataset has them: ``class_names`` (classification), ``words`` (of a word-level tokenizer), ``prompt`` (what
-        a report is asked for with), ``vocabulary`` (:class:`~zoo.data.vocabulary.FindingVocabulary`), ``target_names`` (a list
+        Keys, where a dataset has them: ``class_names`` (classification), ``words`` (of a word-level tokenizer), ``prompt`` (that
+        asks for a report), ``vocabulary`` (:class:`~zoo.data.vocabulary.FindingVocabulary`), ``target_names`` (a list
         of everything that a mask can be of), ``labeler`` (:class:`~zoo.data.vocabulary.ReportLabeler`).
         """
         return {}
@@ -180,7 +194,7 @@ class ZooData(LightningDataModule):
         ]
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
-        """Samples to a batch; see :func:`collate`."""
+        """Collate samples into a batch; see :func:`collate`."""
         return collate(samples)
 
     def split(self, name: str) -> Dataset[Sample]:
@@ -198,24 +212,24 @@ class ZooData(LightningDataModule):
         return self._splits[name]
 
     def prepare_data(self) -> None:
-        """Build what the trainer's stage needs and the cache lacks; Lightning calls it in one process only."""
+        """Build the splits of the trainer's stage that the cache lacks; Lightning calls it in one process only."""
         stage = str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
         for name in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.test_split,)):
             self.split(name)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by (seed, epoch). Two processes with batch b see what one sees with batch 2b."""
-        dataset = self.split("train")
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        self._sampler = ResumableSampler(dataset, world, rank, self.seed, self.batch_size, self._start)
+        """Shuffled by (seed, epoch). Two processes with batch size b train on the samples of one with batch size 2b."""
+        dataset, loader = self.split("train"), self.loader
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        self._sampler = ResumableSampler(dataset, world_size, rank, loader.seed, loader.batch_size, self._start)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=loader.batch_size,
             sampler=self._sampler,
-            num_workers=self.num_workers,
+            num_workers=loader.num_workers,
             collate_fn=self.collate,
-            # The loader's own draws come from here, so that a resumed run's global random state is undisturbed.
-            generator=torch.Generator().manual_seed(self.seed),
+            # The loader seeds its workers from this generator, which leaves a resumed run's global random state as it is.
+            generator=torch.Generator().manual_seed(loader.seed),
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -228,35 +242,39 @@ class ZooData(LightningDataModule):
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resume there; Lightning has asked for the loader already where the strategy restores after its set-up (DeepSpeed)."""
+        """Resume there. Under DeepSpeed, which restores after its set-up, Lightning has the loader already."""
         self._start = (state_dict["epoch"], state_dict["batch"])
         if self._sampler is not None:
             self._sampler.start_at(*self._start)
 
-    def eval_dataloader(self, split: str, *, whole: bool = False) -> DataLoader[Any]:
-        """A split in its own order, each sample with its ``index``; several processes share it unless ``whole``."""
-        dataset, size = self.split(split), self.eval_batch_size_of(split)
-        world = self.trainer.world_size if self.trainer and not whole else 1
+    def eval_dataloader(self, split: str, *, distributed: bool = True) -> DataLoader[Any]:
+        """A split in order, each sample with its ``index``; divided among the processes if ``distributed``."""
+        dataset = self.split(split)
+        world_size = self.trainer.world_size if self.trainer and distributed else 1
         rank = self.trainer.global_rank if self.trainer else 0
         sampler: DistributedSampler[Any] | None = (
-            DistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
+            DistributedSampler(dataset, world_size, rank, shuffle=False) if world_size > 1 else None
         )
         return DataLoader(
-            Indexed(dataset), batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=self.collate
+            Indexed(dataset),
+            batch_size=self.eval_batch_size(split),
+            sampler=sampler,
+            num_workers=self.loader.num_workers,
+            collate_fn=self.collate,
         )
 
-    def eval_batch_size_of(self, split: str) -> int:
-        """Samples of a split that are measured at a time; those of a training step by default."""
-        return self.batch_size
+    def eval_batch_size(self, split: str) -> int:
+        """Samples of a split that are evaluated at a time."""
+        return self.loader.eval_batch_size or self.loader.batch_size
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The validation split in its own order."""
+        """The validation split in order."""
         return self.eval_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The test split, or what :attr:`test_split` says, in its own order."""
+        """The test split, or :attr:`test_split`, in order."""
         return self.eval_dataloader(self.test_split)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The images of the test split in its own order."""
+        """The images of the test split in order."""
         return self.eval_dataloader("test")

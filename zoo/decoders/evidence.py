@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from zoo.constants import IGNORE_INDEX
-from zoo.data.traces.records import BOX, MARK, SUMMARY, Box, IvlRecord, Step, box_text
+from zoo.data.traces.records import BOX, IMAGE_PLACEHOLDER, SUMMARY, Box, IvlRecord, Step, format_box
 from zoo.decoders.interleaved import ImageVocabulary
 
 EvidenceName = Literal["generated", "crop", "box", "text", "none"]
@@ -50,11 +50,11 @@ _OPENING = re.compile(r"\b(?:First|Next|Then|Now|Finally)\b[^.<]*?\b(?:analyze|e
 
 def step_texts(step: Step, mode: Evidence) -> list[str]:
     """A step as a list of texts, with ``<image>`` in the place of its image."""
-    box = [box_text(step.box)] if mode.box and step.box else []
+    box = [format_box(step.box)] if mode.box and step.box else []
     if mode.image == "generated":
-        return [step.opening, MARK, " ".join([*box, step.statement])]
+        return [step.opening, IMAGE_PLACEHOLDER, " ".join([*box, step.statement])]
     if mode.image == "provided":
-        return [" ".join([step.opening, *box]), MARK, step.statement]
+        return [" ".join([step.opening, *box]), IMAGE_PLACEHOLDER, step.statement]
     return [" ".join([step.opening, *(box or ["."]), step.statement])]
 
 
@@ -89,7 +89,7 @@ class TraceWriter:
 
     def encode_prompt(self, prompt: str, images: Sequence[torch.Tensor] | torch.Tensor) -> list[int]:
         """Begin-of-sequence token, prompt with its images in place, separator."""
-        first, *texts = prompt.split(MARK)
+        first, *texts = prompt.split(IMAGE_PLACEHOLDER)
         input_ids = [self.vocabulary.bos_token_id, *self.encode_text(first.strip())]
         for text, image_ids in zip(texts, images, strict=True):
             input_ids += [*self.image_block(image_ids), *self.encode_text(text.strip())]
@@ -113,7 +113,7 @@ class TraceWriter:
         Returns:
             None for a record that is left out.
         """
-        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(MARK)])
+        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(IMAGE_PLACEHOLDER)])
         labels = [IGNORE_INDEX] * len(input_ids)
         steps = [self._encode_step(step, images) for step in record.steps] if self.mode.steps else []
         report = self._encode_report(record)
@@ -130,8 +130,8 @@ class TraceWriter:
         """Token ids of a step, and whether each is a target; of a provided image only the begin-of-image token is."""
         input_ids, is_target = [], []
         for text in step_texts(step, self.mode):
-            token_ids = self.image_block(images[step.image]) if text == MARK else self.encode_text(text)
-            provided = text == MARK and self.mode.image == "provided"
+            token_ids = self.image_block(images[step.image]) if text == IMAGE_PLACEHOLDER else self.encode_text(text)
+            provided = text == IMAGE_PLACEHOLDER and self.mode.image == "provided"
             input_ids += token_ids
             is_target += [True, *[not provided] * (len(token_ids) - 1)] if token_ids else []
         return input_ids, is_target
@@ -145,7 +145,7 @@ class TraceWriter:
         self, record: IvlRecord, index: int, images: Sequence[torch.Tensor] | torch.Tensor, evidence: torch.Tensor
     ) -> list[int]:
         """The sequence of a record up to the statement of step ``index``, whose image is replaced by ``evidence``."""
-        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(MARK)])
+        input_ids = self.encode_prompt(record.prompt, images[: record.prompt.count(IMAGE_PLACEHOLDER)])
         for step in record.steps[:index]:
             input_ids += self._encode_step(step, images)[0]
         step = record.steps[index]
@@ -161,7 +161,7 @@ class TraceWriter:
         texts, images = self._split(generated_ids)
         if not self.mode.steps:
             return [], " ".join(texts).strip(), images
-        body, _, report = MARK.join(texts).partition(SUMMARY)
+        body, _, report = IMAGE_PLACEHOLDER.join(texts).partition(SUMMARY)
         return _parse_steps(body), report.strip(), images
 
     def _split(self, generated_ids: Sequence[int]) -> tuple[list[str], list[torch.Tensor]]:
@@ -190,8 +190,8 @@ def _parse_steps(body: str) -> list[Step]:
     steps = []
     for start, end in pairwise([*starts, len(body)]):
         text = body[start:end]
-        opening = re.split(rf"{MARK}|The bounding box|\.", text, maxsplit=1)[0].strip()
-        statement = BOX.sub(" ", text[text.index(opening) + len(opening) :]).replace(MARK, " ").strip(" .")
-        image = body[:start].count(MARK) if MARK in text else -1
+        opening = re.split(rf"{IMAGE_PLACEHOLDER}|The bounding box|\.", text, maxsplit=1)[0].strip()
+        statement = BOX.sub(" ", text[text.index(opening) + len(opening) :]).replace(IMAGE_PLACEHOLDER, " ").strip(" .")
+        image = body[:start].count(IMAGE_PLACEHOLDER) if IMAGE_PLACEHOLDER in text else -1
         steps.append(Step(opening, image, last_box(text), f"{statement}." if statement else ""))
     return steps

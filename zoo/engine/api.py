@@ -90,7 +90,7 @@ def predict(
     """
     from torch.utils.data import DataLoader
 
-    from zoo.data.conversations.records import checked_question
+    from zoo.data.conversations.records import validate_question
     from zoo.engine.loading import load
 
     pixels = [_to_pixels(image) for image in _as_sequence(images)]
@@ -99,7 +99,7 @@ def predict(
         raise CardError(
             f"card '{card}' is a {type(method).__name__}, which does not answer questions; leave out `question`"
         )
-    prompt = None if question is None else checked_question(question)
+    prompt = None if question is None else validate_question(question)
 
     def collate(batch: "list[torch.Tensor]") -> dict[str, Any]:
         return {"image": batch} if prompt is None else {"image": batch, "question": [prompt] * len(batch)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cards.store import list_cards, read_card
+from zoo.config.components import recipe_signature, unpacked_defaults
 from zoo.config.recipe import list_recipes, read_recipe
 from zoo.registry import KINDS, UnknownComponentError, nearest, registry
 
@@ -40,11 +41,13 @@ def describe(name: str) -> dict[str, Any]:
 def _describe_component(kind: str, name: str) -> dict[str, Any]:
     component = registry(kind).resolve(name)
     module = inspect.getmodule(component)
+    constructor = component.__init__ if inspect.isclass(component) else None
+    unpacked = [f"{name}: {inspect.getdoc(type(default))}" for name, default in unpacked_defaults(component).items()]
     return {
         kind: name,
         "python": f"from {component.__module__} import {component.__qualname__}",
-        "signature": f"{component.__qualname__}{inspect.signature(component)}",
+        "signature": f"{component.__qualname__}{recipe_signature(component)}",
         "source": inspect.getdoc(module) if module else "",
         "description": inspect.getdoc(component),
-        "arguments": inspect.getdoc(component.__init__) if inspect.isclass(component) else "",
+        "arguments": "\n\n".join(filter(None, [inspect.getdoc(constructor), *unpacked])),
     }

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from zoo.cards.store import CardError, read_card
 from zoo.config.recipe import Recipe
 from zoo.data.base import Sample
-from zoo.data.conversations.records import QuestionError, checked_question
+from zoo.data.conversations.records import QuestionError, validate_question
 from zoo.data.io.dicom_seg import write_dicom_seg
 from zoo.data.io.images import ImageError, read_image
 from zoo.engine.loading import load
@@ -199,7 +199,7 @@ def predict_files(
         on_prediction(path, content)
 
     writer = _Writer(out, names, dicom_seg, keep)
-    files = ImageFiles(paths, FileOptions(frame, axis), None if question is None else checked_question(question))
+    files = ImageFiles(paths, FileOptions(frame, axis), None if question is None else validate_question(question))
     was_distributed = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.data.io.letterbox import fitted_mask
+from zoo.data.io.letterbox import letterbox_masks
 
 Features = list[torch.Tensor]
 """Image features of a batch: tensors whose first dimension is the image."""
@@ -37,7 +37,7 @@ class PixelGrounding(nn.Module):
 
     @abstractmethod
     def encode_images(self, images: torch.Tensor) -> Features:
-        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.io.letterbox.fitted`, to features."""
+        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.io.letterbox.letterbox`, to features."""
 
     @abstractmethod
     def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ def mask_losses(logits: torch.Tensor, targets: Sequence[torch.Tensor]) -> dict[s
     if not len(logits):
         zero = logits.sum() * 0.0
         return {"bce": zero, "dice": zero}
-    squares = [fitted_mask(masks, logits.shape[-1]) for masks in targets if len(masks)]
+    squares = [letterbox_masks(masks, logits.shape[-1]) for masks in targets if len(masks)]
     masks = torch.cat(squares).to(logits.device)
     probabilities = logits.float().sigmoid()
     intersection = (probabilities * masks).sum(dim=(1, 2))

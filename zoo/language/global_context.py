@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.records import SEG
-from zoo.data.io.letterbox import fitted
+from zoo.data.io.letterbox import letterbox
 from zoo.encoders.vision import VisionEncoder, build_projector, merge_patches
 from zoo.errors import ArgumentError
 from zoo.language.causal_lm import LanguageModel
@@ -290,7 +290,7 @@ class CausalContext(GlobalContext):
     @torch.no_grad()
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
-        return list(self.vision(torch.stack([fitted(image, self.vision.image_size) for image in images])))
+        return list(self.vision(torch.stack([letterbox(image, self.vision.image_size) for image in images])))
 
     def project(self, image_features: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""

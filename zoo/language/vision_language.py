@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from zoo.data.conversations.records import SEG
-from zoo.data.io.letterbox import fitted
+from zoo.data.io.letterbox import letterbox
 from zoo.encoders.loading import (
     Attention,
     Quantization,
@@ -118,7 +118,7 @@ class VisionLanguageContext(GlobalContext):
     @torch.no_grad()
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
-        squares = [fitted(image, self.image_size) for image in images]
+        squares = [letterbox(image, self.image_size) for image in images]
         if self._processor is None:
             return self._planned_features(squares)
         processed = self._processor.image_processor(

@@ -107,7 +107,7 @@ class ClipClassification(ZooModule):
             self.adapter.finish(self.clip, self._batches("val"))
 
     def _batches(self, split: str) -> Iterator[dict[str, Any]]:
-        for batch in self.trainer.datamodule.eval_dataloader(split, whole=True):  # type: ignore[attr-defined]
+        for batch in self.trainer.datamodule.eval_dataloader(split, distributed=False):  # type: ignore[attr-defined]
             yield self.transfer_batch_to_device(batch, self.device, 0)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -11,10 +11,9 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
-from zoo.data.chest_drr.text.labels import LABELS
-from zoo.data.chest_drr.text.questions import NAMES, called
+from zoo.data.chest_drr.text.labels import LABELS, NAMES
 from zoo.data.conversations.records import Target, Turn
-from zoo.data.io.letterbox import fitted, unfitted
+from zoo.data.io.letterbox import letterbox, unletterbox
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalize_imagenet
 from zoo.methods.base import LossModule, Metric, Outputs
@@ -46,7 +45,7 @@ class _Baseline(LossModule):
     def _asked(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Name and image of every target."""
         asked = [(index, t) for index, turns in enumerate(batch["turns"]) for turn in turns for t in turn.targets]
-        names = torch.tensor([NAMES.index(called(target)) for _, target in asked], dtype=torch.long)
+        names = torch.tensor([NAMES.index(target.name) for _, target in asked], dtype=torch.long)
         owners = torch.tensor([index for index, _ in asked], dtype=torch.long)
         return names.to(self.device), owners.to(self.device)
 
@@ -62,7 +61,7 @@ class _Baseline(LossModule):
         rows, kinds, targets, start = [], [], [], 0
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
             end = start + len(turn.masks)
-            made = (unfitted(drawn[start:end], image.shape[-2:]) > 0).float().cpu()
+            made = (unletterbox(drawn[start:end], image.shape[-2:]) > 0).float().cpu()
             rows.append(question_row(made, torch.stack(masks[start:end]).cpu() if end > start else made))
             kinds.append(_kind(turn))
             targets.append(target_index(turn.targets))
@@ -92,7 +91,7 @@ class _Baseline(LossModule):
         names = torch.arange(len(LABELS), device=self.device)
         predictions = []
         for image, original in zip(images, on_cpu(images), strict=True):
-            logits = unfitted(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:])
+            logits = unletterbox(self.draw([image], names, torch.zeros_like(names)), image.shape[-2:])
             predictions.append(NamedMasks(original, tuple(NAMES[: len(LABELS)]), (logits > 0).float().cpu()))
         return predictions
 
@@ -135,7 +134,7 @@ class NamedGrounding(_Baseline):
 
     def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
         """See the base class."""
-        squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
+        squares = torch.stack([letterbox(image, self.image_size) for image in images]).to(self.device)
         return self.grounding(self.grounding.encode_images(squares), self.names(names), image_of)
 
 
@@ -175,5 +174,5 @@ class FindingUnet(_Baseline):
 
     def draw(self, images: Sequence[torch.Tensor], names: torch.Tensor, image_of: torch.Tensor) -> torch.Tensor:
         """See the base class."""
-        squares = torch.stack([fitted(image, self.image_size) for image in images]).to(self.device)
+        squares = torch.stack([letterbox(image, self.image_size) for image in images]).to(self.device)
         return self.unet(normalize_imagenet(squares))[image_of, names]

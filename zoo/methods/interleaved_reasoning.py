@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.data.chest_drr.text.labels import stated_findings
-from zoo.data.io.crops import close_up
+from zoo.data.io.crops import crop
 from zoo.data.traces.datasets import TraceData
-from zoo.data.traces.records import MARK, SUMMARY, IvlRecord
+from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, IvlRecord
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
@@ -38,7 +38,7 @@ from zoo.metrics.reports import (
 from zoo.precision import BasePrecision
 from zoo.registry import Slot, register
 
-PROMPT = f"Write a report for this chest radiograph. {MARK}"
+PROMPT = f"Write a report for this chest radiograph. {IMAGE_PLACEHOLDER}"
 _STATEMENT_TOKENS = 24
 _REPORT_TOKENS = 160
 
@@ -192,7 +192,7 @@ class InterleavedReasoning(LossModule):
             start = _position_after_last(self.decoder.vocabulary.eoi_token_id, generated_ids)
             height, width = images[index].shape[-2:]
             box = last_box(self.decoder.tokenizer.decode(generated_ids[start:])) or (0, 0, width, height)
-            return self.image_ids([close_up(images[index], box)])[0]
+            return self.image_ids([crop(images[index], box)])[0]
 
         provide_image = crop_named_box if evidence == "provided" else None
         sequences = generate(self.decoder, prompt_ids, settings, provide_image=provide_image)

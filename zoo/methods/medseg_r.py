@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.datasets import ConversationData
-from zoo.data.conversations.records import Turn, checked_question
-from zoo.data.io.letterbox import fitted, unfitted
+from zoo.data.conversations.records import Turn, validate_question
+from zoo.data.io.letterbox import letterbox, unletterbox
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import build_projector, merge_patches
@@ -160,7 +160,7 @@ class MedSegR(LossModule):
         hashes = hashes if self.grounding.cacheable else None
 
         def encode(indices: list[int]) -> list[list[torch.Tensor]]:
-            squares = torch.stack([fitted(images[index], self.grounding.image_size) for index in indices])
+            squares = torch.stack([letterbox(images[index], self.grounding.image_size) for index in indices])
             features = self.grounding.encode_images(squares.to(self.device))
             return [
                 [part.half() if self._caches and hashes else part for part in parts]
@@ -265,7 +265,7 @@ class MedSegR(LossModule):
             return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
         mask_logits = self.grounding(mask_features, torch.cat(seg_hidden_states), image_idx)
         return [
-            (answer, (unfitted(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
+            (answer, (unletterbox(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
             for index, (answer, image) in enumerate(zip(answers, images, strict=True))
         ]
 
@@ -324,7 +324,7 @@ class MedSegR(LossModule):
         Raises:
             QuestionError: a question is empty, too long, or holds ``[SEG]``.
         """
-        questions = [checked_question(question) for question in questions or [QUESTION] * len(images)]
+        questions = [validate_question(question) for question in questions or [QUESTION] * len(images)]
         histories = histories or [()] * len(images)
         conversations = [[*turns, (question, None)] for turns, question in zip(histories, questions, strict=True)]
         generated = self.generate(images, conversations)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data.conversations.records import said_of_masks
+from zoo.data.conversations.records import mask_phrases
 from zoo.data.io.masks import RunLength, decode_masks
 from zoo.data.traces.records import Step
 from zoo.decoders.evidence import EvidenceName
@@ -107,7 +107,7 @@ class Segmentation(Prediction):
     @property
     def labels(self) -> list[str]:
         """The phrase of the answer that each mask belongs to."""
-        return said_of_masks(self.answer, len(self.masks))
+        return mask_phrases(self.answer, len(self.masks))
 
     def to_dict(self) -> dict[str, Any]:
         """``question``, ``answer``, ``ended`` and ``masks``."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from zoo.data.conversations.records import said_of_masks
+from zoo.data.conversations.records import mask_phrases
 from zoo.data.io.masks import decode_masks
 from zoo.decoders.evidence import EVIDENCE, EvidenceName
 
@@ -56,7 +56,7 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
     rendered = []
     for turn in turns:
         masks = decode_masks(turn["masks"], (image.shape[-2], image.shape[-1]))
-        phrases = said_of_masks(turn["answer"], len(masks))
+        phrases = mask_phrases(turn["answer"], len(masks))
         legend = [(COLOURS[index % len(COLOURS)], phrase) for index, phrase in enumerate(phrases)]
         rendered.append({**turn, "overlay": _data_url(render_overlay(image, masks)), "legend": legend})
     _write("answer_page.html.jinja", file, title="Questions and answers", turns=rendered)

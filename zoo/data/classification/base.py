@@ -1,4 +1,4 @@
-"""Labelled images: few-shot sampling, base and novel classes, and the checks that every source goes through."""
+"""Labelled images: few-shot sampling, base and novel classes, and the checks that every source passes."""
 
 import json
 from abc import abstractmethod
@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from zoo.data.base import Sample, ZooData
+from zoo.data.base import LoaderSpec, Sample, ZooData
 from zoo.data.io.images import read_image
 from zoo.errors import ZooError
 
@@ -21,12 +21,12 @@ Classes = Literal["all", "base", "novel"]
 
 
 class DataError(ZooError, ValueError):
-    """A data set that cannot be used as it is; the message says which entry and why."""
+    """An unusable dataset; the message names the entry and the reason."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image: ``source`` is a file or an index; ``patient`` is None where it is not known."""
+    """One labelled image: ``source`` is a file or an index; ``patient`` is None where it is unknown."""
 
     source: Path | int
     label: int
@@ -34,12 +34,12 @@ class Item:
 
 
 class LabelledImages(Dataset[Sample]):
-    """Images with labels, read when asked for; augmented lightly for training if wanted."""
+    """Images with labels, read at access; lightly augmented for training if ``augment``."""
 
     def __init__(
         self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], size: int | None, augment: bool
     ) -> None:
-        """Keep the items; ``size`` resizes to a square so that files of any shape batch."""
+        """Hold the items; ``size`` resizes to a square, so that files of any shape can be batched."""
         self.items, self._read, self._size = list(items), read, size
         self._augment = v2.RandomAffine(degrees=4, translate=(0.03, 0.03), scale=(0.95, 1.05)) if augment else None
 
@@ -59,10 +59,10 @@ class LabelledImages(Dataset[Sample]):
 
 
 class ClassificationData(ZooData):
-    """A data set of labelled images in three splits, whole or few-shot.
+    """A dataset of labelled images in three splits, complete or few-shot.
 
-    With ``shots`` K, the training split is K images a class drawn by the seed and the validation split at most 4 a class
-    (CoOp's protocol). ``classes`` "base" and "novel" are the first and second half of the class list.
+    With ``shots`` K, the training split is K images a class, sampled by the seed, and the validation split at most 4 a class
+    (CoOp's protocol). ``classes`` "base" and "novel" are the first and the second half of the class list.
     """
 
     template: ClassVar[str] = ""
@@ -75,25 +75,23 @@ class ClassificationData(ZooData):
         classes: Classes,
         image_size: int | None,
         augment: bool,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
+        loader: LoaderSpec,
     ) -> None:
         """Set the protocol.
 
         Raises:
             DataError: class names are empty or not unique, a half has one class only, or shots is not positive.
         """
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(loader)
         check_class_names(class_names)
         if shots is not None and shots < 1:
             raise DataError(f"shots is {shots}; it must be at least 1, or null for all images")
         half = (len(class_names) + 1) // 2
-        chosen = {"all": slice(None), "base": slice(half), "novel": slice(half, None)}[classes]
-        self.all_class_names, self.class_names = class_names, class_names[chosen]
+        subset = {"all": slice(None), "base": slice(half), "novel": slice(half, None)}[classes]
+        self.all_class_names, self.class_names = class_names, class_names[subset]
         if len(self.class_names) < 2:
-            raise DataError(f"the {classes} half of {len(class_names)} classes is one class; nothing to tell apart")
-        self._kept_labels = list(range(len(class_names)))[chosen]
+            raise DataError(f"the {classes} half of {len(class_names)} classes is one class; classification needs two")
+        self._labels = list(range(len(class_names)))[subset]
         self.shots, self.image_size, self.augment = shots, image_size, augment
         self._items: dict[str, list[Item]] | None = None
 
@@ -102,7 +100,7 @@ class ClassificationData(ZooData):
         """All labelled images by split, labels as in ``all_class_names``."""
 
     def read(self, source: Any) -> torch.Tensor:
-        """Read one image (channels, height, width) in [0, 1]; from a file unless a subclass knows better."""
+        """Read one image (channels, height, width) in [0, 1]; from a file unless a subclass overrides this."""
         return read_image(source)
 
     def open_split(self, name: str) -> Dataset[Sample]:
@@ -112,32 +110,32 @@ class ClassificationData(ZooData):
             DataError: a class has no training image, a patient is in two splits, or a file is missing.
         """
         if self._items is None:
-            self._items = self._checked_items()
+            self._items = self._sample_items()
         return LabelledImages(self._items[name], self.read, self.image_size, self.augment and name == "train")
 
-    def _checked_items(self) -> dict[str, list[Item]]:
-        items = self.read_items()
-        check_patients(items)
-        check_files(items)
-        relabel = {old: new for new, old in enumerate(self._kept_labels)}
-        kept = {
-            split: [Item(item.source, relabel[item.label], item.patient) for item in of_split if item.label in relabel]
-            for split, of_split in items.items()
+    def _sample_items(self) -> dict[str, list[Item]]:
+        splits = self.read_items()
+        check_patients(splits)
+        check_files(splits)
+        relabel = {old: new for new, old in enumerate(self._labels)}
+        items = {
+            split: [Item(item.source, relabel[item.label], item.patient) for item in listed if item.label in relabel]
+            for split, listed in splits.items()
         }
-        check_classes(kept["train"], self.class_names)
+        check_classes(items["train"], self.class_names)
         if self.shots is not None:
-            kept["train"] = self._sample(kept["train"], self.shots, 0)
-            kept["val"] = self._sample(kept["val"], min(self.shots, 4), 1)
-        return kept
+            items["train"] = self._sample(items["train"], self.shots, 0)
+            items["val"] = self._sample(items["val"], min(self.shots, 4), 1)
+        return items
 
     def _sample(self, items: list[Item], shots: int, stream: int) -> list[Item]:
-        """K items of each class, or all where there are fewer, drawn by (seed, stream, class)."""
-        drawn: list[Item] = []
+        """K items of each class, or all where there are fewer, sampled by (seed, stream, class)."""
+        sampled: list[Item] = []
         for label in range(len(self.class_names)):
-            mine = [item for item in items if item.label == label]
-            order = np.random.default_rng([self.seed, stream, label]).permutation(len(mine))
-            drawn += [mine[position] for position in order[:shots]]
-        return drawn
+            candidates = [item for item in items if item.label == label]
+            order = np.random.default_rng([self.loader.seed, stream, label]).permutation(len(candidates))
+            sampled += [candidates[position] for position in order[:shots]]
+        return sampled
 
     def metadata(self) -> dict[str, Any]:
         """``class_names`` in use, and the data set's prompt ``template`` if it has one."""
@@ -145,10 +143,10 @@ class ClassificationData(ZooData):
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """Raise DataError unless there are at least two names, none blank, none twice."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if len(names) < 2 or twice or any(not str(name).strip() for name in names):
-        raise DataError(f"class names must be at least two, none blank and none twice; got {list(names)}")
+    """Raise DataError unless there are at least two names, none of them blank or repeated."""
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if len(names) < 2 or duplicates or any(not str(name).strip() for name in names):
+        raise DataError(f"class names must be at least two, none of them blank or repeated; got {list(names)}")
 
 
 def check_classes(items: Sequence[Item], names: Sequence[str]) -> None:
@@ -161,16 +159,16 @@ def check_classes(items: Sequence[Item], names: Sequence[str]) -> None:
 
 def check_patients(items: dict[str, list[Item]]) -> None:
     """Raise DataError where a patient is in two splits."""
-    seen: dict[str, str] = {}
-    for split, of_split in items.items():
-        for patient in {item.patient for item in of_split if item.patient is not None}:
-            if seen.setdefault(patient, split) != split:
-                raise DataError(f"patient '{patient}' is in the splits '{seen[patient]}' and '{split}'")
+    splits: dict[str, str] = {}
+    for split, listed in items.items():
+        for patient in {item.patient for item in listed if item.patient is not None}:
+            if splits.setdefault(patient, split) != split:
+                raise DataError(f"patient '{patient}' is in the splits '{splits[patient]}' and '{split}'")
 
 
 def check_files(items: dict[str, list[Item]]) -> None:
     """Raise DataError where files are missing, naming the first ones."""
-    sources = (item.source for of_split in items.values() for item in of_split)
+    sources = (item.source for listed in items.values() for item in listed)
     missing = [str(source) for source in sources if isinstance(source, Path) and not source.is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -178,14 +176,14 @@ def check_files(items: dict[str, list[Item]]) -> None:
 
 
 def split_by_patient(patients: Sequence[str], seed: int, held_out: float = 0.2) -> dict[str, set[str]]:
-    """Draw whole patients for train, val and test; val and test get ``held_out`` of them each, at least one.
+    """Assign patients to train, val and test at random; val and test get a share ``held_out`` each, at least one patient.
 
     Raises:
         DataError: there are fewer than three patients.
     """
     unique = sorted(set(patients))
     if len(unique) < 3:
-        raise DataError(f"{len(unique)} patients cannot be split into train, val and test; give a split yourself")
+        raise DataError(f"{len(unique)} patients cannot be split into train, val and test; give each image a split")
     order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
     count = max(int(len(order) * held_out), 1)
     return {"test": set(order[:count]), "val": set(order[count : 2 * count]), "train": set(order[2 * count :])}

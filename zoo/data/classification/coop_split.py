@@ -1,22 +1,23 @@
-"""CoOp's ``split_*.json`` files (Zhou et al., arXiv 2109.01134), as the 11 BiomedCoOp sets come with."""
+"""CoOp's ``split_*.json`` files (Zhou et al., arXiv 2109.01134), which the 11 BiomedCoOp datasets come with."""
 
 import re
 from pathlib import Path
 from typing import Annotated
 
+from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
-from zoo.registry import Injected, register
+from zoo.registry import Unpacked, register
 
 
 def read_coop_split(file: Path, images: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
     """Class names in the order of their labels, and (image, label) by split.
 
     Raises:
-        DataError: the file is no CoOp split, or a path leaves the image folder.
+        DataError: the file is not a CoOp split, or a path leaves the image folder.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not {"train", "val", "test"} <= content.keys():
-        raise DataError(f"{file}: is no CoOp split; it needs the keys train, val and test")
+        raise DataError(f"{file}: is not a CoOp split; it needs the keys train, val and test")
     names: dict[int, str] = {}
     splits: dict[str, list[tuple[Path, int]]] = {}
     for split in ("train", "val", "test"):
@@ -38,7 +39,7 @@ def read_coop_split(file: Path, images: Path) -> tuple[list[str], dict[str, list
 
 @register("dataset", "coop_split")
 class CoopSplit(ClassificationData):
-    """Images listed by a CoOp split file."""
+    """Images listed in a CoOp split file."""
 
     def __init__(
         self,
@@ -50,51 +51,47 @@ class CoopSplit(ClassificationData):
         classes: Classes = "all",
         image_size: int = 224,
         augment: bool = False,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Read the split file.
 
         Args:
             split_file: the JSON file.
             images: folder that its paths are relative to.
-            class_names: other wording for class names, {name in the file: name in the prompt}.
+            class_names: names to replace those of the file in prompts, {name in the file: name in the prompt}.
             patient_pattern: regular expression whose first group is the patient in a path, to check the splits.
             shots: training images a class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, turned and scaled a little.
-            batch_size: images a step.
-            num_workers: loader processes.
-            seed: draws the shots.
+            augment: whether training images are shifted, rotated and scaled a little.
+            loader: how batches are loaded; its seed samples the shots.
 
         Raises:
             DataError: the file is missing or malformed.
         """
         names, self._listed = read_coop_split(Path(split_file), Path(images))
-        wording = class_names or {}
-        renamed = [wording.get(name, name.replace("_", " ")) for name in names]
-        super().__init__(renamed, shots, classes, image_size, augment, batch_size, num_workers, seed)
+        replacements = class_names or {}
+        prompt_names = [replacements.get(name, name.replace("_", " ")) for name in names]
+        super().__init__(prompt_names, shots, classes, image_size, augment, loader)
         self._pattern = re.compile(patient_pattern) if patient_pattern else None
 
     def read_items(self) -> dict[str, list[Item]]:
-        """The listed images, with patients where a pattern finds them."""
+        """The listed images, with their patients where there is a pattern."""
         return {
-            split: [Item(path, label, patient_of(path, self._pattern)) for path, label in listed]
+            split: [Item(path, label, parse_patient(path, self._pattern)) for path, label in listed]
             for split, listed in self._listed.items()
         }
 
 
-def patient_of(path: Path, pattern: re.Pattern[str] | None) -> str | None:
+def parse_patient(path: Path, pattern: re.Pattern[str] | None) -> str | None:
     """The patient named in a path; None without a pattern.
 
     Raises:
-        DataError: the pattern finds none.
+        DataError: the pattern does not match, or has no group.
     """
     if pattern is None:
         return None
-    found = pattern.search(str(path))
-    if not found or not found.groups():
-        raise DataError(f"{path}: the patient pattern '{pattern.pattern}' finds no group in it")
-    return found.group(1)
+    match = pattern.search(str(path))
+    if not match or not match.groups():
+        raise DataError(f"{path}: the patient pattern '{pattern.pattern}' has no match with a group in it")
+    return match.group(1)

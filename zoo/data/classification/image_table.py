@@ -5,17 +5,19 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
-from zoo.data.classification.coop_split import patient_of
-from zoo.registry import Injected, register
+from zoo.data.classification.coop_split import parse_patient
+from zoo.registry import Unpacked, register
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 
 
-class _Listed(ClassificationData):
+class _ImageList(ClassificationData):
     """Rows of (file, class name, patient, split or None), split by patient where no split is given."""
 
-    def _keep(self, rows: list[tuple[Path, str, str | None, str | None]]) -> list[str]:
+    def _set_rows(self, rows: list[tuple[Path, str, str | None, str | None]]) -> list[str]:
+        """Store the rows; returns the class names."""
         if not rows:
             raise DataError("no images were found")
         self._rows = rows
@@ -24,23 +26,23 @@ class _Listed(ClassificationData):
     def read_items(self) -> dict[str, list[Item]]:
         """Assign rows to splits."""
         labels = {name: label for label, name in enumerate(self.all_class_names)}
-        given = {split for *_, split in self._rows}
-        if None in given:
-            if given != {None}:
+        splits = {split for *_, split in self._rows}
+        if None in splits:
+            if splits != {None}:
                 raise DataError("some rows have a split and some have none; give all or none")
-            drawn = split_by_patient([patient or str(file) for file, _, patient, _ in self._rows], self.seed)
-            where = {patient: split for split, patients in drawn.items() for patient in patients}
+            assigned = split_by_patient([patient or str(file) for file, _, patient, _ in self._rows], self.loader.seed)
+            split_of = {patient: split for split, patients in assigned.items() for patient in patients}
         items: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
         for file, name, patient, split in self._rows:
-            chosen = split or where[patient or str(file)]
-            if chosen not in items:
-                raise DataError(f"{file}: split '{chosen}' is none of train, val and test")
-            items[chosen].append(Item(file, labels[name], patient))
+            name_of_split = split or split_of[patient or str(file)]
+            if name_of_split not in items:
+                raise DataError(f"{file}: split '{name_of_split}' is none of train, val and test")
+            items[name_of_split].append(Item(file, labels[name], patient))
         return items
 
 
 @register("dataset", "image_csv")
-class ImageCsv(_Listed):
+class ImageCsv(_ImageList):
     """A table with the columns ``path`` and ``label``, and if it has them ``patient`` and ``split``."""
 
     def __init__(
@@ -51,28 +53,24 @@ class ImageCsv(_Listed):
         classes: Classes = "all",
         image_size: int = 224,
         augment: bool = False,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Read the table.
 
         Args:
             table: the CSV file, with a header.
-            images: folder that paths are relative to; the table's own if None.
+            images: folder that paths are relative to; that of the table if None.
             shots: training images a class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, turned and scaled a little.
-            batch_size: images a step.
-            num_workers: loader processes.
-            seed: draws shots and, where the table has no split, patients.
+            augment: whether training images are shifted, rotated and scaled a little.
+            loader: how batches are loaded; its seed samples shots and, where the table has no split, patients.
 
         Raises:
             DataError: the table is missing or malformed.
         """
-        names = self._keep(_read_table(Path(table), Path(images) if images else Path(table).parent))
-        super().__init__(names, shots, classes, image_size, augment, batch_size, num_workers, seed)
+        names = self._set_rows(_read_table(Path(table), Path(images) if images else Path(table).parent))
+        super().__init__(names, shots, classes, image_size, augment, loader)
 
 
 def _read_table(table: Path, images: Path) -> list[tuple[Path, str, str | None, str | None]]:
@@ -94,7 +92,7 @@ def _read_table(table: Path, images: Path) -> list[tuple[Path, str, str | None, 
 
 
 @register("dataset", "image_folder")
-class ImageFolder(_Listed):
+class ImageFolder(_ImageList):
     """A folder ``CLASS/*`` or ``SPLIT/CLASS/*`` of images."""
 
     def __init__(
@@ -105,9 +103,7 @@ class ImageFolder(_Listed):
         classes: Classes = "all",
         image_size: int = 224,
         augment: bool = False,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """List the folder.
 
@@ -117,16 +113,14 @@ class ImageFolder(_Listed):
             shots: training images a class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, turned and scaled a little.
-            batch_size: images a step.
-            num_workers: loader processes.
-            seed: draws shots and, where the folder has no splits, patients.
+            augment: whether training images are shifted, rotated and scaled a little.
+            loader: how batches are loaded; its seed samples shots and, where the folder has no splits, patients.
 
         Raises:
             DataError: there is no such folder, or no image in it.
         """
-        names = self._keep(_list_folder(Path(folder), re.compile(patient_pattern) if patient_pattern else None))
-        super().__init__(names, shots, classes, image_size, augment, batch_size, num_workers, seed)
+        names = self._set_rows(_list_folder(Path(folder), re.compile(patient_pattern) if patient_pattern else None))
+        super().__init__(names, shots, classes, image_size, augment, loader)
 
 
 def _list_folder(folder: Path, pattern: re.Pattern[str] | None) -> list[tuple[Path, str, str | None, str | None]]:
@@ -138,6 +132,6 @@ def _list_folder(folder: Path, pattern: re.Pattern[str] | None) -> list[tuple[Pa
         parts = path.relative_to(folder).parts
         if path.suffix.lower() in _SUFFIXES and len(parts) == 2 + has_splits:
             rows.append(
-                (path, parts[-2], patient_of(path.relative_to(folder), pattern), parts[0] if has_splits else None)
+                (path, parts[-2], parse_patient(path.relative_to(folder), pattern), parts[0] if has_splits else None)
             )
     return rows

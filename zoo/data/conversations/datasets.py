@@ -7,19 +7,19 @@ from typing import Annotated, Any, Literal
 
 from torch.utils.data import Dataset
 
-from zoo.data.base import Sample, ZooData, listed
+from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
 from zoo.data.conversations.formats import read_reason_seg, read_referring
 from zoo.data.conversations.records import Conversation, QuestionError, read_conversations
 from zoo.data.io.images import read_image
 from zoo.data.io.masks import decode_masks
-from zoo.registry import Injected, register
+from zoo.registry import Unpacked, register
 
 
 class Conversations(Dataset[Sample]):
     """Conversations with their images and masks."""
 
     def __init__(self, conversations: list[Conversation]) -> None:
-        """Keep the conversations."""
+        """Hold the conversations."""
         self.conversations = conversations
 
     def __len__(self) -> int:
@@ -43,26 +43,21 @@ class Conversations(Dataset[Sample]):
 class ConversationData(ZooData):
     """Conversations in three splits; a batch holds lists, since images differ in size and answers in masks."""
 
-    def __init__(self, batch_size: int, eval_batch_size: int, num_workers: int, seed: int) -> None:
-        """Set how samples are drawn; ``eval_batch_size`` conversations are answered at a time."""
-        super().__init__(batch_size, num_workers, seed)
-        self.eval_batch_size = eval_batch_size
-
     @abstractmethod
     def conversations(self, split: str) -> list[Conversation]:
-        """Read (and, where need be, build) the conversations of a split."""
+        """Read the conversations of a split; build them if the cache lacks them."""
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """The conversations with their images."""
         return Conversations(self.conversations(name))
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
-        """Lists of everything; turns as records."""
-        return {key: listed([sample[key] for sample in samples]) for key in samples[0]}
+        """Collate into lists; see :func:`zoo.data.base.to_list`."""
+        return {key: to_list([sample[key] for sample in samples]) for key in samples[0]}
 
-    def eval_batch_size_of(self, split: str) -> int:
-        """Conversations answered at a time; in validation, whose losses are measured, those of a step."""
-        return self.batch_size if split == "val" else self.eval_batch_size
+    def eval_batch_size(self, split: str) -> int:
+        """Conversations answered at a time; as in training for the validation split, whose losses are measured."""
+        return self.loader.batch_size if split == "val" else super().eval_batch_size(split)
 
 
 @register("dataset", "medseg_files")
@@ -74,72 +69,60 @@ class MedSegFiles(ConversationData):
         train: str,
         val: str,
         test: str,
-        form: Literal["jsonl", "reason_seg"] = "jsonl",
-        batch_size: int = 4,
-        eval_batch_size: int = 8,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        format: Literal["jsonl", "reason_seg"] = "jsonl",
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=4, eval_batch_size=8),
     ) -> None:
-        """Name the files.
+        """Set the files.
 
         Args:
-            train: JSONL file, or folder of ReasonSeg, for training.
-            val: for validation.
-            test: for the test.
-            form: of the files.
-            batch_size: conversations a step.
-            eval_batch_size: conversations answered at a time.
-            num_workers: loader processes.
-            seed: of the order.
+            train: JSONL file, or ReasonSeg folder, of the training split.
+            val: of the validation split.
+            test: of the test split.
+            format: of the files.
+            loader: how batches are loaded.
         """
-        super().__init__(batch_size, eval_batch_size, num_workers, seed)
-        self.places, self.form = {"train": Path(train), "val": Path(val), "test": Path(test)}, form
+        super().__init__(loader)
+        self.paths, self.format = {"train": Path(train), "val": Path(val), "test": Path(test)}, format
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read a split.
 
         Raises:
-            QuestionError: a record does not keep to the form.
+            QuestionError: a record is malformed.
         """
-        place = self.places[split]
-        return read_conversations(place) if self.form == "jsonl" else read_reason_seg(place)
+        path = self.paths[split]
+        return read_conversations(path) if self.format == "jsonl" else read_reason_seg(path)
 
 
 @register("dataset", "coco_referring")
 class CocoReferring(ConversationData):
-    """Referring expressions on COCO annotations, the references saved as JSON."""
+    """Referring expressions on COCO annotations; the references are a JSON file."""
 
     def __init__(
         self,
         instances: str,
         referring: str,
         images: str,
-        batch_size: int = 4,
-        eval_batch_size: int = 8,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=4, eval_batch_size=8),
     ) -> None:
-        """Name the files; see :func:`zoo.data.conversations.formats.read_referring`.
+        """Set the files; see :func:`zoo.data.conversations.formats.read_referring`.
 
         Args:
             instances: COCO's instances JSON.
             referring: JSON list of references.
             images: folder of images.
-            batch_size: conversations a step.
-            eval_batch_size: conversations answered at a time.
-            num_workers: loader processes.
-            seed: of the order.
+            loader: how batches are loaded.
         """
-        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        super().__init__(loader)
         self.instances, self.referring, self.images = Path(instances), Path(referring), Path(images)
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read a split.
 
         Raises:
-            QuestionError: a file does not keep to the form, or has no reference of the split.
+            QuestionError: a file is malformed, or has no reference of the split.
         """
-        found = read_referring(self.instances, self.referring, self.images, split)
-        if not found:
+        conversations = read_referring(self.instances, self.referring, self.images, split)
+        if not conversations:
             raise QuestionError(f"{self.referring} has no references of the split '{split}'")
-        return found
+        return conversations

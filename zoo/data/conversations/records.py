@@ -1,8 +1,8 @@
 """Questions about an image that are answered in words and masks: records after MedSeg-QA (MedSeg-R, arXiv 2506.10465).
 
-MedSeg-QA's own files are not public; the record form here is ours (reconstructed): a line of JSON with ``image``, ``masks``
+The files of MedSeg-QA are not public; the record format here is ours (reconstructed): a line of JSON with ``image``, ``masks``
 (COCO run lengths) and ``conversations`` of user and assistant turns, where each ``[SEG]`` in an answer stands for the next
-mask. An answer without ``[SEG]`` says that there is nothing to segment. LISA's and COCO's forms are read by
+mask. An answer without ``[SEG]`` means that there is nothing to segment. The formats of LISA and COCO are read by
 :mod:`zoo.data.conversations.formats`.
 """
 
@@ -14,27 +14,33 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.io.images import ImageError, image_size
-from zoo.data.io.json_lines import numbered_lines
+from zoo.data.io.json_lines import read_lines
 from zoo.data.io.masks import RunLength
+from zoo.data.vocabulary import label_name
 from zoo.errors import ZooError
 
 SEG = "[SEG]"
 MAX_QUESTION = 2_000
-"""Most characters of a question."""
+"""Maximum number of characters of a question."""
 _MAX_LINE = 20_000_000
 
 
 class QuestionError(ZooError, ValueError):
-    """A record or question that cannot be used; of a file, the message begins with file and line."""
+    """A malformed record or question; for a file, the message begins with file and line."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a mask is of: finding (or region), side and zone; empty where unknown."""
+    """The finding or region that a mask is of, its side and zone; empty where unknown."""
 
     finding: str = ""
     side: str = ""
     zone: str = ""
+
+    @property
+    def name(self) -> str:
+        """The target in words: "left pleural effusion"."""
+        return label_name(self.finding, self.side)
 
 
 @dataclass(frozen=True)
@@ -57,26 +63,26 @@ class Conversation:
     line: int = 0
 
 
-def said_of_masks(answer: str, count: int) -> list[str]:
-    """What an answer says of each of ``count`` masks: the words before its ``[SEG]``, in their sentence or list."""
+def mask_phrases(answer: str, count: int) -> list[str]:
+    """The phrase for each of ``count`` masks in an answer: the words before its ``[SEG]``, in their sentence or list."""
     parts = (re.split(r"[.:]\s", part.strip(" .,;:"))[-1] for part in answer.split(SEG)[:-1])
-    said = [part.removeprefix("and ") for part in parts]
-    return (said + [""] * count)[:count]
+    phrases = [part.removeprefix("and ") for part in parts]
+    return (phrases + [""] * count)[:count]
 
 
-def checked_question(text: str) -> str:
-    """A question fit to be asked.
+def validate_question(text: str) -> str:
+    """A question with its white space normalised.
 
     Raises:
-        QuestionError: it is empty, too long, or holds ``[SEG]``, which only answers may.
+        QuestionError: it is empty, too long, or contains ``[SEG]``, which only answers may.
     """
     question = " ".join(text.split())
     if not question:
         raise QuestionError("the question is empty")
     if len(question) > MAX_QUESTION:
-        raise QuestionError(f"the question has {len(question)} characters; the most is {MAX_QUESTION}")
+        raise QuestionError(f"the question has {len(question)} characters; the maximum is {MAX_QUESTION}")
     if SEG in question:
-        raise QuestionError(f"the question holds {SEG}, which stands for a mask in answers only")
+        raise QuestionError(f"the question contains {SEG}, which stands for a mask in answers only")
     return question
 
 
@@ -84,7 +90,7 @@ def read_conversations(path: Path) -> list[Conversation]:
     """Read a JSONL file; image paths are relative to its folder.
 
     Raises:
-        QuestionError: naming the first line that does not keep to the form, or whose image does not.
+        QuestionError: a record is malformed, or its image or a mask is; the message has file and line.
     """
     return [_parse(path, number, line) for number, line in _lines(path)]
 
@@ -92,7 +98,7 @@ def read_conversations(path: Path) -> list[Conversation]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise QuestionError(f"{path}: there is no such file")
-    return numbered_lines(path, _MAX_LINE)
+    return read_lines(path, _MAX_LINE)
 
 
 def _parse(path: Path, number: int, line: str) -> Conversation:
@@ -102,45 +108,45 @@ def _parse(path: Path, number: int, line: str) -> Conversation:
             raise QuestionError(f"the line is longer than {_MAX_LINE} characters")
         content = json.loads(line)
         if not isinstance(content, dict) or not isinstance(content.get("image"), str):
-            raise QuestionError("is no JSON object with an 'image'")
+            raise QuestionError("is not a JSON object with an 'image'")
         conversation = Conversation(path.parent / content["image"], tuple(_turns(content)), number)
         check_masks(conversation)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise QuestionError(f"{place}: is no JSON: {error}") from error
+        raise QuestionError(f"{place}: is not JSON: {error}") from error
     except (QuestionError, ImageError) as error:
         raise QuestionError(f"{place}: {error}") from error
     return conversation
 
 
 def _turns(content: dict[str, Any]) -> Iterator[Turn]:
-    said, masks = content.get("conversations"), content.get("masks") or []
+    messages, masks = content.get("conversations"), content.get("masks") or []
     targets, kinds = content.get("targets") or [{}] * len(masks), content.get("kinds") or []
-    if not isinstance(said, list) or not said or len(said) % 2 or len(targets) != len(masks):
+    if not isinstance(messages, list) or not messages or len(messages) % 2 or len(targets) != len(masks):
         raise QuestionError("'conversations' must hold pairs of user and assistant, and 'targets' one for each mask")
     start = 0
-    for index in range(0, len(said), 2):
-        question, answer = _said(said[index], "user"), _said(said[index + 1], "assistant")
+    for index in range(0, len(messages), 2):
+        question, answer = _content(messages[index], "user"), _content(messages[index + 1], "assistant")
         end = start + answer.count(SEG)
         if end > len(masks):
             raise QuestionError(f"the answers have more {SEG} than the record has masks ({len(masks)})")
         kind = str(kinds[index // 2]) if index // 2 < len(kinds) else ""
-        named = tuple(
+        turn_targets = tuple(
             Target(**{str(key): str(value) for key, value in target.items()}) for target in targets[start:end]
         )
-        yield Turn(checked_question(question), answer, tuple(masks[start:end]), named, kind)
+        yield Turn(validate_question(question), answer, tuple(masks[start:end]), turn_targets, kind)
         start = end
     if start != len(masks):
         raise QuestionError(f"the answers have {start} {SEG} and the record has {len(masks)} masks")
 
 
-def _said(part: Any, role: str) -> str:
-    if not isinstance(part, dict) or part.get("role") != role or not isinstance(part.get("content"), str):
-        raise QuestionError(f"a turn of the {role} is missing, or has no text under 'content'")
-    return part["content"]
+def _content(message: Any, role: str) -> str:
+    if not isinstance(message, dict) or message.get("role") != role or not isinstance(message.get("content"), str):
+        raise QuestionError(f"a message of the {role} is missing, or has no text under 'content'")
+    return message["content"]
 
 
 def check_masks(conversation: Conversation) -> None:
-    """Check that masks are of their image's size and not empty.
+    """Check that masks have the size of their image and are not empty.
 
     Raises:
         ImageError: the image is missing or unreadable.
@@ -153,15 +159,22 @@ def check_masks(conversation: Conversation) -> None:
     height, width = image_size(conversation.image)
     for mask in (mask for turn in conversation.turns for mask in turn.masks):
         if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str) or "size" not in mask:
-            raise QuestionError("a mask is {'size': [height, width], 'counts': text}, as COCO's compressed run lengths")
+            raise QuestionError(
+                "a mask must be {'size': [height, width], 'counts': text}, COCO's compressed run lengths"
+            )
         if list(mask["size"]) != [height, width]:
-            raise QuestionError(f"a mask is of {mask['size']} and its image of {[height, width]} (height, width)")
+            raise QuestionError(f"a mask has the size {mask['size']} and its image {[height, width]} (height, width)")
         if not int(coco.area(mask)):
-            raise QuestionError(f"a mask is empty; an answer about something absent has no {SEG}")
+            raise QuestionError(f"a mask is empty; an answer about an absent target has no {SEG}")
 
 
-def written(conversation: Conversation, image: str) -> dict[str, Any]:
-    """A conversation as a record, its image under another name."""
+def to_record(conversation: Conversation, image: str) -> dict[str, Any]:
+    """A conversation as a record for a JSONL file.
+
+    Args:
+        conversation: to write.
+        image: path of the image, relative to the file.
+    """
     return {
         "image": image,
         "masks": [mask for turn in conversation.turns for mask in turn.masks],

@@ -1,4 +1,4 @@
-"""Masks as a DICOM Segmentation object that refers to the image they were drawn on, written by highdicom."""
+"""Masks as a DICOM Segmentation object that refers to their source image, written by highdicom."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ def write_dicom_seg(source: Path, masks: Sequence[RunLength], labels: Sequence[s
 
     Args:
         source: the single-frame DICOM image.
-        masks: as many segments, of the image's size.
-        labels: what is said of each mask; with its number before it, 64 characters are kept.
+        masks: of the image's size, one per segment.
+        labels: of the segments; each gets its number in front and is cut to 64 characters.
         file: to write.
 
     Raises:
-        ImageError: the source is no single-frame DICOM image, there is no mask, or highdicom is not installed.
+        ImageError: the source is not a single-frame DICOM image, there is no mask, or highdicom is not installed.
     """
     try:
         import highdicom
@@ -32,9 +32,11 @@ def write_dicom_seg(source: Path, masks: Sequence[RunLength], labels: Sequence[s
     try:
         image = pydicom.dcmread(source)
     except (pydicom.errors.InvalidDicomError, OSError) as error:
-        raise ImageError(f"{source}: is no DICOM file, so there is nothing that a DICOM SEG could refer to") from error
+        raise ImageError(f"{source}: is not a DICOM file; a DICOM SEG must refer to one") from error
     if not masks or int(image.get("NumberOfFrames") or 1) > 1:
-        raise ImageError(f"{source}: has no mask, or several frames; a DICOM SEG needs a mask on a single-frame image")
+        raise ImageError(
+            f"{source}: has no mask, or several frames; a DICOM SEG needs at least one mask on a single-frame image"
+        )
     pixels = decode_masks(masks, (image.Rows, image.Columns)).numpy().astype(np.uint8)
     segmentation = highdicom.seg.Segmentation(
         source_images=[image],

@@ -1,4 +1,4 @@
-"""Reading medical images: PNG, JPEG, JPEG 2000, TIFF, DICOM and NIfTI slices, with limits and clear errors."""
+"""Readers of medical images: PNG, JPEG, JPEG 2000, TIFF, DICOM and NIfTI slices, with limits and clear errors."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ _DICOM = (".dcm", ".dicom")
 
 
 class ImageError(ZooError, ValueError):
-    """A file that is no readable image, or not one that the zoo should read."""
+    """A file that is not a readable image, or exceeds a limit."""
 
 
 def read_image(
@@ -25,16 +25,16 @@ def read_image(
 ) -> torch.Tensor:
     """Read an image as float32 (channels, height, width) in [0, 1]; channels are 1 or 3.
 
-    8-bit and 16-bit files are scaled by their full range, DICOM by its window (or its own extremes), NIfTI by its extremes.
+    8-bit and 16-bit files are scaled by their full range, DICOM by its window (or its extremes), NIfTI by its extremes.
 
     Args:
         path: the file.
-        frame: which frame of a multi-frame DICOM, from 0; needed there, refused elsewhere.
-        axis: of a NIfTI volume, the axis to cut across; needed there.
-        index: of a NIfTI volume, which slice; the middle one if None.
+        frame: index of the frame of a multi-frame DICOM; required there, refused elsewhere.
+        axis: of a NIfTI volume, perpendicular to the slice; required there.
+        index: of the slice of a NIfTI volume; the middle one if None.
 
     Raises:
-        ImageError: the file is missing, damaged, too large, too small, holds NaN, or needs a choice that was not made.
+        ImageError: the file is missing, damaged, too large, too small, contains NaN, or needs an argument that is missing.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,25 +58,27 @@ def read_image(
         raise
     except MemoryError as error:
         raise ImageError(f"{path}: does not fit in memory") from error
-    except Exception as error:  # a decoder meets damaged bytes with whatever error it happens to hit
+    except Exception as error:  # decoders raise errors of many types for damaged bytes
         raise ImageError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
-    return torch.from_numpy(_checked(path, pixels))
+    return torch.from_numpy(_validate_pixels(path, pixels))
 
 
 def check_image(image: torch.Tensor) -> None:
-    """Check that a tensor is an image as :func:`read_image` gives it.
+    """Check that a tensor is an image as :func:`read_image` returns it.
 
     Raises:
         ImageError: its shape is not (1 or 3, height, width), or its values are not floating-point numbers in [0, 1].
     """
     if image.ndim != 3 or image.shape[0] not in (1, 3) or min(image.shape[1:]) < MIN_SIDE:
-        raise ImageError(f"an image is (1 or 3, height, width) from {MIN_SIDE} pixels on; got {tuple(image.shape)}")
+        raise ImageError(
+            f"an image must be (1 or 3, height, width) of at least {MIN_SIDE} pixels; got {tuple(image.shape)}"
+        )
     if not image.is_floating_point() or not ((image >= 0) & (image <= 1)).all():
-        raise ImageError(f"an image is of floating point in [0, 1]; got {image.dtype}, or values outside")
+        raise ImageError(f"an image must be floating point in [0, 1]; got {image.dtype}, or values outside")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width; from the header alone where Pillow knows the format.
+    """Height and width; from the header where Pillow supports the format.
 
     Raises:
         ImageError: as :func:`read_image`.
@@ -96,17 +98,21 @@ def _has_dicom_preamble(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _checked(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _validate_pixels(path: Path, pixels: np.ndarray) -> np.ndarray:
     if not np.isfinite(pixels).all():
-        raise ImageError(f"{path}: holds {np.count_nonzero(~np.isfinite(pixels))} pixels that are NaN or infinite")
+        raise ImageError(f"{path}: contains {np.count_nonzero(~np.isfinite(pixels))} pixels that are NaN or infinite")
     if min(pixels.shape[-2:]) < MIN_SIDE:
-        raise ImageError(f"{path}: is {pixels.shape[-1]}x{pixels.shape[-2]} pixels; the least is {MIN_SIDE}x{MIN_SIDE}")
+        raise ImageError(
+            f"{path}: is {pixels.shape[-1]}x{pixels.shape[-2]} pixels; the minimum is {MIN_SIDE}x{MIN_SIDE}"
+        )
     return np.ascontiguousarray(pixels, dtype=np.float32)
 
 
-def _limit(path: Path, pixels: int) -> None:
+def _check_pixel_count(path: Path, pixels: int) -> None:
     if pixels > MAX_PIXELS:
-        raise ImageError(f"{path}: has {pixels / 1e6:.0f} million pixels; the most is {MAX_PIXELS / 1e6:.0f} million")
+        raise ImageError(
+            f"{path}: has {pixels / 1e6:.0f} million pixels; the maximum is {MAX_PIXELS / 1e6:.0f} million"
+        )
 
 
 def _read_raster(path: Path) -> np.ndarray:
@@ -115,7 +121,7 @@ def _read_raster(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
         with Image.open(path) as image:
-            _limit(path, image.width * image.height)
+            _check_pixel_count(path, image.width * image.height)
             if image.mode.startswith("I"):  # 16-bit grey, under one of Pillow's names for it
                 return np.asarray(image).astype(np.float32)[None] / 65535
             if image.mode == "F":
@@ -133,7 +139,7 @@ def _read_dicom(path: Path, frame: int | None) -> np.ndarray:
     if "Rows" not in dataset or "Columns" not in dataset:
         raise ImageError(f"{path}: is a DICOM file without pixels, or is truncated")
     frames = int(dataset.get("NumberOfFrames") or 1)
-    _limit(path, int(dataset.Rows) * int(dataset.Columns))
+    _check_pixel_count(path, int(dataset.Rows) * int(dataset.Columns))
     if frames > 1 and frame is None:
         raise ImageError(f"{path}: has {frames} frames; choose one with frame=0 to frame={frames - 1}")
     if frame is not None and not 0 <= frame < frames:
@@ -152,7 +158,7 @@ def _read_dicom(path: Path, frame: int | None) -> np.ndarray:
 
 
 def _window_range(dataset: Any, windowed: np.ndarray) -> tuple[float, float]:
-    """What a VOI window (the first one) maps its two ends to; the extremes where there is a lookup table or nothing."""
+    """Values that the (first) VOI window maps its ends to; the extremes where there is a lookup table or no window."""
     from pydicom.pixels import apply_voi_lut
 
     if "WindowWidth" not in dataset or "WindowCenter" not in dataset or "VOILUTSequence" in dataset:
@@ -172,10 +178,10 @@ def _read_nifti(path: Path, axis: int | None, index: int | None) -> np.ndarray:
     index = shape[axis] // 2 if index is None else index
     if not 0 <= index < shape[axis]:
         raise ImageError(f"{path}: has no slice {index} along axis {axis}; there are 0 to {shape[axis] - 1}")
-    _limit(path, int(np.prod(shape)) // shape[axis])
-    cut: list[Any] = [slice(None)] * 3
-    cut[axis] = index
-    pixels = np.asarray(image.dataobj[tuple(cut)], dtype=np.float32)
+    _check_pixel_count(path, int(np.prod(shape)) // shape[axis])
+    selection: list[Any] = [slice(None)] * 3
+    selection[axis] = index
+    pixels = np.asarray(image.dataobj[tuple(selection)], dtype=np.float32)
     if not np.isfinite(pixels).all():
         return pixels[None]
     return _to_unit(np.rot90(pixels))[None]

@@ -1,4 +1,4 @@
-"""Masks as COCO run-length encoding, which is how records and predictions hold them."""
+"""Masks as COCO run-length encodings, the format of records and predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ RunLength = dict[str, Any]
 
 
 def encode_mask(mask: np.ndarray) -> RunLength:
-    """A boolean mask (height, width) as COCO run-length encoding, its counts as text."""
+    """Encode a boolean mask (height, width) as COCO run lengths, the counts as text."""
     from pycocotools import mask as coco
 
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -19,7 +19,7 @@ def encode_mask(mask: np.ndarray) -> RunLength:
 
 
 def decode_masks(masks: Sequence[RunLength], size: tuple[int, int]) -> torch.Tensor:
-    """Run lengths to masks (n, height, width) float32 of 0 and 1; ``size`` is that of none."""
+    """Decode run lengths into masks (n, height, width) float32 of 0 and 1; without any, (0, height, width) of ``size``."""
     from pycocotools import mask as coco
 
     if not masks:

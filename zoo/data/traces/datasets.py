@@ -1,4 +1,4 @@
-"""Data sets of interleaved traces: the records as they are for evaluation, and as cached tokens for training."""
+"""Datasets of interleaved traces: records for evaluation, and cached token sequences for training."""
 
 import hashlib
 import tempfile
@@ -15,26 +15,26 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from zoo.constants import IGNORE_INDEX
-from zoo.data.base import Sample, ZooData, listed
+from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
 from zoo.data.io.images import read_image
 from zoo.data.traces.records import IvlRecord, check_images, read_records
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler, ReportLabeler
 from zoo.errors import ArgumentError
 from zoo.paths import cache_folder
-from zoo.registry import Injected, register
+from zoo.registry import Unpacked, register
 
 
 class TraceCodec(Protocol):
-    """What turns records into tokens: a method with its image tokenizer, text tokenizer and evidence mode."""
+    """Encodes records as tokens: a method with its image tokenizer, text tokenizer and evidence mode."""
 
     pad: int
     max_tokens: int
 
     def image_fingerprint(self) -> str:
-        """Decides the codes of an image."""
+        """Hash of everything that the codes of an image depend on."""
 
     def sequence_fingerprint(self) -> str:
-        """Decides the ids of a record, given its images' codes."""
+        """Everything that the token ids of a record depend on, given the codes of its images."""
 
     def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
         """Images (channels, height, width) of any sizes to ids (images, codes)."""
@@ -44,18 +44,18 @@ class TraceCodec(Protocol):
 
 
 class Traces(Dataset[Sample]):
-    """Records with their input image, and other evidence to try on each.
+    """Records with their images, and evidence of another record to replace one of their own by.
 
-    ``swap`` is (step, image) or None: the evidence of another record's step for the same region where there is one in which
-    another finding was seen, else for any region; None for a record without steps or a data set without another finding.
+    ``swap`` is (step, image) or None: the evidence of another record's step with other findings, for the same region where there
+    is one, else for any region. It is None for a record without steps, or where no step has other findings.
     """
 
     def __init__(self, records: list[IvlRecord], labeler: ReportLabeler | None = None) -> None:
-        """Keep the records.
+        """Hold the records.
 
         Args:
             records: of the split.
-            labeler: extracts findings from the steps' statements; without it statements are told apart by their text.
+            labeler: extracts the findings of a step's statement; without it, statements differ where their text does.
         """
         self.records, self._labeler = records, labeler
 
@@ -64,8 +64,8 @@ class Traces(Dataset[Sample]):
         return len(self.records)
 
     @cached_property
-    def _seen(self) -> list[tuple[int, int, str, frozenset[str]]]:
-        """Record, step, region and kinds of findings stated, of every step that has an image."""
+    def _steps(self) -> list[tuple[int, int, str, frozenset[str]]]:
+        """Record, step, region and findings of every step."""
         return [
             (index, position, step.region, self._findings_in(step.statement))
             for index, record in enumerate(self.records)
@@ -78,24 +78,23 @@ class Traces(Dataset[Sample]):
         return frozenset(finding for finding, _ in self._labeler.label(statement))
 
     def swap(self, index: int) -> tuple[int, int, int] | None:
-        """Step, other record and its step; fixed for a data set and index."""
-        own = [item for item in self._seen if item[0] == index]
-        order = np.random.default_rng([7, index]).permutation(len(self._seen))
+        """Step of a record, another record, and its step; the same at each call."""
+        steps = [item for item in self._steps if item[0] == index]
+        order = np.random.default_rng([7, index]).permutation(len(self._steps))
         for same_region in (True, False):
-            for _, position, region, kinds in own:
-                for other in (self._seen[i] for i in order):
-                    if other[0] != index and other[3] != kinds and (other[2] == region or not same_region):
+            for _, position, region, findings in steps:
+                for other in (self._steps[i] for i in order):
+                    if other[0] != index and other[3] != findings and (other[2] == region or not same_region):
                         return position, other[0], other[1]
         return None
 
     def __getitem__(self, index: int) -> Sample:
-        """``record``, ``image`` (channels, height, width), ``evidence`` (the record's other images) and ``swap``."""
+        """``record``, ``images`` (each (channels, height, width), the input first) and ``swap``."""
         record = self.records[index]
-        found = self.swap(index)
         swap = None
-        if found is not None:
-            donor = self.records[found[1]]
-            swap = (found[0], read_image(donor.images[donor.steps[found[2]].image]))
+        if (match := self.swap(index)) is not None:
+            step, donor, donor_step = match
+            swap = (step, read_image(self.records[donor].images[self.records[donor].steps[donor_step].image]))
         images = [read_image(path) for path in record.images]
         return {"record": record, "images": images, "swap": swap}
 
@@ -104,7 +103,7 @@ class TokenTraces(Dataset[Sample]):
     """Token sequences of records, memory-mapped: ``ids`` and ``labels`` (positions)."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a cache that :func:`tokenize` made."""
+        """Open a cache that :func:`tokenize` wrote."""
         self._ids, self._learned, self._ends = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("ids", "learned", "ends")
         )
@@ -115,11 +114,11 @@ class TokenTraces(Dataset[Sample]):
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each record, so that those of a step can be alike."""
+        """Number of tokens of each record, by which the sampler groups them."""
         return np.diff(self._ends, prepend=0).tolist()
 
     def __getitem__(self, index: int) -> Sample:
-        """One sequence."""
+        """The sequence of one record."""
         start, end = (int(self._ends[index - 1]) if index else 0), int(self._ends[index])
         input_ids = torch.from_numpy(self._ids[start:end].astype(np.int64))
         learned = torch.from_numpy(self._learned[start:end].copy())
@@ -130,7 +129,8 @@ def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
     """Tokenize records once into the cache; the images' codes are shared by all evidence modes.
 
     Returns:
-        The folder of ``ids`` int32, ``learned`` bool and ``ends`` int64, flat over all records that are not left out.
+        The folder of ``ids`` int32, ``learned`` bool (tokens with a label) and ``ends`` int64, flat over the records that are
+        not left out.
 
     Raises:
         ArgumentError: all are left out.
@@ -139,29 +139,29 @@ def tokenize(records: list[IvlRecord], codec: TraceCodec) -> Path:
     for record in records:
         digest.update(repr((record.prompt, record.steps, record.report)).encode())
         for path in record.images:
-            facts = path.stat()
-            digest.update(f"{path}{facts.st_size}{facts.st_mtime_ns}".encode())
+            stat = path.stat()
+            digest.update(f"{path}{stat.st_size}{stat.st_mtime_ns}".encode())
     folder = cache_folder() / "tokens" / digest.hexdigest()[:16]
-    _once(folder / "codes", lambda: {"codes": _encode_images(records, codec)})
+    _write_once(folder / "codes", lambda: {"codes": _encode_images(records, codec)})
     codes = np.load(folder / "codes" / "codes.npy", mmap_mode="r", allow_pickle=False)
     sequences = folder / hashlib.sha256(codec.sequence_fingerprint().encode()).hexdigest()[:16]
-    _once(sequences, lambda: _sequences(records, codes, codec))
+    _write_once(sequences, lambda: _encode_records(records, codes, codec))
     return sequences
 
 
-def _once(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> None:
-    """Make a folder of arrays whole or not at all; another process may make it at the same time."""
+def _write_once(folder: Path, build: Callable[[], dict[str, np.ndarray]]) -> None:
+    """Write a folder of arrays atomically; another process may write it at the same time."""
     if folder.is_dir():
         return
-    arrays = make()
+    arrays = build()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / "made"
-        made.mkdir()
+        partial = Path(scratch) / "arrays"
+        partial.mkdir()
         for name, array in arrays.items():
-            np.save(made / f"{name}.npy", array, allow_pickle=False)
+            np.save(partial / f"{name}.npy", array, allow_pickle=False)
         if not folder.is_dir():
-            made.rename(folder)
+            partial.rename(folder)
 
 
 def _encode_images(records: list[IvlRecord], codec: TraceCodec, batch: int = 32) -> np.ndarray:
@@ -176,7 +176,7 @@ def _encode_images(records: list[IvlRecord], codec: TraceCodec, batch: int = 32)
     return np.concatenate(codes)
 
 
-def _sequences(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -> dict[str, np.ndarray]:
+def _encode_records(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -> dict[str, np.ndarray]:
     ids: list[np.ndarray] = []
     learned: list[np.ndarray] = []
     start = 0
@@ -193,29 +193,24 @@ def _sequences(records: list[IvlRecord], codes: np.ndarray, codec: TraceCodec) -
 
 
 class TraceData(ZooData):
-    """Traces in three splits. Training and validation are on cached tokens once a method has said how to make them."""
+    """Traces in three splits. After :meth:`tokenize`, training and validation samples are cached token sequences."""
 
     _pad = 0
 
-    def __init__(self, batch_size: int, eval_batch_size: int, num_workers: int, seed: int) -> None:
-        """Set how samples are drawn; reports are generated ``eval_batch_size`` at a time."""
-        super().__init__(batch_size, num_workers, seed)
-        self.eval_batch_size = eval_batch_size
-
-    def eval_batch_size_of(self, split: str) -> int:
-        """Reports generated at a time; of token sequences, whose losses are measured, those of a step."""
-        return self.batch_size if isinstance(self.split(split), TokenTraces) else self.eval_batch_size
+    def eval_batch_size(self, split: str) -> int:
+        """Reports generated at a time; as in training for token sequences, whose losses are measured."""
+        return self.loader.batch_size if isinstance(self.split(split), TokenTraces) else super().eval_batch_size(split)
 
     @abstractmethod
     def records(self, split: str) -> list[IvlRecord]:
-        """Read (and, where need be, build) the records of a split."""
+        """Read the records of a split; build them if the cache lacks them."""
 
     def open_split(self, name: str) -> Dataset[Sample]:
-        """The records as they are."""
+        """The records with their images."""
         return Traces(self.records(name), self.metadata().get("labeler"))
 
     def tokenize(self, codec: TraceCodec) -> None:
-        """From now on, training and validation samples are token sequences; warns of traces that are left out."""
+        """Make training and validation samples token sequences from now on; warns of traces that are left out."""
         self._pad = codec.pad
         for name in ("train", "val"):
             records = self.records(name)
@@ -228,8 +223,8 @@ class TraceData(ZooData):
                 )
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
-        """Pad sequences on the right; everything else stays a list."""
-        batch: dict[str, Any] = {key: listed([sample[key] for sample in samples]) for key in samples[0]}
+        """Pad token sequences on the right; everything else becomes a list."""
+        batch: dict[str, Any] = {key: to_list([sample[key] for sample in samples]) for key in samples[0]}
         if "input_ids" in batch:
             batch["input_ids"] = pad_sequence(batch["input_ids"], batch_first=True, padding_value=self._pad)
             batch["labels"] = pad_sequence(batch["labels"], batch_first=True, padding_value=IGNORE_INDEX)
@@ -238,7 +233,7 @@ class TraceData(ZooData):
 
 @register("dataset", "ivl_jsonl")
 class IvlJsonl(TraceData):
-    """Traces from JSONL files in the form of MMRad-IVL-22K."""
+    """Traces from JSONL files in the format of MMRad-IVL-22K."""
 
     def __init__(
         self,
@@ -247,26 +242,20 @@ class IvlJsonl(TraceData):
         test: str,
         findings: list[str] | None = None,
         prompt: str | None = None,
-        batch_size: int = 1,
-        eval_batch_size: int = 8,
-        num_workers: int = 0,
-        seed: Annotated[int, Injected] = 0,
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=1, eval_batch_size=8),
     ) -> None:
-        """Name the files; image paths in them are relative to their folders.
+        """Set the files; image paths in them are relative to their folders.
 
         Args:
-            train: file of training records.
-            val: of validation records.
-            test: of test records.
-            findings: names of the findings that generated reports are scored by; those that the records' ``findings`` name if
-                None. Where there are neither, findings are not scored.
-            prompt: what a report is asked for with; that of the first test record if None.
-            batch_size: records a step.
-            eval_batch_size: reports generated at a time.
-            num_workers: loader processes.
-            seed: of the order.
+            train: file of the training records.
+            val: of the validation records.
+            test: of the test records.
+            findings: names of the findings that reports are scored by; those that the records' ``findings`` name if None. Without
+                either, findings are not scored.
+            prompt: that asks for a report; that of the first test record if None.
+            loader: how batches are loaded.
         """
-        super().__init__(batch_size, eval_batch_size, num_workers, seed)
+        super().__init__(loader)
         self.files = {"train": Path(train), "val": Path(val), "test": Path(test)}
         self.findings, self.prompt = findings, prompt
 
@@ -293,7 +282,7 @@ class IvlJsonl(TraceData):
         """Read a split.
 
         Raises:
-            RecordError: a record does not keep to the form, or not to its images.
+            RecordError: a record is malformed, or does not match its images.
         """
         records = self._read.get(split) or read_records(self.files[split])
         for record in records:

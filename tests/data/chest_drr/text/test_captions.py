@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from zoo.data.chest_drr.datasets.findings import CLASSES
+from zoo.data.chest_drr.datasets.findings import CLASSES, ChestDrrFindings
 from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding
-from zoo.data.chest_drr.text.captions import NO_FINDING, facts_of, write_caption
-from zoo.methods.clip_classification import TEMPLATE
+from zoo.data.chest_drr.text.captions import NO_FINDING, build_facts, write_caption
 
 REGIONS = {
     f"{side} {zone}": {"box": box}
@@ -32,12 +31,12 @@ def captions(case, count=300):
 
 
 def test_facts_are_each_finding_by_severity_and_place_and_what_is_absent():
-    facts = facts_of(record(EFFUSION, NODULE))
+    facts = build_facts(record(EFFUSION, NODULE))
     assert {"pleural effusion", "large pleural effusion", "large pleural effusion in left"} <= facts
     assert {"nodule in right upper lobe", "small nodule in right", "nodule in right mid lung zone"} <= facts
     assert "no mass" in facts and "no nodule" not in facts and NO_FINDING not in facts
     assert "small pleural effusion" not in facts and "pleural effusion in right" not in facts
-    assert {fact for fact in facts_of(record()) if fact.startswith("no ")} == {
+    assert {fact for fact in build_facts(record()) if fact.startswith("no ")} == {
         NO_FINDING,
         *(f"no {k}" for k in SEVERITIES),
     }
@@ -45,7 +44,7 @@ def test_facts_are_each_finding_by_severity_and_place_and_what_is_absent():
 
 @pytest.mark.parametrize("case", [(), (EFFUSION,), (EFFUSION, NODULE), (Finding("cardiomegaly", "mild"),)])
 def test_a_text_is_true_of_its_case_and_says_what_it_claims(case):
-    facts = facts_of(record(*case))
+    facts = build_facts(record(*case))
     for text, claims in captions(record(*case)):
         assert claims and claims <= facts
         (claim,) = claims
@@ -57,18 +56,18 @@ def test_a_text_is_true_of_its_case_and_says_what_it_claims(case):
 
 
 def test_a_text_is_true_of_other_cases_only_where_it_is():
-    other = facts_of(record(EFFUSION))
+    other = build_facts(record(EFFUSION))
     true = {text for text, claims in captions(record(EFFUSION, NODULE)) if claims <= other}
     assert "a chest radiograph showing a large pleural effusion." in true
     assert true and not any("nodul" in text for text in true)
-    healthy = facts_of(record())
+    healthy = build_facts(record())
     assert not any(claims <= healthy for _, claims in captions(record(EFFUSION, NODULE)))
 
 
 def test_a_report_is_true_of_the_same_findings_alone():
     reports = [claims for text, claims in captions(record(EFFUSION, NODULE)) if text.count(".") > 1]
-    assert reports and all(claims <= facts_of(record(NODULE, EFFUSION)) for claims in reports)
-    assert not any(claims <= facts_of(record(EFFUSION)) for claims in reports)
+    assert reports and all(claims <= build_facts(record(NODULE, EFFUSION)) for claims in reports)
+    assert not any(claims <= build_facts(record(EFFUSION)) for claims in reports)
 
 
 def test_zero_shot_prompts_are_among_the_captions():
@@ -76,7 +75,7 @@ def test_zero_shot_prompts_are_among_the_captions():
     texts = {
         text for case in CLASSES.values() for text, _ in captions(record(*([_finding(*case)] if case else [])), 2000)
     }
-    missing = [name for name in CLASSES if TEMPLATE.replace("{}", name) not in texts]
+    missing = [name for name in CLASSES if ChestDrrFindings.template.replace("{}", name) not in texts]
     assert not missing
 
 

@@ -1,7 +1,7 @@
-"""Another film of the same patient: pose, exposure, noise and collimation changed after the fact.
+"""Augmentation of a rendered film: pose, exposure, noise and collimation.
 
-A base trained on one style of film is used on others. The ranges are ours (reconstructed), wide enough for what bedside
-films do: turned and shifted, magnified, flatter, noisier, blurred, with a dark edge.
+A base trained on one style of film is applied to others. The ranges are ours (reconstructed) and cover bedside films: rotated,
+shifted, magnified, of low contrast, noisy, blurred, with a dark edge.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ _NOISE, _BLUR, _EDGE = 0.09, 0.8, 0.05
 
 
 def augment_film(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A film (1, height, width) in [0, 1] taken anew; left stays left.
+    """Augment a film (1, height, width) in [0, 1]; it is never mirrored.
 
     Args:
         image: the film.
-        rng: decides what changes.
+        rng: samples the changes.
     """
     height, width = image.shape[-2:]
     image = transforms.affine(
@@ -31,7 +31,7 @@ def augment_film(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     )
     if rng.random() < 0.3:
         image = transforms.gaussian_blur(image, [5, 5], [float(rng.uniform(0.2, _BLUR))])
-    # Quanta are fewest where the patient is densest, which is bright.
+    # Fewest quanta pass where the patient is densest, which is bright.
     sigma = float(rng.uniform(0, _NOISE)) * (0.3 + 0.7 * image)
     noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
     image = (image + sigma * noise - 0.5) * float(rng.uniform(*_CONTRAST)) + 0.5

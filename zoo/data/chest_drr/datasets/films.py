@@ -1,25 +1,27 @@
-"""chest_drr as single pictures, films and close-ups of their regions: what an image tokenizer is trained on."""
+"""chest_drr as images alone, whole radiographs and crops of their regions: what an image tokenizer is trained on."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.data.base import Sample, ZooData
+from zoo.data.base import LoaderSpec, Sample, ZooData
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries
-from zoo.data.io.crops import close_up
-from zoo.registry import Injected, register
+from zoo.data.chest_drr.rendering.spec import RenderSpec
+from zoo.data.io.crops import crop
+from zoo.registry import Unpacked, register
 
 
-class FilmsAndCloseUps(Dataset[Sample]):
-    """Each case once whole or as a close-up of one region; drawn anew each time where ``vary``."""
+class ImagesAndCrops(Dataset[Sample]):
+    """Each case once, whole or cropped to one region; sampled anew at each access if ``vary``."""
 
-    def __init__(self, series: CaseSeries, side: int, share: float, *, vary: bool) -> None:
-        """Read from a built series; ``share`` of the pictures are close-ups."""
-        self._series, self._side, self._share, self._vary = series, side, share, vary
+    def __init__(self, series: CaseSeries, side: int, crop_probability: float, *, vary: bool) -> None:
+        """Read from a built series."""
+        self._series, self._side, self._vary = series, side, vary
+        self._crop_probability = crop_probability
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -28,47 +30,37 @@ class FilmsAndCloseUps(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """``image`` (1, side, side) in [0, 1]."""
         rng = np.random.default_rng([index, int(torch.randint(2**31, ())) if self._vary else 0])
-        film, height = as_tensor(self._series.image(index)), self._series.image(index).shape[0]
-        box = (0, 0, height, height)
-        if rng.random() < self._share:
+        image = as_tensor(self._series.image(index))
+        box = (0, 0, image.shape[-1], image.shape[-2])
+        if rng.random() < self._crop_probability:
             boxes = [item["box"] for item in self._series.record(index)["regions"].values() if item["box"]]
             box = boxes[rng.integers(len(boxes))]
-        return {"image": close_up(film, box, self._side)}
+        return {"image": crop(image, box, self._side)}
 
 
 @register("dataset", "chest_drr_films")
 class ChestDrrFilms(RenderedCases, ZooData):
-    """Rendered radiographs, half of them whole and half as close-ups of anatomical regions."""
+    """Rendered radiographs, whole or cropped to an anatomical region."""
 
     def __init__(
         self,
-        size: int = 2000,
-        image_size: int = 256,
-        picture_size: int = 64,
-        close_ups: float = 0.5,
-        style: Literal["standard", "portable"] = "standard",
-        batch_size: int = 16,
-        num_workers: int = 0,
-        build_workers: int | None = None,
-        seed: Annotated[int, Injected] = 0,
+        output_size: int = 64,
+        crop_probability: float = 0.5,
+        render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
-        """Choose what is rendered.
+        """Set what is rendered.
 
         Args:
-            size: training cases; a tenth as many (at least 64) each for validation and test.
-            image_size: side of the rendered films in pixels, from which close-ups are cut.
-            picture_size: side of the samples.
-            close_ups: share of close-ups.
-            style: of the film.
-            batch_size: pictures a step.
-            num_workers: loader processes.
-            build_workers: rendering processes; all cores if None.
-            seed: of the order; the cases themselves do not depend on it.
+            output_size: side of the samples in pixels.
+            crop_probability: that a sample is a crop of a region.
+            render: how many radiographs are rendered, and how.
+            loader: how batches are loaded; the cases do not depend on its seed.
         """
-        super().__init__(batch_size, num_workers, seed)
-        self.choose(size, image_size, style, build_workers)
-        self.picture_size, self.close_ups = picture_size, close_ups
+        super().__init__(loader)
+        self.configure_rendering(render)
+        self.output_size, self.crop_probability = output_size, crop_probability
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """Render what the cache lacks."""
-        return FilmsAndCloseUps(self.series(name), self.picture_size, self.close_ups, vary=name == "train")
+        return ImagesAndCrops(self.series(name), self.output_size, self.crop_probability, vary=name == "train")

@@ -1,20 +1,21 @@
-"""chest_drr as image and report pairs, with regions and findings: the view that pretraining and pictures use."""
+"""chest_drr as pairs of image and report, for contrastive pretraining."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from zoo.data.base import Sample, ZooData
+from zoo.data.base import LoaderSpec, Sample, ZooData
 from zoo.data.chest_drr.datasets.film_augmentation import augment_film
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries
-from zoo.data.chest_drr.rendering.findings import SEVERITIES, findings_of
-from zoo.data.chest_drr.text.captions import facts_of, write_caption
-from zoo.data.chest_drr.text.reports import denying, stating, write_report
+from zoo.data.chest_drr.rendering.findings import SEVERITIES, read_findings
+from zoo.data.chest_drr.rendering.spec import RenderSpec
+from zoo.data.chest_drr.text.captions import build_facts, write_caption
+from zoo.data.chest_drr.text.reports import negative_sentences, positive_sentences, write_report
 from zoo.errors import ArgumentError
-from zoo.registry import Injected, register
+from zoo.registry import Unpacked, register
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -23,10 +24,10 @@ def as_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class CaptionPairs(Dataset[Sample]):
-    """Images with short captions and reports, and what is true of which image; anew each time where ``vary``."""
+    """Images with captions or reports, and the facts of each image; sampled anew at each access if ``vary``."""
 
     def __init__(self, series: CaseSeries, seed: int, *, augment: bool, vary: bool) -> None:
-        """Read from a built series; ``augment`` changes how a film was taken."""
+        """Read from a built series; ``augment`` varies pose and exposure."""
         self._series, self._seed, self._augment, self._vary = series, seed, augment, vary
 
     def __len__(self) -> int:
@@ -43,17 +44,17 @@ class CaptionPairs(Dataset[Sample]):
             "image": augment_film(image, rng) if self._augment else image,
             "text": text,
             "claims": claims,
-            "facts": facts_of(record),
-            "findings": [finding.kind for finding in findings_of(record)],
+            "facts": build_facts(record),
+            "findings": [finding.kind for finding in read_findings(record)],
         }
 
 
 class ReportPairs(Dataset[Sample]):
-    """Images with reports; ``vary`` words a report anew each time it is asked for."""
+    """Images with reports; ``vary`` words a report anew at each access."""
 
-    def __init__(self, series: CaseSeries, kinds: list[str], seed: int, *, severity: bool, vary: bool) -> None:
+    def __init__(self, series: CaseSeries, names: list[str], seed: int, *, severity: bool, vary: bool) -> None:
         """Read from a built series."""
-        self._series, self._kinds, self._seed = series, kinds, seed
+        self._series, self._names, self._seed = series, names, seed
         self._severity, self._vary = severity, vary
 
     def __len__(self) -> int:
@@ -62,68 +63,65 @@ class ReportPairs(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """``image`` (1, size, size) in [0, 1], ``text``, and ``findings`` as names."""
-        findings = findings_of(self._series.record(index))
+        findings = read_findings(self._series.record(index))
         wording = int(torch.randint(2**31, ())) if self._vary else 0
         rng = np.random.default_rng([self._seed, index, wording])
-        text = write_report(findings, self._kinds, rng, severity=self._severity)
+        text = write_report(findings, self._names, rng, severity=self._severity)
         image = as_tensor(self._series.image(index))
         return {"image": image, "text": text, "findings": [finding.kind for finding in findings]}
 
 
 @register("dataset", "chest_drr")
 class ChestDrrReports(RenderedCases, ZooData):
-    """Rendered radiographs with reports. The findings, their severities and the film style can be chosen."""
+    """Rendered radiographs with reports. The findings, their severities and the style can be chosen."""
 
     def __init__(
         self,
-        size: int = 2000,
-        image_size: int = 128,
-        style: Literal["standard", "portable"] = "standard",
         findings: list[str] | None = None,
         severity: bool = True,
-        at_most: int = 3,
+        max_findings: int = 3,
         captions: bool = False,
         augment: bool = False,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        build_workers: int | None = None,
-        seed: Annotated[int, Injected] = 0,
+        render: Annotated[RenderSpec, Unpacked] = RenderSpec(image_size=128),
+        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=32),
     ) -> None:
-        """Choose what is rendered.
+        """Set what is rendered and reported.
 
         Args:
-            size: training cases; a tenth as many (at least 64) each for validation and test.
-            image_size: side in pixels.
-            style: of the film.
             findings: names of those that may occur; all if None.
             severity: whether reports name severities.
-            at_most: findings in a case.
-            captions: short captions beside reports, with what is true of which image (:mod:`zoo.data.chest_drr.text.captions`).
-            augment: films for training are taken anew: turned, scaled, flatter, noisier; for captions alone.
-            batch_size: pairs a step.
-            num_workers: loader processes.
-            build_workers: rendering processes; all cores if None.
-            seed: of order and wording; the cases themselves do not depend on it.
+            max_findings: most findings in a case.
+            captions: captions beside reports, with the facts of each image (:mod:`zoo.data.chest_drr.text.captions`).
+            augment: vary pose and exposure of training images (with captions only).
+            render: how many radiographs are rendered, and how.
+            loader: how batches are loaded; its seed is of order and wording, and the cases do not depend on it.
 
         Raises:
-            ArgumentError: there is no such finding, or what captions cannot do is asked of them.
+            ArgumentError: there is no such finding, or an argument does not go with ``captions``.
         """
-        super().__init__(batch_size, num_workers, seed)
-        self.kinds = findings or list(SEVERITIES)
-        if unknown := set(self.kinds) - set(SEVERITIES):
+        super().__init__(loader)
+        self.findings = findings or list(SEVERITIES)
+        if unknown := set(self.findings) - set(SEVERITIES):
             raise ArgumentError(f"no findings named {sorted(unknown)}; there are {', '.join(SEVERITIES)}")
-        self.choose(size, image_size, style, build_workers, self.kinds, at_most)
-        if (captions and (findings or not severity)) or (augment and not captions):
-            raise ArgumentError("captions name all findings with their severities; only with them films are augmented")
+        self.configure_rendering(render, self.findings, max_findings)
+        if captions and (findings or not severity):
+            raise ArgumentError("captions name all findings with their severities; leave out findings and severity")
+        if augment and not captions:
+            raise ArgumentError("augment needs captions: true")
         self.severity, self.captions, self.augment = severity, captions, augment
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """Render what the cache lacks."""
         if self.captions:
             train = name == "train"
-            return CaptionPairs(self.series(name), self.seed, augment=self.augment and train, vary=train)
-        return ReportPairs(self.series(name), self.kinds, self.seed, severity=self.severity, vary=name == "train")
+            return CaptionPairs(self.series(name), self.loader.seed, augment=self.augment and train, vary=train)
+        return ReportPairs(
+            self.series(name), self.findings, self.loader.seed, severity=self.severity, vary=name == "train"
+        )
 
     def metadata(self) -> dict[str, Any]:
-        """Zero-shot probes: for each finding, the reports' own sentences that state it and that deny it."""
-        return {**super().metadata(), "probes": {kind: [stating(kind), denying(kind)] for kind in self.kinds}}
+        """Zero-shot probes as well: for each finding, the sentences of reports that state it and that deny it."""
+        return {
+            **super().metadata(),
+            "probes": {name: [positive_sentences(name), negative_sentences(name)] for name in self.findings},
+        }

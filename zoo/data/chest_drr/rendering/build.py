@@ -1,4 +1,4 @@
-"""Builds series of chest_drr cases into the cache: several processes, a progress bar, and a build that can be resumed."""
+"""Builds series of chest_drr cases in the cache: in several processes, with a progress bar, and resumable."""
 
 import hashlib
 import json
@@ -29,19 +29,19 @@ _KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(1 << 29),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""Lets glibc keep the hundreds of megabytes of one case for the next; giving them back each time took a third of the time."""
+"""Lets glibc keep the hundreds of megabytes of one case for the next; returning them took a third of the time."""
 Part = tuple[str, int, Path, Path]
 """Split, first index, file of images, file of records."""
 
 
 class RenderingError(ZooError, OSError):
-    """Rendering that cannot start or go on; what was rendered until then stays."""
+    """Rendering cannot start or continue; the cases rendered so far are kept."""
 
 
 def series_folder(spec: CaseSpec) -> Path:
-    """The cache folder of a series, named by everything that decides its bytes."""
-    facts = json.dumps({"renderer": RENDERER_VERSION, **asdict(spec)})  # order counts: draws go by it
-    return cache_folder() / "chest_drr" / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    """The cache folder of a series, named by a hash of everything that its bytes depend on."""
+    key = json.dumps({"renderer": RENDERER_VERSION, **asdict(spec)})  # unsorted: sampling depends on the order
+    return cache_folder() / "chest_drr" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 class CaseSeries:
@@ -63,7 +63,7 @@ class CaseSeries:
         return np.asarray(self._images[index // _PART][index % _PART])
 
     def record(self, index: int) -> dict[str, Any]:
-        """The truth about a case; see :meth:`Case.record`."""
+        """The ground truth of a case; see :meth:`~zoo.data.chest_drr.rendering.cases.Case.to_record`."""
         part = index // _PART
         if part not in self._records:
             lines = self._parts[part][1].read_text(encoding="utf-8").splitlines()
@@ -71,26 +71,26 @@ class CaseSeries:
         return self._records[part][index % _PART]
 
 
-def build_series(spec: CaseSpec, counts: dict[str, int], workers: int | None = None) -> dict[str, CaseSeries]:
-    """Render what is missing of a series and open it.
+def build_series(spec: CaseSpec, counts: dict[str, int], num_workers: int | None = None) -> dict[str, CaseSeries]:
+    """Render what the cache lacks of a series, and open it.
 
-    Parts already there are kept, so that an interrupted build goes on where it stopped and a larger one extends it.
+    Existing parts are kept, so that an interrupted build resumes and a larger one extends it.
 
     Args:
-        spec: what the cases are drawn from.
+        spec: of the cases.
         counts: cases of each split.
-        workers: processes; all cores if None.
+        num_workers: processes; all cores if None.
 
     Raises:
-        MissingDataError: the package with the CT is not installed and something must be rendered.
-        RenderingError: the disk is full; what was rendered until then stays.
+        MissingDataError: cases must be rendered, and the package with the CT is not installed.
+        RenderingError: the disk is full; the cases rendered so far are kept.
     """
     folder = series_folder(spec)
     missing = [task for task in _tasks(folder, counts) if not task[2].is_file()]
     if missing:
         source_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        _render_parts(spec, missing, workers or os.cpu_count() or 1)
+        _render_parts(spec, missing, num_workers or os.cpu_count() or 1)
     return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
 
 
@@ -106,10 +106,10 @@ def _part_files(folder: Path, split: str, start: int) -> tuple[Path, Path]:
     return folder / f"{name}.npy", folder / f"{name}.jsonl"
 
 
-def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
-    """Render parts in processes of their own.
+def _render_parts(spec: CaseSpec, tasks: list[Part], num_workers: int) -> None:
+    """Render parts in subprocesses.
 
-    They are started as commands and not with multiprocessing, which would run the user's script again in each.
+    They are not started by multiprocessing, which would run the user's script again in each.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -118,7 +118,8 @@ def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
     if free < needed:
         raise RenderingError(f"building needs {needed / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free")
     columns = (TextColumn("rendering chest_drr"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    shares = [tasks[start :: min(workers, len(tasks))] for start in range(min(workers, len(tasks)))]
+    num_workers = min(num_workers, len(tasks))
+    shares = [tasks[start::num_workers] for start in range(num_workers)]
     processes = [_start_worker(spec, share) for share in shares]
     try:
         with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -133,8 +134,10 @@ def _render_parts(spec: CaseSpec, tasks: list[Part], workers: int) -> None:
             process.terminate()
     failed = [process for process in processes if process.returncode]
     if failed:
-        _, said = failed[0].communicate()
-        raise RenderingError(f"rendering stopped; what was rendered stays. {said.strip().splitlines()[-1:]}")
+        _, errors = failed[0].communicate()
+        raise RenderingError(
+            f"rendering failed; the cases rendered so far are kept. {errors.strip().splitlines()[-1:]}"
+        )
 
 
 def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
@@ -167,13 +170,13 @@ def _work(job: dict[str, Any]) -> None:
 def _render_part(spec: CaseSpec, task: Part) -> None:
     split, start, image_file, record_file = task
     cases = [render_case(spec, split, index) for index in range(start, start + _PART)]
-    lines = "".join(json.dumps({"index": start + i, **case.record()}) + "\n" for i, case in enumerate(cases))
+    lines = "".join(json.dumps({"index": start + i, **case.to_record()}) + "\n" for i, case in enumerate(cases))
     record_file.write_text(lines, encoding="utf-8")
     partial = image_file.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:
             np.save(out, np.stack([case.image for case in cases]), allow_pickle=False)
-        partial.replace(image_file)  # the images come last and whole: a part with them is complete
+        partial.replace(image_file)  # written last and atomically: a part that has its images is complete
     finally:
         partial.unlink(missing_ok=True)
 

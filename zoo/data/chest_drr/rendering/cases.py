@@ -1,13 +1,13 @@
-"""One case of chest_drr: what is wrong with the patient, the radiograph, and the whole truth about it."""
+"""One case of chest_drr: the findings, the radiograph, and its ground truth."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding, draw_finding, paint_findings
-from zoo.data.chest_drr.rendering.projection import develop, draw_view, project
-from zoo.data.chest_drr.rendering.regions import box_of, finding_mask, region_masks, with_findings
+from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding, paint_findings, sample_finding
+from zoo.data.chest_drr.rendering.projection import develop, project, sample_view
+from zoo.data.chest_drr.rendering.regions import bounding_box, finding_mask, overlay_findings, region_masks
 from zoo.data.chest_drr.rendering.volume import load_volume
 from zoo.data.io.masks import encode_mask
 
@@ -17,9 +17,9 @@ _HEART = {"": (0.86, 0.97), "mild": (1.16, 1.22), "severe": (1.36, 1.5)}
 
 @dataclass(frozen=True)
 class CaseSpec:
-    """What a series of cases is drawn from.
+    """What a series of cases is sampled from.
 
-    ``kinds``: the findings that may occur, with severities ``{kind: [severity, ...]}``; ``at_most``: how many in a case;
+    ``kinds``: the findings that may occur, with severities ``{kind: [severity, ...]}``; ``at_most``: the most in a case;
     ``classes``: if given, case ``i`` has exactly the finding ``classes[i % len]``, a (kind, severity) or None.
     """
 
@@ -33,7 +33,7 @@ class CaseSpec:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A rendered case: ``image`` (size, size) uint16, masks (size, size) bool, and facts for the record."""
+    """A rendered case: ``image`` (size, size) uint16, masks (size, size) bool, findings and view settings."""
 
     image: np.ndarray
     regions: dict[str, np.ndarray]
@@ -41,69 +41,74 @@ class Case:
     findings: list[Finding]
     view: dict[str, float]
 
-    def record(self) -> dict[str, Any]:
-        """The case without its image, as JSON holds it: masks as COCO run lengths, boxes as (left, top, right, bottom)."""
+    def to_record(self) -> dict[str, Any]:
+        """The case without its image, for JSON: masks as COCO run lengths, boxes as (left, top, right, bottom)."""
         return {
             "findings": [
-                {**asdict(finding), "mask": encode_mask(mask), "box": box_of(mask)}
+                {**asdict(finding), "mask": encode_mask(mask), "box": bounding_box(mask)}
                 for finding, mask in zip(self.findings, self.finding_masks, strict=True)
             ],
-            "regions": {name: {"mask": encode_mask(mask), "box": box_of(mask)} for name, mask in self.regions.items()},
+            "regions": {
+                name: {"mask": encode_mask(mask), "box": bounding_box(mask)} for name, mask in self.regions.items()
+            },
             "cardiothoracic_ratio": round(_cardiothoracic_ratio(self.regions), 3),
             "view": self.view,
         }
 
 
 def _cardiothoracic_ratio(regions: dict[str, np.ndarray]) -> float:
-    heart, chest = box_of(regions["cardiac silhouette"]), box_of(regions["right lung"] | regions["left lung"])
+    heart, chest = (
+        bounding_box(regions["cardiac silhouette"]),
+        bounding_box(regions["right lung"] | regions["left lung"]),
+    )
     return (heart[2] - heart[0]) / (chest[2] - chest[0]) if heart and chest else 0.0
 
 
 def case_generator(spec: CaseSpec, split: str, index: int) -> np.random.Generator:
-    """The random stream of one case; no two (seed, split, index) share one."""
+    """The random stream of one case, unique to (seed, split, index)."""
     return np.random.default_rng([spec.seed, SPLITS.index(split), index])
 
 
-def draw_findings(spec: CaseSpec, index: int, rng: np.random.Generator) -> list[Finding]:
-    """Draw what is wrong: one finding of the case's class, or none to ``at_most``, no two of a kind on one side."""
+def sample_findings(spec: CaseSpec, index: int, rng: np.random.Generator) -> list[Finding]:
+    """Sample findings: that of the case's class, or up to ``at_most``, no two of which would hide each other."""
     if spec.classes is not None:
-        wanted = spec.classes[index % len(spec.classes)]
-        return [draw_finding(wanted[0], rng, wanted[1])] if wanted else []
+        label = spec.classes[index % len(spec.classes)]
+        return [sample_finding(label[0], rng, label[1])] if label else []
     kinds = spec.kinds or {kind: list(severities) for kind, severities in SEVERITIES.items()}
-    count = int(rng.choice([0, *range(1, spec.at_most + 1)], p=_counts(spec.at_most)))
-    drawn: list[Finding] = []
+    count = int(rng.choice([0, *range(1, spec.at_most + 1)], p=_count_probabilities(spec.at_most)))
+    findings: list[Finding] = []
     for kind in rng.permutation(list(kinds))[:count]:
-        finding = draw_finding(str(kind), rng, str(rng.choice(kinds[str(kind)])))
-        if not any(_clash(finding, other) for other in drawn):
-            drawn.append(finding)
-    return drawn
+        finding = sample_finding(str(kind), rng, str(rng.choice(kinds[str(kind)])))
+        if not any(_overlaps(finding, other) for other in findings):
+            findings.append(finding)
+    return findings
 
 
-def _counts(at_most: int) -> np.ndarray:
+def _count_probabilities(at_most: int) -> np.ndarray:
     weights = np.array([0.22, *(0.5**step for step in range(at_most))])
     return weights / weights.sum()
 
 
-def _clash(one: Finding, other: Finding) -> bool:
+def _overlaps(finding: Finding, other: Finding) -> bool:
     """Whether two findings would hide each other: the same lobe, or pleural air with anything else on its side."""
-    air = "pneumothorax" in (one.kind, other.kind)
-    return one.side == other.side != "" and (air or (one.lobe == other.lobe != ""))
+    air = "pneumothorax" in (finding.kind, other.kind)
+    return finding.side == other.side != "" and (air or (finding.lobe == other.lobe != ""))
 
 
 def render_case(spec: CaseSpec, split: str, index: int) -> Case:
-    """Draw and render case ``index`` of ``split``; the same arguments give the same bytes."""
+    """Sample and render case ``index`` of ``split``; the same arguments give the same bytes."""
     rng = case_generator(spec, split, index)
     volume = load_volume()
-    findings = draw_findings(spec, index, rng)
-    view = draw_view(spec.style, _heart_scale(findings, rng), _mediastinal_shift(findings, rng), rng)
+    findings = sample_findings(spec, index, rng)
+    view = sample_view(spec.style, _heart_scale(findings, rng), _mediastinal_shift(findings, rng), rng)
     hounsfield, painted = paint_findings(volume, findings, rng)
-    integral, samples = project(volume, hounsfield, with_findings(volume, painted), view, spec.image_size)
+    integral, samples = project(volume, hounsfield, overlay_findings(volume, painted), view, spec.image_size)
     regions = region_masks(samples)
     masks = [
         regions["cardiac silhouette"] if finding.kind == "cardiomegaly" else finding_mask(samples, position)
         for position, finding in enumerate(findings)
     ]
-    return Case(develop(integral, view, rng), regions, masks, findings, view.facts())
+    return Case(develop(integral, view, rng), regions, masks, findings, view.to_dict())
 
 
 def _heart_scale(findings: list[Finding], rng: np.random.Generator) -> float:

@@ -1,4 +1,4 @@
-"""Findings put into the CT before projection, so that their masks are exact.
+"""Findings painted into the CT before projection, so that their masks are exact.
 
 The shapes are ours (reconstructed from how each finding looks on an upright film), not a published simulator.
 """
@@ -29,7 +29,7 @@ _FLUID, _SOFT, _AIR = 15.0, 30.0, -1000.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: what, where and how much.
+    """One finding: its kind, severity and place.
 
     ``side`` is "left", "right" or "" (the heart); ``lobe`` is a key of ``LOBES`` or "" where the finding has none.
     """
@@ -46,14 +46,14 @@ class Finding:
         return steps.index(self.severity) / (len(steps) - 1)
 
 
-def findings_of(record: dict[str, Any]) -> list[Finding]:
+def read_findings(record: dict[str, Any]) -> list[Finding]:
     """The findings of a case record."""
     names = ("kind", "severity", "side", "lobe")
     return [Finding(**{name: item[name] for name in names}) for item in record["findings"]]
 
 
-def draw_finding(kind: str, rng: np.random.Generator, severity: str | None = None) -> Finding:
-    """Draw side, lobe and, where not given, severity of a finding.
+def sample_finding(kind: str, rng: np.random.Generator, severity: str | None = None) -> Finding:
+    """Sample side, lobe and, if None, severity of a finding.
 
     Raises:
         ArgumentError: no such finding or severity.
@@ -76,7 +76,7 @@ def paint_findings(
 
     Returns:
         Hounsfield units (z, y, x) float32 and the finding map (z, y, x) uint8: 0, or 1 + the index in ``findings``.
-        Cardiomegaly is a change of shape, made by the projection; it leaves no voxel here.
+        Cardiomegaly is a change of shape, done by the projection; it has no voxel here.
     """
     hounsfield, painted = volume.hounsfield.copy(), np.zeros(volume.labels.shape, dtype=np.uint8)
     lungs = volume.lungs

@@ -1,4 +1,4 @@
-"""Radiographs by Beer-Lambert line integrals through the CT, with pose, breath and film drawn at random.
+"""Radiographs by Beer-Lambert line integrals through the CT, with random pose, breath and film.
 
 Everything is float64 on one thread and quantised at the end, so that the same seed gives the same bytes.
 """
@@ -45,8 +45,8 @@ class View:
     sharpening: float
     collimation: tuple[float, float, float, float]
 
-    def facts(self) -> dict[str, float]:
-        """The scalar settings, rounded, for the record of an image."""
+    def to_dict(self) -> dict[str, float]:
+        """The scalar settings, rounded, for the record of a case."""
         values = ((item.name, getattr(self, item.name)) for item in fields(self))
         return {name: round(value, 3) for name, value in values if isinstance(value, float)}
 
@@ -54,8 +54,8 @@ class View:
 STYLES = ("standard", "portable")
 
 
-def draw_view(style: str, heart: float, shift: float, rng: np.random.Generator) -> View:
-    """Draw a view: ``standard`` (PA, upright, centred) or ``portable`` (AP at one metre, tilted, flatter and noisier)."""
+def sample_view(style: str, heart: float, shift: float, rng: np.random.Generator) -> View:
+    """Sample a view: ``standard`` (PA, upright, centred) or ``portable`` (AP at one metre, tilted, flatter and noisier)."""
     if style not in STYLES:
         raise ArgumentError(f"no style '{style}'; there are {', '.join(STYLES)}")
     portable = style == "portable"
@@ -108,7 +108,7 @@ def project(
 
 
 def _attenuation(hounsfield: np.ndarray) -> np.ndarray:
-    """Attenuation per millimetre; calcium absorbs more than its Hounsfield number says at a radiograph's lower energy."""
+    """Attenuation per millimetre; calcium absorbs more than its Hounsfield number implies at a radiograph's lower energy."""
     water = np.maximum(hounsfield.astype(np.float64) / 1000 + 1, 0)
     bone = np.clip(hounsfield.astype(np.float64) - 130, 0, 1200) / 1000
     return WATER_ATTENUATION * (water + 1.1 * bone)
@@ -139,9 +139,9 @@ def _rotation(view: View) -> torch.Tensor:
 
 
 def _displacement(volume: ChestVolume, view: View, points: torch.Tensor) -> torch.Tensor:
-    """Where to look in the undeformed patient, relative to each point: breath, heart, mediastinum, smooth bends."""
+    """Displacement from each point to its place in the undeformed patient: breath, heart, mediastinum, smooth bends."""
     x, z = points[..., 0], points[..., 2]
-    heart = torch.from_numpy(volume.centre_of(51))
+    heart = torch.from_numpy(volume.centroid(51))
     from_heart = points - heart
     reach = (from_heart[..., 0] / 85) ** 2 + (from_heart[..., 1] / 75) ** 2 + (from_heart[..., 2] / 70) ** 2
     near = torch.exp(-(reach**2))

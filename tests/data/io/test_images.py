@@ -97,7 +97,7 @@ def test_bad_files_say_what_is_wrong(tmp_path):
     with pytest.raises(ImageError, match="corrupt.png: cannot be read as an image"):
         read_image(tmp_path / "corrupt.png")
     Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "one.png")
-    with pytest.raises(ImageError, match="is 1x1 pixels; the least is 8x8"):
+    with pytest.raises(ImageError, match="is 1x1 pixels; the minimum is 8x8"):
         read_image(tmp_path / "one.png")
     nan = np.full((16, 16), np.nan, np.float32)
     Image.fromarray(nan).save(tmp_path / "nan.tif")

@@ -1,0 +1,55 @@
+"""How the datasets of chest_drr have their radiographs rendered."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.errors import ArgumentError
+
+Style = Literal["standard", "portable"]
+"""``standard`` is PA, upright and centred; ``portable`` is AP at one metre, tilted, flatter and noisier."""
+
+MIN_HELD_OUT = 64
+"""Least number of cases in the validation split and in the test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """How a radiograph is rendered. In a recipe, the fields are arguments of the dataset.
+
+    Attributes:
+        image_size: side of the square radiograph in pixels.
+        style: of the radiograph.
+        render_workers: rendering processes; all cores if None.
+    """
+
+    image_size: int = 256
+    style: Style = "standard"
+    render_workers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSpec(ImageSpec):
+    """How radiographs are rendered, and how many. In a recipe, the fields are arguments of the dataset.
+
+    Attributes:
+        size: training cases; a tenth as many, at least 64, each for validation and test.
+        image_size: side of the square radiograph in pixels.
+        style: of the radiograph.
+        render_workers: rendering processes; all cores if None.
+
+    Raises:
+        ArgumentError: there is no training case.
+    """
+
+    size: int = 2000
+
+    def __post_init__(self) -> None:
+        """Check the number of cases."""
+        if self.size < 1:
+            raise ArgumentError(f"size is {self.size}; at least one training case must be rendered")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cases of each split."""
+        held_out = max(self.size // 10, MIN_HELD_OUT)
+        return {"train": self.size, "val": held_out, "test": held_out}

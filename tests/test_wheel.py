@@ -52,7 +52,8 @@ def test_the_wheel_is_small_and_holds_records_and_recipes_but_no_weights(wheel):
         *names
     }
     assert {f"zoo/{recipe}" for recipe in recipes} == {name for name in names if name.startswith("zoo/recipes/")}
-    assert {"zoo/py.typed", "zoo/__init__.pyi", "zoo/cards/card.md.jinja"} <= {*names}
+    wording = {str(path.relative_to(ROOT)) for path in (ROOT / "zoo").rglob("*.yaml")}
+    assert wording and {"zoo/py.typed", "zoo/__init__.pyi", "zoo/cards/card.md.jinja", *wording} <= {*names}
 
 
 def test_an_installed_wheel_lists_cards_and_recipes(installed, tmp_path):

@@ -10,6 +10,7 @@ from zoo.adapters.tip_adapter import TipAdapter
 from zoo.adapters.zero_shot import ZeroShot
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import read_recipe
+from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.findings import ChestDrrFindings
 from zoo.data.classification.image_table import ImageFolder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
@@ -76,7 +77,7 @@ def test_class_names_are_replaced_for_other_data(tiny_recipe):
 def test_an_adapter_that_processes_the_shots_needs_data_and_unsharded_weights(tiny_clip, striped_folder):
     method = ClipClassification(tiny_clip, TipAdapter, NAMES)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    loader = ImageFolder(str(striped_folder), image_size=32, batch_size=4).train_dataloader()
+    loader = ImageFolder(str(striped_folder), image_size=32, loader=LoaderSpec(batch_size=4)).train_dataloader()
     with pytest.raises(ValueError, match="pass a data module"):
         Trainer(max_epochs=1, **quiet).fit(method, loader)
     with pytest.raises(ValueError, match="use ddp"):

@@ -51,8 +51,8 @@ def list_components(pattern: str = "*", kind: str | None = None) -> list[str]:
 
     Example:
         >>> import zoo
-        >>> zoo.list_components("*clip*", kind="vision_language_encoder")
-        ['biomedclip', 'open_clip', 'small_clip']
+        >>> zoo.list_components("open*", kind="vision_language_encoder")
+        ['open_clip']
     """
     names = {name for each in ([kind] if kind else KINDS) for name in registry(each)}
     return sorted(fnmatch.filter(names, pattern))

@@ -1,11 +1,12 @@
 """Tables over recipes that do not measure the same things."""
 
 import json
+import warnings
 
 import pytest
 
-from zoo.engine.comparison import Row, write_table
 from zoo.metrics.intervals import Measured
+from zoo.visualization.tables import Row, plot_rows, write_table
 
 
 @pytest.mark.parametrize(("other", "drawn"), [(["recall", "dice"], True), (["recall"], False)])
@@ -18,3 +19,11 @@ def test_the_picture_shows_a_metric_that_all_rows_have(tmp_path, other, drawn):
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[0].split(" | ")[3:] == (["accuracy", "dice", "recall |"])
     assert [entry["recipe"] for entry in json.loads((tmp_path / "table.json").read_text())] == ["a/one", "b/two"]
+
+
+def test_a_recipe_that_is_a_file_has_a_label_in_the_legend(tmp_path):
+    rows = [Row("/tmp/mine.yaml", f"{k}-shot", [0], {"accuracy": Measured(0.5, 0.4, 0.6, 20)}) for k in (1, 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_rows(rows, "accuracy", tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").stat().st_size > 5000

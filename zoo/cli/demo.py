@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zoo.cards.store import card_chain, check_files
 from zoo.engine.comparison import compare
-from zoo.engine.datasets import draw_dataset, make_dataset
+from zoo.engine.datasets import make_dataset, plot_dataset
 from zoo.engine.prediction import predict_files
 from zoo.visualization.tables import markdown_table
 
@@ -31,7 +31,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
         check_files(card)
     out.mkdir(parents=True, exist_ok=True)
     console.rule("1 of 3: radiographs rendered from a CT")
-    sheet = draw_dataset("chest_drr", out, ["style=standard", "image_size=256"])
+    sheet = plot_dataset("chest_drr", out, ["style=standard", "image_size=256"])
     make_dataset("chest_drr_findings", []).prepare_data()
     console.print(f"a contact sheet of radiographs with their findings outlined: {sheet}")
     console.rule("2 of 3: 16 radiographs of each of ten findings")

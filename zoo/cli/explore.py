@@ -52,11 +52,11 @@ def show(
 ) -> None:
     """Describe a component, recipe or card. Examples: `zoo show oca` · `zoo show chest_drr --out pictures --set image_size=256`."""
     from zoo.engine.catalog import describe
-    from zoo.engine.datasets import draw_dataset
+    from zoo.engine.datasets import plot_dataset
 
     with report_errors():
         if out is not None:
-            console.print(f"wrote {draw_dataset(name, out, settings or [])}")
+            console.print(f"wrote {plot_dataset(name, out, settings or [])}")
             return
         description = describe(name)
         if as_json:

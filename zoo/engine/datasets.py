@@ -1,4 +1,4 @@
-"""Data sets by name and settings: prepared in the cache, and shown as pictures."""
+"""Data sets by name and settings: prepared in the cache, and shown as a contact sheet."""
 
 import time
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def build_dataset(name: str, settings: Sequence[str]) -> BuildReport:
     return BuildReport(counts, time.monotonic() - start)
 
 
-def draw_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12) -> Path:
-    """Draw a contact sheet of the first samples of a dataset; masks of findings are outlined where it has them."""
+def plot_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12) -> Path:
+    """Plot a contact sheet of the first samples of a dataset, with outlines of the masks of findings if it has them."""
     from zoo.visualization.figures import plot_contact_sheet
 
     file = out / f"{name}.png"

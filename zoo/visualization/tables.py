@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from zoo.metrics.intervals import Measured
 
@@ -54,9 +54,10 @@ def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
 
     settings = list(dict.fromkeys(row.setting for row in rows))
     recipes = list(dict.fromkeys(row.recipe for row in rows))
-    labels = [recipe.split("/")[0] for recipe in recipes]
+    paths = [PurePath(recipe) for recipe in recipes]
+    labels = [path.stem if path.suffix else path.parts[0] for path in paths]  # METHOD/NAME, or a file
     if len(set(labels)) < len(labels):  # several recipes of one method
-        labels = [recipe.split("/")[-1] for recipe in recipes]
+        labels = [path.stem for path in paths]
     figure = Figure(figsize=(8, 0.45 * len(recipes) + 1.6 if len(settings) == 1 else 5), layout="constrained")
     axes = figure.add_subplot()
     for position, recipe in enumerate(recipes):

@@ -15,6 +15,8 @@ from tests.tiny_models import (
     sam,
     sentence_encoder,
 )
+from zoo.adapters.few_shot import FewShotAdapter
+from zoo.registry import registry
 
 COOP = "{name: coop_split, split_file: FOLDER/coop/split.json, images: FOLDER/coop/images, shots: 2, image_size: 64, batch_size: 3}"
 MEDSEG = "{name: medseg_files, train: FOLDER/medseg/data.jsonl, val: FOLDER/medseg/data.jsonl, test: FOLDER/medseg/data.jsonl}"
@@ -50,7 +52,8 @@ DECODERS = {
     f"max_length: 512, tokenizer: {VQ}}}",
     "anole": "{name: anole, source: FOLDER/anole}",
 }
-ADAPTERS = ["zero_shot", "linear_probe", "coop", "clip_adapter", "tip_adapter", "tip_adapter_f", "maple", "lora"]
+ADAPTERS = [name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)]
+CLASS_TEXTS = "{stripes: [lines, bars, bands], dots: [points, spots, marks], blank film: [nothing, grey, empty]}"
 
 
 def _few_shot(method: str) -> str:
@@ -75,7 +78,9 @@ RECIPES = {
     },
     "nearl_clip prototype": _few_shot(f"{{name: nearl_clip, interaction: prototype, clip: {SMALL_CLIP}, {USEFORMER}}}"),
     **{
-        name: _few_shot(f"{{name: clip_adaptation, clip: {SMALL_CLIP}, adapter: {{name: {name}}}}}")
+        name: _few_shot(
+            f"{{name: clip_adaptation, clip: {SMALL_CLIP}, adapter: {{name: {name}}}, class_texts: {CLASS_TEXTS}}}"
+        )
         for name in ADAPTERS
     },
     "lora biomedclip": _few_shot(f"{{name: clip_adaptation, clip: {CLIPS['biomedclip']}, adapter: {{name: lora}}}}"),
@@ -92,7 +97,7 @@ RECIPES = {
     "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, positives: claims, clip: {MINILM_CLIP}}}\n",
     "vq_tokenizer": f"data: {COOP}\nmethod: {{name: vq_tokenizer, tokenizer: {VQ}}}\n",
 }
-TRAINING_FREE = {"zero_shot", "tip_adapter"}
+TRAINING_FREE = {"zero_shot", "tip_adapter", "lp_plus_plus"}
 
 
 def make_folder(root: Path) -> Path:

@@ -68,6 +68,13 @@ def test_the_template_is_the_recipes_or_the_datas_or_a_neutral_one(tiny_recipe):
     assert template({"class_names": NAMES}) is None and "radiograph" not in TEMPLATE
 
 
+def test_every_class_of_the_rendered_films_has_descriptions():
+    metadata = ChestDrrFindings().metadata()
+    assert list(metadata["class_texts"]) == metadata["class_names"]
+    assert all(len(set(texts)) == 6 for texts in metadata["class_texts"].values())
+    assert list(ChestDrrFindings(classes="novel").metadata()["class_texts"]) == metadata["class_names"][5:]
+
+
 def test_class_names_are_replaced_for_other_data(tiny_recipe):
     resolved = resolve_recipe(read_recipe(tiny_recipe)).with_metadata({"class_names": NAMES})
     other = resolved.with_metadata({"class_names": NAMES[:2]}, overwrite=True)

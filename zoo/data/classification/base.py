@@ -3,7 +3,7 @@
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -138,8 +138,15 @@ class ClassificationData(ZooData):
         return sampled
 
     def metadata(self) -> dict[str, Any]:
-        """``class_names`` in use, and the data set's prompt ``template`` if it has one."""
-        return {"class_names": self.class_names} | ({"template": self.template} if self.template else {})
+        """``class_names`` in use; the data set's prompt ``template`` and ``class_texts`` (descriptions by class) if it has them."""
+        texts = {name: list(self.class_texts[name]) for name in self.class_names if name in self.class_texts}
+        offered = {"template": self.template, "class_texts": texts}
+        return {"class_names": self.class_names} | {name: value for name, value in offered.items() if value}
+
+    @property
+    def class_texts(self) -> Mapping[str, Sequence[str]]:
+        """Descriptions of classes, by name, for prompt ensembles; none by default."""
+        return {}
 
 
 def check_class_names(names: Sequence[str]) -> None:

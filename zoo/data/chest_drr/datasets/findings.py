@@ -1,5 +1,6 @@
 """chest_drr as a few-shot classification task: portable radiographs with one finding each, of known severity."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from zoo.data.chest_drr.rendering.build import CaseSeries, build_series
 from zoo.data.chest_drr.rendering.cases import CaseSpec
 from zoo.data.chest_drr.rendering.spec import ImageSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
+from zoo.data.chest_drr.text.wording import read_wording
 from zoo.data.classification.base import Classes, ClassificationData, Item
 from zoo.registry import Unpacked, register
 
@@ -61,6 +63,11 @@ class ChestDrrFindings(ClassificationData):
         self.render = render
         self.spec = CaseSpec(style=render.style, image_size=render.image_size, seed=1, classes=list(CLASSES.values()))
         self._series: dict[str, CaseSeries] = {}
+
+    @property
+    def class_texts(self) -> Mapping[str, Sequence[str]]:
+        """Six descriptions of each class."""
+        return read_wording("classes")
 
     def read_items(self) -> dict[str, list[Item]]:
         """Render what the cache lacks; the class of a case is its index modulo the number of classes."""

@@ -23,3 +23,14 @@ def test_a_finished_run_is_reused_and_one_of_other_settings_refused(tiny_recipe,
 def test_an_unknown_protocol_is_refused(tiny_recipe, tmp_path):
     with pytest.raises(ArgumentError, match="unknown protocol 'few'; expected one of few_shot, base_to_novel, full"):
         compare([str(tiny_recipe)], tmp_path, protocol="few")
+
+
+def test_methods_that_cannot_predict_novel_classes_are_refused_before_training(tiny_recipe, tmp_path):
+    bound = tmp_path / "bound.yaml"
+    clip = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2}"
+    bound.write_text(
+        f"base: {tiny_recipe}\nmethod: {{name: clip_adaptation, clip: {clip}, adapter: {{name: linear_probe}}}}\n"
+    )
+    with pytest.raises(ArgumentError, match=r"bound\.yaml learn weights for the classes of training"):
+        compare([str(tiny_recipe), str(bound)], tmp_path / "out", protocol="base_to_novel", seeds=[0])
+    assert not (tmp_path / "out").exists()

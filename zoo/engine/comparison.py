@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
+from zoo.config.building import resolve_recipe
+from zoo.config.components import Component
 from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
@@ -38,11 +40,15 @@ def compare(
         device: to evaluate on; training follows the recipe's ``trainer``.
 
     Raises:
-        ArgumentError: the protocol is unknown.
+        ArgumentError: the protocol is unknown, or a recipe cannot predict novel classes.
         RecipeError: a recipe does not fit.
     """
     if protocol not in PROTOCOLS:
         raise ArgumentError(f"unknown protocol '{protocol}'; expected one of {', '.join(PROTOCOLS)}")
+    if protocol == "base_to_novel" and (bound := [recipe for recipe in recipes if _is_class_bound(recipe, overrides)]):
+        raise ArgumentError(
+            f"{', '.join(bound)} learn weights for the classes of training, so they cannot predict novel ones; leave them out"
+        )
     rows = []
     for count in [None] if protocol == "full" else shots:
         for recipe in recipes:
@@ -55,6 +61,12 @@ def compare(
             if is_first_process():
                 write_table(rows, out)
     return rows
+
+
+def _is_class_bound(recipe: str, overrides: Sequence[str]) -> bool:
+    """Whether a recipe's adapter can predict the classes of training only."""
+    adapter = resolve_recipe(read_recipe(recipe, overrides)).method.arguments.get("adapter")
+    return isinstance(adapter, Component) and getattr(adapter.target, "class_bound", False)
 
 
 def _finished_run(

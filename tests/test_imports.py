@@ -94,6 +94,16 @@ def test_no_modules_import_one_another_in_a_circle():
     assert len(done) == len(modules) > 100
 
 
+def test_nothing_generic_imports_the_rendered_dataset():
+    """What methods, metrics and commands need to know of a dataset, they take from its metadata."""
+    importing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(module.startswith("zoo.data.chest_drr") for module in imported(path))
+    }
+    assert importing and all(path.startswith("data/chest_drr/") for path in importing), sorted(importing)
+
+
 @pytest.mark.parametrize(("statement", "absent"), [("import zoo", "torch"), ("import zoo.config.recipe", "torch")])
 def test_light_imports_stay_light(statement, absent):
     code = f"import sys\n{statement}\nprint({absent!r} in sys.modules)"

@@ -180,6 +180,18 @@ def test_conversations(tmp_path):
         )
 
 
+def test_records_name_the_findings_they_are_scored_by(tmp_path):
+    file = str(medseg_files(tmp_path) / "data.jsonl")
+    data = MedSegFiles(file, file, str(tmp_path / "no such file.jsonl"))
+    metadata = data.metadata()
+    assert metadata["vocabulary"].labels == (("pleural effusion", "left"), ("pleural effusion", "right"))
+    assert metadata["label_names"] == ["left pleural effusion", "right pleural effusion"]
+    assert metadata["labeler"].label("A pleural effusion on the left [SEG].") == {("pleural effusion", "left")}
+    lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    Path(file).write_text("\n".join(json.dumps({**line, "targets": [{}] * len(line["masks"])}) for line in lines))
+    assert MedSegFiles(file, file, file).metadata() == {}
+
+
 def test_traces(tmp_path):
     file = str(ivl_traces(tmp_path) / "data.jsonl")
     data = IvlJsonl(file, file, file)

@@ -69,6 +69,8 @@ from zoo.methods.interleaved_reasoning import InterleavedReasoning as Interleave
 from zoo.methods.medseg_r import MedSegR as MedSegR
 from zoo.methods.nearl_clip import NearlClip as NearlClip
 from zoo.methods.vq_tokenizer import VQTokenizer as VQTokenizer
+from zoo.metrics.clinical import CheXbertF1 as CheXbertF1
+from zoo.metrics.clinical import RadGraphF1 as RadGraphF1
 from zoo.optim import adamw as adamw
 from zoo.optim import constant as constant
 from zoo.optim import cosine as cosine

@@ -35,6 +35,7 @@ KINDS = {
     "adapter": "small trainable parts on frozen encoders",
     "decoder": "features or tokens to images and text",
     "head": "features to masks",
+    "metric": "reports and references to scores",
     "method": "a LightningModule that wires components and losses",
     "dataset": "a LightningDataModule",
     "optimizer": "an optimizer over the trainable parameters",

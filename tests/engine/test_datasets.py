@@ -5,20 +5,20 @@ import pytest
 from PIL import Image
 
 from zoo.config.recipe import RecipeError
-from zoo.engine.datasets import build_dataset, make_dataset, plot_dataset
+from zoo.engine.datasets import build_dataset, plot_dataset, prepare_dataset
 
 
 def test_settings_are_those_of_the_dataset(striped_folder):
-    data = make_dataset("image_folder", [f"folder={striped_folder}", "image_size=16"])
+    data = build_dataset("image_folder", [f"folder={striped_folder}", "image_size=16"])
     assert data.metadata()["class_names"] == ["blank film", "dots", "stripes"]
     with pytest.raises(
         RecipeError, match=r"command line: data.image_sise: unknown argument .* did you mean image_size"
     ):
-        make_dataset("image_folder", [f"folder={striped_folder}", "image_sise=16"])
+        build_dataset("image_folder", [f"folder={striped_folder}", "image_sise=16"])
 
 
-def test_building_counts_the_samples_of_each_split(striped_folder):
-    report = build_dataset("image_folder", [f"folder={striped_folder}"])
+def test_preparing_counts_the_samples_of_each_split(striped_folder):
+    report = prepare_dataset("image_folder", [f"folder={striped_folder}"])
     assert report.counts == {"train": 36, "val": 12, "test": 24} and report.rate > 0
 
 

@@ -1,21 +1,28 @@
 """Interleaved reasoning at its smallest: every evidence mode from recipe to report, page and evidence reliance."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zoo.config.recipe import read_recipe
+from zoo.data.chest_drr.text.labels import LABELER
 from zoo.data.io.crops import crop
+from zoo.data.traces.datasets import IvlJsonl
 from zoo.data.traces.records import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
+from zoo.engine.assembly import assemble
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
 from zoo.engine.training import read_log, train
 from zoo.methods.interleaved_reasoning import InterleavedReasoning
+from zoo.pretrained import canonical_name
 
 TOKENIZER = "{name: vq_image, resolution: 16, codes: 16, embed_dim: 16, base_channels: 32, channel_multiplier: [1, 1, 1], res_blocks: 1}"
 TINY = "optimizer: {name: adamw, lr: 3.0e-3}\ntrainer: {max_epochs: 2, enable_progress_bar: false, accelerator: cpu}\n"
@@ -51,13 +58,17 @@ RECORD = IvlRecord(
 )
 
 
-@pytest.fixture(scope="module")
-def decoder():
+def build_decoder() -> SmallInterleaved:
     torch.manual_seed(0)
     tokenizer = VQImage(
         resolution=16, codes=16, embed_dim=16, base_channels=32, channel_multiplier=[1, 1, 1], res_blocks=1
     )
     return SmallInterleaved(WORDS, tokenizer, width=32, layers=2, heads=2, max_length=256).eval()
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return build_decoder()
 
 
 @pytest.fixture(scope="module")
@@ -69,67 +80,68 @@ def cards(tmp_path_factory):
     return folder
 
 
-def codes(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor]:
-    return list(
-        decoder.vocabulary.image_ids[torch.randint(16, (count, 16), generator=torch.Generator().manual_seed(1))]
-    )
+def image_ids_of(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor]:
+    codes = torch.randint(16, (count, 16), generator=torch.Generator().manual_seed(1))
+    return list(decoder.vocabulary.image_ids[codes])
 
 
 def test_the_policy_for_long_traces_is_part_of_the_cache_key(decoder):
     methods = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
     assert methods[0].sequence_fingerprint() != methods[1].sequence_fingerprint()
-    assert methods[0].sequence(RECORD, codes(decoder)) is None
-    assert methods[1].sequence(RECORD, codes(decoder))[0][-1] == decoder.vocabulary.eos_token_id
+    assert methods[0].sequence(RECORD, image_ids_of(decoder)) is None
+    assert methods[1].sequence(RECORD, image_ids_of(decoder))[0][-1] == decoder.vocabulary.eos_token_id
 
 
 @pytest.mark.parametrize("mode", list(EVIDENCE))
-def test_every_mode_trains_reports_and_draws(tmp_path, cards, monkeypatch, mode):
+def test_every_mode_trains_predicts_and_is_evaluated(tmp_path, cards, monkeypatch, mode):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(cards))
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     folder = train(read_recipe(tmp_path / "tiny.yaml", [f"method.evidence={mode}"]), tmp_path / "run")
     losses = read_log(folder)["train_cross_entropy"].dropna().tolist()
     assert losses[-1] < losses[0]
-    subject = open_evaluation(folder)
-    subject.data.counts["test"] = 8  # type: ignore[attr-defined]
-    measured = evaluate(subject, progress=False)
+    evaluation = open_evaluation(folder)
+    evaluation.data.counts["test"] = 8  # type: ignore[attr-defined]
+    measured = evaluate(evaluation, progress=False)
     assert {"clinical_f1", "bleu4", "rouge_l", "cider"} <= set(measured)
     assert ("region_iou" in measured) == (mode in ("generated", "crop", "box"))
     assert ("evidence_reliance" in measured) == (mode in ("generated", "crop"))
-    image = subject.data.split("test")[0]["images"][0]
-    prediction = subject.method.predict_image(image)
+    image = evaluation.data.split("test")[0]["images"][0]
+    prediction = evaluation.method.predict_image(image)
     page = prediction.save(tmp_path, "page").read_text()
     assert page.count("<img") >= 1 and "Report" in page and not re.search(r'src="(?!data:)', page)
 
 
-def test_given_evidence_is_the_true_pixels_of_the_named_box(decoder, monkeypatch):
-    """The model is made to name a box; what it is then shown are the codes of those pixels."""
+def test_provided_evidence_is_the_crop_of_the_named_box(decoder, monkeypatch):
+    """A scripted model names a box, and is provided with the codes of its pixels."""
     method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
-    film = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(3))
+    image = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(3))
     box = (8, 16, 40, 56)
-    asked = {}
+    provided = {}
 
     def scripted(model, prompts, settings, provide_image=None):
-        said = method.writer.encode_text(
+        named = method.writer.encode_text(
             f"First, I need to analyze the heart The bounding box of this area is [{', '.join(map(str, box))}] ."
         )
-        asked["ids"] = provide_image(0, [*said, decoder.vocabulary.boi_token_id])
-        asked["lost"] = provide_image(0, [decoder.vocabulary.boi_token_id])
+        provided["named"] = provide_image(0, [*named, decoder.vocabulary.boi_token_id])
+        provided["unnamed"] = provide_image(0, [decoder.vocabulary.boi_token_id])
         return [torch.cat([prompts[0], torch.tensor([decoder.vocabulary.eos_token_id])])]
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
-    method.generate([film])
-    assert torch.equal(asked["ids"], method.image_ids([crop(film, box)])[0])
-    assert torch.equal(asked["lost"], method.image_ids([film])[0]), "without a box the whole film is shown"
+    method.generate([image])
+    assert torch.equal(provided["named"], method.image_ids([crop(image, box)])[0])
+    assert torch.equal(provided["unnamed"], method.image_ids([image])[0]), "the whole image if no box is named"
 
 
-@pytest.mark.parametrize(("reads", "reliance"), [(False, 0.0), (True, 1.0)])
-def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, monkeypatch, reads, reliance):
-    """A scripted model that says a finding by the code of the image before, or always the same."""
+@pytest.mark.parametrize(("reads_evidence", "reliance"), [(False, 0.0), (True, 1.0)])
+def test_a_model_that_ignores_its_evidence_has_an_evidence_reliance_of_0(
+    decoder, monkeypatch, reads_evidence, reliance
+):
+    """A scripted model whose statement is the code of the last image, or always the same."""
     method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
 
     def scripted(model, prompts, settings, provide_image=None):
-        last = [int(decoder.vocabulary.codes(prompt).max()) if reads else 0 for prompt in prompts]
-        return [torch.cat([prompt, torch.tensor([code])]) for prompt, code in zip(prompts, last, strict=True)]
+        codes = [int(decoder.vocabulary.codes(prompt).max()) if reads_evidence else 0 for prompt in prompts]
+        return [torch.cat([prompt, torch.tensor([code])]) for prompt, code in zip(prompts, codes, strict=True)]
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
     monkeypatch.setattr(
@@ -138,17 +150,87 @@ def test_evidence_reliance_of_a_model_that_ignores_its_evidence_is_0(decoder, mo
     monkeypatch.setattr(method, "findings_stated", lambda ids: {int(ids[0])})
     images = [torch.rand(1, 32, 32)] * 3
     changes = method.evidence_changes({"record": [RECORD] * 2, "images": [images] * 2, "swap": [(0, images[0]), None]})
-    assert changes[0] == reliance and changes[1] != changes[1], "NaN where nothing was tried"
+    assert changes[0] == reliance and changes[1] != changes[1], "NaN without a swap"
 
 
-def test_lora_is_on_query_key_and_value_and_leaves_the_base_as_it_was(decoder):
-    before = decoder.fingerprint
-    method = InterleavedReasoning(decoder, evidence="text", lora_rank=4)
+def write_traces(folder: Path, reports: dict[str, list[list[str]] | None]) -> IvlJsonl:
+    """Traces without steps: reports with their findings, where the record has them."""
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / "film.png")
+    lines = [
+        json.dumps(
+            {"prompt": "Describe the film. <image>", "response": report, "images": ["film.png"]}
+            | ({} if findings is None else {"findings": findings})
+        )
+        for report, findings in reports.items()
+    ]
+    (folder / "traces.jsonl").write_text("\n".join(lines))
+    return IvlJsonl(*[str(folder / "traces.jsonl")] * 3)
+
+
+def outputs_for(
+    method: InterleavedReasoning, data: IvlJsonl, reports: list[str], monkeypatch
+) -> dict[str, torch.Tensor]:
+    """The outputs of an evaluation step in which the model writes ``reports``."""
+    generated = [{"steps": [], "report": report, "images": []} for report in reports]
+    monkeypatch.setattr(method, "generate", lambda images, prompts: generated)
+    method.use_metadata(data.metadata())
+    (batch,) = data.test_dataloader()
+    return method.complete_outputs(method.evaluation_step(batch))
+
+
+def test_real_traces_are_scored_by_their_own_findings(tmp_path, decoder, monkeypatch):
+    """Findings that chest_drr does not have count; those that only chest_drr has do not."""
+    data = write_traces(
+        tmp_path,
+        {
+            "Left rib fracture.": [["rib fracture", "left"]],
+            "Pulmonary oedema and a pleural effusion.": [["pulmonary oedema", ""]],
+            "A rib fracture on the right.": None,
+        },
+    )
+    method = InterleavedReasoning(decoder, evidence="none", max_tokens=200).eval()
+    reports = ["Left rib fracture and cardiomegaly.", "Pulmonary oedema.", "Left rib fracture."]
+    outputs = outputs_for(method, data, reports, monkeypatch)
+    assert data.metadata()["labeler"].labels == (("pulmonary oedema", ""), ("rib fracture", "left"))
+    assert outputs["truth"].tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert outputs["stated"].tolist() == [[0, 1], [1, 0], [0, 1]]
+    metrics = method.metrics()
+    assert metrics["clinical_f1"](outputs) == pytest.approx(2 * 2 / (3 + 2))
+    by_chest_drr = [LABELER.label(report) for report in reports]
+    assert by_chest_drr == [{("cardiomegaly", "")}, set(), set()], "what the rendered data's phrases would have seen"
+
+
+def test_traces_without_findings_are_not_scored_by_any(tmp_path, decoder, monkeypatch):
+    data = write_traces(tmp_path, {"A small left pleural effusion.": None})
+    method = InterleavedReasoning(decoder, evidence="none", max_tokens=200).eval()
+    outputs = outputs_for(method, data, ["A pleural effusion."], monkeypatch)
+    assert "truth" not in outputs
+    assert {"bleu4", "rouge_l", "cider"} == set(method.metrics())
+
+
+def test_the_prompt_is_that_of_the_dataset(tmp_path, cards, monkeypatch):
+    """A run keeps it, so that it predicts without its data."""
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(cards))
+    write_traces(tmp_path, {"A normal film.": None})
+    file = tmp_path / "traces.jsonl"
+    data = f"data: {{name: ivl_jsonl, train: {file}, val: {file}, test: {file}}}"
+    recipe = re.sub(r"data: .*", lambda _: data, RECIPE)
+    recipe = recipe.replace("name: small_interleaved,", f"name: small_interleaved, words: {json.dumps(WORDS)},")
+    (tmp_path / "r.yaml").write_text(recipe)
+    assembly = assemble(read_recipe(tmp_path / "r.yaml", ["method.evidence=none"]))
+    assert assembly.recipe["method"]["prompt"] == assembly.method.prompt == "Describe the film. <image>"
+
+
+@torch.no_grad()
+def test_lora_is_on_query_key_and_value_and_starts_as_the_base():
+    decoder, input_ids = build_decoder(), torch.tensor([[0, 40, 41, 42]])
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    logits = decoder(input_ids)
+    method = InterleavedReasoning(decoder, evidence="text", lora_rank=4).eval()
     trained = {name for name, value in method.named_parameters() if value.requires_grad}
-    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained if "lora_" in name} == {
-        "q_proj",
-        "k_proj",
-        "v_proj",
-    }
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained if "lora_" in name}
+    assert adapted == {"q_proj", "k_proj", "v_proj"}
     assert all("lora_" in name or name.startswith(("decoder.auxiliary", "decoder.places")) for name in trained)
-    assert before() == decoder.fingerprint()
+    after = {canonical_name(name): value for name, value in decoder.state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    torch.testing.assert_close(method(input_ids), logits)

@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 def test_runs_of_different_samples_are_refused():
-    with pytest.raises(ValueError, match="must have the same samples"):
+    with pytest.raises(ValueError, match="must have the same number of samples"):
         measure(mean, [{"value": torch.zeros(3)}, {"value": torch.zeros(4)}])
     with pytest.raises(ValueError, match="they have none"):
         measure(mean, [])

@@ -1,4 +1,4 @@
-"""gIoU, cIoU, Dice and answers, by hand and by invariants."""
+"""gIoU, cIoU and Dice, by hand and by invariants."""
 
 import math
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.data.conversations.records import Target
-from zoo.metrics.answers import answer_row
-from zoo.metrics.segmentation import TARGETS, ciou, dice, giou, giou_by_target, question_row, target_index
+from zoo.data.vocabulary import FindingVocabulary
+from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, question_row, target_index
 
 
 def block(left: int, width: int, side: int = 10) -> torch.Tensor:
@@ -19,6 +19,7 @@ def block(left: int, width: int, side: int = 10) -> torch.Tensor:
 
 
 NONE = torch.zeros(0, 10, 10)
+VOCABULARY = FindingVocabulary((("rib fracture", "left"), ("rib fracture", "right"), ("pulmonary oedema", "")))
 
 
 def test_by_hand():
@@ -31,30 +32,38 @@ def test_by_hand():
     assert dice(rows) == pytest.approx(0.75)
 
 
-def test_missing_and_superfluous_masks_count_nothing():
+def test_missing_and_superfluous_masks_score_0():
     two = torch.stack([block(0, 2), block(5, 2)])
-    assert question_row(two[:1], two)[0] == 0.5, "one of two was drawn"
-    assert question_row(two, two[:1])[0] == 0.5, "one of two was asked for"
+    assert question_row(two[:1], two)[0] == 0.5, "one of two is predicted"
+    assert question_row(two, two[:1])[0] == 0.5, "one of two is a target"
     assert question_row(NONE, two)[0] == 0.0
 
 
-def test_absent_targets_count_1_if_no_pixel_is_drawn():
+def test_absent_targets_score_1_if_no_pixel_is_predicted():
     assert question_row(NONE, NONE) == [1.0, 1.0, 0.0, 0.0]
     assert question_row(torch.zeros(1, 10, 10), NONE)[0] == 1.0
     assert question_row(block(0, 1)[None], NONE)[:2] == [0.0, 0.0]
     assert math.isnan(giou(torch.zeros(0, 4))) and ciou(torch.tensor([[1.0, 1.0, 0.0, 0.0]])) == 1.0
 
 
-def test_giou_is_split_by_what_questions_are_about():
-    about = [(Target("mass", "left"),), (Target("mass"), Target("mass")), (Target("carina"),), (), (Target(), Target())]
-    targets = [target_index(targets) for targets in [*about, (Target("mass"), Target("nodule"))]]
-    assert targets == [TARGETS.index("mass"), TARGETS.index("mass"), TARGETS.index("region"), -1, -1, -1]
+def test_giou_is_grouped_by_the_findings_of_the_vocabulary():
+    questions = [
+        (Target("rib fracture", "left"),),
+        (Target("rib fracture"), Target("rib fracture")),
+        (Target("carina"),),
+        (),
+        (Target(), Target()),
+        (Target("rib fracture"), Target("pulmonary oedema")),
+    ]
+    targets = [target_index(targets, VOCABULARY) for targets in questions]
+    assert targets == [0, 0, 2, -1, -1, -1]
     areas = torch.tensor([[value, value, 0.0, 0.0] for value in (0.5, 1.0, 0.3, 0.9, 0.9, 0.9)])
-    measured = {
-        name: metric({"areas": areas, "target": torch.tensor(targets)}) for name, metric in giou_by_target().items()
-    }
-    assert measured["giou_mass"] == 0.75 and measured["giou_region"] == pytest.approx(0.3)
-    assert math.isnan(measured["giou_pleural_effusion"])
+    outputs = {"areas": areas, "target": torch.tensor(targets)}
+    values = {name: metric(outputs) for name, metric in giou_by_target(VOCABULARY).items()}
+    assert set(values) == {"giou_rib_fracture", "giou_pulmonary_oedema", "giou_region"}
+    assert values["giou_rib_fracture"] == 0.75 and values["giou_region"] == pytest.approx(0.3)
+    assert math.isnan(values["giou_pulmonary_oedema"])
+    assert giou_by_target(FindingVocabulary(())) == {}
 
 
 @given(st.integers(0, 8), st.integers(1, 9), st.integers(0, 8), st.integers(1, 9))
@@ -63,25 +72,3 @@ def test_iou_is_symmetric_and_at_most_dice(a, b, c, d):
     row, swapped = question_row(one, other), question_row(other, one)
     assert row == swapped and 0 <= row[0] <= row[1] <= 1
     assert (row[0] == 1) == bool(torch.equal(one, other))
-
-
-@pytest.mark.parametrize(
-    ("answer", "targets", "row"),
-    [
-        ("There is the left pleural effusion in the lower lung zone [SEG].", "effusion", [1, 1, 1]),
-        ("There is the right pleural effusion in the lower lung zone [SEG].", "effusion", [1, 0, 1]),
-        ("It is the left nodule in the mid lung zone [SEG].", "effusion", [0, 1, 0]),
-        ("There is no pleural effusion.", "effusion", [0, 0, 0]),
-        ("The carina [SEG].", "carina", [1, None, None]),
-        ("There is no nodule.", "none", [1, None, None]),
-        ("The left nodule [SEG].", "none", [0, None, None]),
-    ],
-)
-def test_answers_are_right_by_finding_side_and_zone(answer, targets, row):
-    wanted = {
-        "effusion": (Target("pleural effusion", "left", "lower lung zone"),),
-        "carina": (Target("carina"),),
-        "none": (),
-    }[targets]
-    made = [None if math.isnan(value) else value for value in answer_row(answer, wanted)]
-    assert made == row

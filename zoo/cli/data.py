@@ -13,10 +13,10 @@ commands = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 @commands.command("build")
 def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings: Settings = None) -> None:
     """Prepare a data set in the cache. Example: `zoo data build chest_drr size=2000 image_size=256`."""
-    from zoo.engine.datasets import build_dataset
+    from zoo.engine.datasets import prepare_dataset
 
     with report_errors():
-        report = build_dataset(name, settings or [])
+        report = prepare_dataset(name, settings or [])
         for split, count in report.counts.items():
             console.print(f"{split}: {count} samples")
         rate = f", {report.rate:.1f} samples/s" if report.seconds > 1 else ": all in the cache"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zoo.cards.store import card_chain, check_files
 from zoo.engine.comparison import compare
-from zoo.engine.datasets import make_dataset, plot_dataset
+from zoo.engine.datasets import build_dataset, plot_dataset
 from zoo.engine.prediction import predict_files
 from zoo.visualization.tables import markdown_table
 
@@ -32,7 +32,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console) -> None:
     out.mkdir(parents=True, exist_ok=True)
     console.rule("1 of 3: radiographs rendered from a CT")
     sheet = plot_dataset("chest_drr", out, ["style=standard", "image_size=256"])
-    make_dataset("chest_drr_findings", []).prepare_data()
+    build_dataset("chest_drr_findings", []).prepare_data()
     console.print(f"a contact sheet of radiographs with their findings outlined: {sheet}")
     console.rule("2 of 3: 16 radiographs of each of ten findings")
     rows = compare(RECIPES, out / "comparison", seeds=seeds)
@@ -49,6 +49,6 @@ def write_radiograph(file: Path, index: int = 7) -> Path:
     """Write a test radiograph of chest_drr_findings as a 16-bit PNG; number 7 has a large pneumothorax."""
     from PIL import Image
 
-    image = make_dataset("chest_drr_findings", []).split("test")[index]["image"][0]
+    image = build_dataset("chest_drr_findings", []).split("test")[index]["image"][0]
     Image.fromarray((image.numpy() * 65535).round().astype("uint16")).save(file)
     return file

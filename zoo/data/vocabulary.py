@@ -45,9 +45,14 @@ class FindingVocabulary:
         return tuple(dict.fromkeys(side for _, side in self.labels if side))
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels in words."""
+        return tuple(label_name(*label) for label in self.labels)
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """Everything that a mask can be of, in words: the labels, then the regions."""
-        return (*(label_name(*label) for label in self.labels), *self.regions)
+        return (*self.label_names, *self.regions)
 
 
 class ReportLabeler(Protocol):
@@ -65,7 +70,7 @@ class KeywordLabeler:
     """A rule-based :class:`ReportLabeler`: a sentence that matches a finding's pattern, and no negation, states it.
 
     CheXbert and RadGraph read real reports better; they need weights that only their users have
-    (:func:`zoo.metrics.reports.external_scores`).
+    (:mod:`zoo.metrics.clinical`).
     """
 
     def __init__(

@@ -42,8 +42,11 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
     """
     resolved = resolve_recipe(recipe)
     data = build_data(resolved)
-    resolved = resolved.with_metadata(data.metadata(), overwrite=other_data)
-    return Assembly(resolved.recipe, build_method(resolved), data)
+    metadata = data.metadata()
+    resolved = resolved.with_metadata(metadata, overwrite=other_data)
+    method = build_method(resolved)
+    method.use_metadata(metadata)
+    return Assembly(resolved.recipe, method, data)
 
 
 def build_method(resolved: ResolvedRecipe) -> ZooModule:

@@ -1,4 +1,4 @@
-"""Data sets by name and settings: prepared in the cache, and shown as a contact sheet."""
+"""Datasets by name and settings: prepared in the cache, and plotted as contact sheets."""
 
 import time
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from zoo.config.building import resolve
 from zoo.data.base import ZooData
 
 
-def make_dataset(name: str, settings: Sequence[str]) -> ZooData:
+def build_dataset(name: str, settings: Sequence[str]) -> ZooData:
     """Build a dataset from ``key=value`` settings.
 
     Raises:
-        RecipeError: no such dataset or argument.
+        RecipeError: unknown dataset or argument.
     """
     arguments: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
     data: ZooData = resolve("dataset", {"name": name, **arguments}, "data", "command line").build()
@@ -25,20 +25,20 @@ def make_dataset(name: str, settings: Sequence[str]) -> ZooData:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """How many samples each split has, and how long they took."""
+    """The number of samples of each split, and the time that preparing them took."""
 
     counts: dict[str, int]
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Samples a second."""
+        """Samples per second."""
         return sum(self.counts.values()) / max(self.seconds, 1e-9)
 
 
-def build_dataset(name: str, settings: Sequence[str]) -> BuildReport:
+def prepare_dataset(name: str, settings: Sequence[str]) -> BuildReport:
     """Prepare a dataset in the cache."""
-    data = make_dataset(name, settings)
+    data = build_dataset(name, settings)
     start = time.monotonic()
     data.prepare_data()
     counts = {split: len(data.split(split)) for split in ("train", "val", "test")}  # type: ignore[arg-type]
@@ -46,10 +46,10 @@ def build_dataset(name: str, settings: Sequence[str]) -> BuildReport:
 
 
 def plot_dataset(name: str, out: Path, settings: Sequence[str], count: int = 12) -> Path:
-    """Plot a contact sheet of the first samples of a dataset, with outlines of the masks of findings if it has them."""
+    """Plot example images of a dataset as a contact sheet; masks are outlined where it has them."""
     from zoo.visualization.figures import plot_contact_sheet
 
     file = out / f"{name}.png"
-    images, titles, outlines = zip(*make_dataset(name, settings).example_images(count), strict=True)
+    images, titles, outlines = zip(*build_dataset(name, settings).example_images(count), strict=True)
     plot_contact_sheet(images, titles, outlines, file)
     return file

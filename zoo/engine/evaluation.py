@@ -46,8 +46,11 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
     card = read_card(source)
     resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)
-    resolved = resolved.with_metadata(data.metadata(), overwrite=True)
-    return Evaluation(load_resolved(card, resolved).eval(), resolved.recipe, data, device)
+    metadata = data.metadata()
+    resolved = resolved.with_metadata(metadata, overwrite=True)
+    method = load_resolved(card, resolved).eval()
+    method.use_metadata(metadata)
+    return Evaluation(method, resolved.recipe, data, device)
 
 
 def _open_run(run: Path, overrides: Sequence[str], device: str) -> Evaluation:

@@ -14,8 +14,9 @@ from lightning import LightningModule
 from torch import nn
 
 from zoo.config.building import build
-from zoo.data.base import Records
+from zoo.data.base import Records, ZooData
 from zoo.data.io.images import check_image
+from zoo.data.vocabulary import FindingVocabulary, ReportLabeler
 from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.methods.distributed import (
     INDEX,
@@ -65,6 +66,7 @@ class ZooModule(LightningModule):
         self.test_outputs: Outputs = {}
         """After a test: the outputs of all samples of all processes, for confidence intervals."""
         self._collected: list[Outputs] = []
+        self.use_metadata({})
         self._random_states: Sequence[dict[str, Any]] | None = None
         self._restored = False
         self._fingerprint: str | None = None
@@ -105,6 +107,11 @@ class ZooModule(LightningModule):
             (prediction,) = self.predict_images([image.to(self.device)], **options)
         self.train(training)
         return prediction
+
+    def use_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Take what evaluation needs of a dataset: its finding ``vocabulary``, and the ``labeler`` of texts, None without one."""
+        self.vocabulary: FindingVocabulary = metadata.get("vocabulary", FindingVocabulary(()))
+        self.labeler: ReportLabeler | None = metadata.get("labeler")
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of one synthetic sample, for planning."""
@@ -169,6 +176,9 @@ class ZooModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Cast the base to ``base_precision``; a two-byte base follows the trainer if that computes in the other two-byte precision."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ZooData):
+            self.use_metadata(data.metadata())
         self.set_base_precision(self.base_precision)
         computed, stored = dtype_of(str(self.trainer.precision)), base_dtype(self.parameters())
         if computed is not None and stored in HALF and stored != computed:

@@ -13,30 +13,29 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as image_functional
 
-from zoo.data.chest_drr.text.labels import stated_findings
 from zoo.data.io.crops import crop
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, IvlRecord
+from zoo.data.vocabulary import ReportLabeler
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.errors import ArgumentError
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.predictions import Report, on_cpu
+from zoo.metrics.clinical import ReportMetric, ReportMetricName, build_report_metric
 from zoo.metrics.reports import (
-    External,
     bleu_columns,
     box_iou,
     cider,
     corpus_bleu,
-    external_scores,
     f1,
     label_rows,
     macro_f1,
     rouge_l,
 )
 from zoo.precision import BasePrecision
-from zoo.registry import Slot, register
+from zoo.registry import Injected, Slot, register
 
 PROMPT = f"Write a report for this chest radiograph. {IMAGE_PLACEHOLDER}"
 _STATEMENT_TOKENS = 24
@@ -56,12 +55,13 @@ class InterleavedReasoning(LossModule):
     task: ClassVar[str] = "image-to-text"
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a prompt with <image>"
     output_format: ClassVar[str] = "steps (region, box, evidence image, statement) and a report"
-    intended_use: ClassVar[str] = "Comparing chains of thought with and without image evidence on rendered radiographs."
+    intended_use: ClassVar[str] = "Research on chains of thought with and without image evidence."
 
     def __init__(
         self,
         decoder: Annotated[InterleavedDecoder, Slot("decoder")],
         evidence: EvidenceName = "generated",
+        prompt: Annotated[str, Injected] = PROMPT,
         auxiliary_weight: float = 1.0,
         max_tokens: int = 5120,
         too_long: TooLong = "drop",
@@ -69,7 +69,7 @@ class InterleavedReasoning(LossModule):
         lora_rank: int | None = None,
         lora_alpha: int = 32,
         lora_dropout: float = 0.05,
-        external_metrics: list[External] | None = None,
+        external_metrics: list[ReportMetricName] | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Wire the decoder.
@@ -77,6 +77,7 @@ class InterleavedReasoning(LossModule):
         Args:
             decoder: the interleaved decoder with its text tokenizer.
             evidence: what supports each step.
+            prompt: with which a report is requested for an image without a record; the dataset's.
             auxiliary_weight: of the auxiliary codebook loss.
             max_tokens: maximum length of a trace.
             too_long: "drop" leaves a longer trace out of training; "shorten" leaves out its last steps, never its report.
@@ -84,15 +85,17 @@ class InterleavedReasoning(LossModule):
             lora_rank: of peft's LoRA on query, key and value; None trains the whole language model.
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
-            external_metrics: RadGraph F1 and CheXbert F1, where their packages are installed.
+            external_metrics: names of further report metrics, such as "radgraph" and "chexbert".
             base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
         """
         super().__init__()
         self.base_precision = base_precision
-        self.decoder, self.evidence = decoder, evidence
+        self.decoder, self.evidence, self.prompt = decoder, evidence, prompt
         self.auxiliary_weight, self.max_images = auxiliary_weight, max_images
         self.max_tokens, self.too_long = max_tokens, too_long
-        self.external_metrics = external_metrics or []
+        self.external_metrics: dict[str, ReportMetric] = {
+            name: build_report_metric(name) for name in external_metrics or []
+        }
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
         self.pad = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
@@ -107,7 +110,7 @@ class InterleavedReasoning(LossModule):
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, TraceData):
-            raise ArgumentError(f"{type(data).__name__} has no traces; use ivl_jsonl or chest_drr_ivl")
+            raise ArgumentError(f"{type(data).__name__} has no traces; use a dataset that does, such as ivl_jsonl")
         super().setup(stage)
         if data is None or stage not in ("fit", "validate"):
             return
@@ -170,13 +173,13 @@ class InterleavedReasoning(LossModule):
 
         Args:
             images: (1 or 3, height, width) in [0, 1].
-            prompts: one per image; the default prompt if None.
+            prompts: one per image; the method's ``prompt`` if None.
             settings: how to generate; greedily, up to ``max_tokens``, if None.
 
         Returns:
             For each image ``steps``, ``report`` and ``images`` (token ids of each evidence image).
         """
-        prompts = prompts or [PROMPT] * len(images)
+        prompts = prompts or [self.prompt] * len(images)
         image_ids = self.image_ids(list(images))
         prompt_ids = [
             torch.tensor(self.writer.encode_prompt(prompt, [ids]))
@@ -207,25 +210,20 @@ class InterleavedReasoning(LossModule):
         records: list[IvlRecord] = batch["record"]
         predictions = self.generate([images[0] for images in batch["images"]], [record.prompt for record in records])
         reports, references = [item["report"] for item in predictions], [record.report for record in records]
-        findings = [
-            stated_findings(record.report) if record.findings is None else set(record.findings) for record in records
-        ]
         outputs = {
             "bleu": bleu_columns(reports, references),
             "rouge_l": rouge_l(reports, references),
-            "stated": label_rows([stated_findings(report) for report in reports]),
-            "truth": label_rows(findings),
             "report_ids": self._padded_ids(reports),
             "reference_ids": self._padded_ids(references),
             "overlap": torch.tensor(
                 [_box_overlap(item["steps"], record) for item, record in zip(predictions, records, strict=True)]
             ),
         }
+        if self.labeler is not None:
+            outputs |= _label_columns(self.labeler, reports, records)
         if self.writer.mode.image is not None:
             outputs["changed"] = torch.tensor(self.evidence_changes(batch))
-        for name in self.external_metrics:
-            outputs[name] = external_scores(name, reports, references)
-        return outputs
+        return outputs | {name: metric(reports, references) for name, metric in self.external_metrics.items()}
 
     def _padded_ids(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids of texts, cut or padded to one length, so that the outputs keep the texts."""
@@ -262,16 +260,18 @@ class InterleavedReasoning(LossModule):
         return changes
 
     def findings_stated(self, generated_ids: torch.Tensor) -> set[str]:
-        """Names of the findings in the statement that a continuation begins with."""
+        """Names of the findings in the statement that a continuation begins with; the statement if there is no labeler."""
         text = self.decoder.tokenizer.decode(generated_ids.tolist())
         statement = text.split(SUMMARY)[0].split("Next,")[0]
-        return {finding for finding, _ in stated_findings(statement)}
+        return {statement} if self.labeler is None else {finding for finding, _ in self.labeler.label(statement)}
 
     def metrics(self) -> dict[str, Metric]:
-        """Report metrics and clinical F1; where the evidence mode has them, mean IoU of boxes and evidence reliance."""
-        metrics: dict[str, Metric] = {
-            "clinical_f1": lambda o: f1(o["stated"], o["truth"]),
-            "clinical_macro_f1": lambda o: macro_f1(o["stated"], o["truth"]),
+        """Report metrics; clinical F1 if the dataset has a labeler; mean IoU of boxes and evidence reliance by evidence mode."""
+        metrics: dict[str, Metric] = {}
+        if self.labeler is not None:
+            metrics["clinical_f1"] = lambda o: f1(o["stated"], o["truth"])
+            metrics["clinical_macro_f1"] = lambda o: macro_f1(o["stated"], o["truth"])
+        metrics |= {
             "bleu4": lambda o: corpus_bleu(o["bleu"]),
             "rouge_l": lambda o: float(o["rouge_l"].mean()),
             "cider": lambda o: float(o["cider"].mean()),
@@ -321,6 +321,15 @@ class InterleavedReasoning(LossModule):
 
 def _mean(name: str, outputs: Outputs) -> float:
     return float(outputs[name].mean())
+
+
+def _label_columns(labeler: ReportLabeler, reports: Sequence[str], records: Sequence[IvlRecord]) -> Outputs:
+    """Labels that the reports state, and the true ones: those of the record, or stated by its report if it has none."""
+    truth = [labeler.label(record.report) if record.findings is None else set(record.findings) for record in records]
+    return {
+        "stated": label_rows([labeler.label(report) for report in reports], labeler.labels),
+        "truth": label_rows(truth, labeler.labels),
+    }
 
 
 def _add_lora(language: torch.nn.Module, rank: int, alpha: int, dropout: float) -> None:

@@ -112,9 +112,7 @@ class MedSegR(LossModule):
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is not None and not isinstance(data, ConversationData):
-            raise ArgumentError(
-                f"{type(data).__name__} has no conversations; choose a data set of conversations, such as medseg_files"
-            )
+            raise ArgumentError(f"{type(data).__name__} has no conversations; use one that has, such as medseg_files")
         if stage == "fit" and self.cache_limit:
             self.open_caches()
         super().setup(stage)
@@ -282,13 +280,14 @@ class MedSegR(LossModule):
                 expected.append((turn, masks[start : start + len(turn.masks)]))
                 start += len(turn.masks)
         rows = list(zip(expected, self.generate(images, conversations), strict=True))
+        score = partial(answer_row, vocabulary=self.vocabulary, labeler=self.labeler)
         return {
             **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
             "areas": torch.tensor([question_row(masks, target.cpu()) for (_, target), (_, masks) in rows]),
-            "answers": torch.tensor([answer_row(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
+            "answers": torch.tensor([score(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
             "seg": torch.tensor([[len(target) - len(masks), len(target)] for (_, target), (_, masks) in rows]),
             "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
-            "target": torch.tensor([target_index(turn.targets) for (turn, _), _ in rows]),
+            "target": torch.tensor([target_index(turn.targets, self.vocabulary) for (turn, _), _ in rows]),
             "ended": torch.tensor([float(answer.ended) for _, (answer, _) in rows]),
         }
 
@@ -302,7 +301,7 @@ class MedSegR(LossModule):
             "giou_everything": giou_where("kind", KINDS.index("everything")),
             "ciou": lambda o: ciou(o["areas"]),
             "dice": lambda o: dice(o["areas"]),
-            **giou_by_target(),
+            **giou_by_target(self.vocabulary),
             **{f"{part}_accuracy": partial(_accuracy_of_part, column) for column, part in enumerate(PARTS)},
             "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
             "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),

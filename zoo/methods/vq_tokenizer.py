@@ -32,7 +32,7 @@ class VQTokenizer(ZooModule):
     output_format: ClassVar[str] = (
         "codes (batch, grid x grid), and images (batch, 3, resolution, resolution) from codes"
     )
-    intended_use: ClassVar[str] = "Turning rendered radiographs into tokens and back for an interleaved decoder."
+    intended_use: ClassVar[str] = "Turning radiographs into tokens and back for an interleaved decoder."
 
     def __init__(
         self,

@@ -24,31 +24,31 @@ class Measured:
 def measure(
     metric: Callable[[Outputs], float], runs: Sequence[Outputs], resamples: int = 500, seed: int = 0
 ) -> Measured:
-    """Value of a metric, averaged over runs of the same samples, with a bootstrap interval.
+    """Value of a metric, averaged over runs on the same samples, with a bootstrap interval.
 
-    Each resample draws runs and samples with replacement, so that the interval holds the variation of both. One run gives
-    the ordinary percentile bootstrap over samples (Efron & Tibshirani, 1993).
+    Each resample samples runs and samples with replacement, so that the interval covers the variation of both. With one run
+    this is the percentile bootstrap over samples (Efron & Tibshirani, 1993).
 
     Args:
-        metric: of per-sample outputs to one number.
-        runs: outputs of each run (seed); tensors of the same first dimension.
-        resamples: how many.
-        seed: of the draws.
+        metric: function of per-sample outputs.
+        runs: outputs of each run (seed); tensors with the same first dimension.
+        resamples: number of resamples.
+        seed: of the resampling.
 
     Raises:
-        ArgumentError: there is no run, or runs differ in their number of samples.
+        ArgumentError: there is no run, or the runs differ in their number of samples.
     """
     sizes = {len(next(iter(run.values()))) for run in runs}
     if len(sizes) != 1:
-        raise ArgumentError(f"runs must have the same samples; they have {sorted(sizes) or 'none'}")
+        raise ArgumentError(f"runs must have the same number of samples; they have {sorted(sizes) or 'none'}")
     count = sizes.pop()
     rng = np.random.default_rng(seed)
     value = float(np.mean([metric(run) for run in runs]))
-    draws = []
+    values = []
     for _ in range(resamples):
-        picked = torch.from_numpy(rng.integers(count, size=count))
-        chosen = rng.integers(len(runs), size=len(runs))
-        resampled = [metric({name: tensor[picked] for name, tensor in runs[run].items()}) for run in chosen]
-        draws.append(float(np.mean(resampled)))
-    low, high = np.percentile([draw for draw in draws if np.isfinite(draw)] or [value], [2.5, 97.5])
+        sample_idx = torch.from_numpy(rng.integers(count, size=count))
+        run_idx = rng.integers(len(runs), size=len(runs))
+        resampled = [metric({name: tensor[sample_idx] for name, tensor in runs[run].items()}) for run in run_idx]
+        values.append(float(np.mean(resampled)))
+    low, high = np.percentile([v for v in values if np.isfinite(v)] or [value], [2.5, 97.5])
     return Measured(value, float(low), float(high), count)

@@ -1,38 +1,32 @@
-"""Report metrics as columns of numbers, one row a sample, so that any of them can be resampled for intervals.
+"""Report metrics as columns of numbers, one row per sample, so that any of them can be resampled for intervals.
 
-BLEU and ROUGE-L are torchmetrics', CIDEr is pycocoevalcap's; RadGraph F1 and CheXbert F1 come from their own packages
-where the user has them with their weights.
+BLEU and ROUGE-L are torchmetrics', CIDEr is pycocoevalcap's. Metrics that need a package or weights of their own are
+registered as components (:mod:`zoo.metrics.clinical`).
 """
 
-import importlib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import torch
 
-from zoo.data.chest_drr.text.labels import LABELS
 from zoo.data.traces.records import Box
 from zoo.data.vocabulary import Label
 from zoo.errors import ZooError
 
-External = Literal["radgraph", "chexbert"]
-Outputs = dict[str, torch.Tensor]
-
 
 class MissingMetricError(ZooError, RuntimeError):
-    """A metric whose package or weights are not here."""
+    """A metric whose package is not installed."""
 
 
 def tokenized(report: str) -> str:
-    """A report in lower case with spaces about its marks, as report metrics are measured on."""
+    """A report in lower case with its words and punctuation marks separated by spaces."""
     return " ".join(re.findall(r"\w+|[^\w\s]", report.lower()))
 
 
 def bleu_columns(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
-    """What corpus BLEU-4 (Papineni et al., 2002) is made of, a row a report: (n, 10).
+    """The counts that corpus BLEU-4 (Papineni et al., 2002) is computed from, one row per report: (n, 10).
 
-    Matching and all n-grams for n = 1..4, length of the report, length of the reference.
+    Matching n-grams and all n-grams for n = 1..4, length of the report, length of the reference.
     """
     from torchmetrics.text import BLEUScore
 
@@ -53,7 +47,7 @@ def corpus_bleu(columns: torch.Tensor) -> float:
     sums = columns.sum(dim=0)
     metric.numerator, metric.denominator = sums[:4], sums[4:8]
     metric.preds_len, metric.target_len = sums[8], sums[9]
-    metric._update_count = 1  # the sums are what updates would have left
+    metric._update_count = 1  # the sums are the state after updates with all reports
     return float(metric.compute())
 
 
@@ -79,69 +73,32 @@ def cider(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
     except ImportError as error:
         raise MissingMetricError("CIDEr needs pycocoevalcap: pip install 'medvl-zoo[reports]'") from error
 
-    wanted = {index: [tokenized(text)] for index, text in enumerate(references)}
-    made = {index: [tokenized(text)] for index, text in enumerate(reports)}
-    _, scores = Cider().compute_score(wanted, made)
+    targets = {index: [tokenized(text)] for index, text in enumerate(references)}
+    predictions = {index: [tokenized(text)] for index, text in enumerate(reports)}
+    _, scores = Cider().compute_score(targets, predictions)
     return torch.tensor(scores, dtype=torch.float32)
 
 
-def label_rows(found: Sequence[set[Label]]) -> torch.Tensor:
-    """Sets of findings as rows of 0 and 1 over :data:`~zoo.data.chest_drr.text.labels.LABELS`: (n, labels)."""
-    return torch.tensor([[int(label in labels) for label in LABELS] for labels in found])
+def label_rows(stated: Sequence[set[Label]], labels: Sequence[Label]) -> torch.Tensor:
+    """Sets of labels as rows of 0 and 1: (n, labels)."""
+    return torch.tensor([[int(label in row) for label in labels] for row in stated])
 
 
-def f1(stated: torch.Tensor, truth: torch.Tensor) -> float:
-    """Micro F1 over findings and sides, from rows of 0 and 1 (n, labels); 1 where there is nothing and nothing is said."""
-    both, either = (stated & truth).sum(), stated.sum() + truth.sum()
+def f1(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    """Micro F1 from rows of 0 and 1 (n, labels); 1 if there are no labels to find and none are predicted."""
+    both, either = (predicted & target).sum(), predicted.sum() + target.sum()
     return float(2 * both / either) if either else 1.0
 
 
-def macro_f1(stated: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over the labels that occur of each one's F1."""
-    occurring = [index for index in range(truth.shape[1]) if truth[:, index].any()]
-    scores = [f1(stated[:, index], truth[:, index]) for index in occurring]
+def macro_f1(predicted: torch.Tensor, target: torch.Tensor) -> float:
+    """Mean F1 of the labels that occur in the target; NaN if none does."""
+    occurring = [index for index in range(target.shape[1]) if target[:, index].any()]
+    scores = [f1(predicted[:, index], target[:, index]) for index in occurring]
     return sum(scores) / len(scores) if scores else float("nan")
 
 
-def box_iou(one: Box, other: Box) -> float:
+def box_iou(box: Box, other: Box) -> float:
     """Intersection over union of two boxes."""
     from torchvision.ops import box_iou as pairwise
 
-    return float(pairwise(torch.tensor([one], dtype=torch.float32), torch.tensor([other], dtype=torch.float32)))
-
-
-def external_scores(name: External, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
-    """RadGraph F1 (partial reward) or CheXbert's agreement of each report (n), through their own packages.
-
-    Raises:
-        MissingMetricError: the package is not installed.
-    """
-    return _EXTERNAL[name](reports, references)
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingMetricError(
-            f"the metric needs the package '{name}': pip install {name}; it downloads weights under its own licence"
-        ) from error
-
-
-def _radgraph(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
-    scorer = _package("radgraph").F1RadGraph(reward_level="partial")
-    _, rewards, *_ = scorer(hyps=list(reports), refs=list(references))
-    return torch.tensor(rewards, dtype=torch.float32)
-
-
-def _chexbert(reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
-    scorer = _package("f1chexbert").F1CheXbert()
-    rows = [[scorer.get_label(text) for text in texts] for texts in (reports, references)]
-    made, wanted = (torch.tensor(row) > 0 for row in rows)
-    return torch.tensor([f1(a[None].int(), b[None].int()) for a, b in zip(made, wanted, strict=True)])
-
-
-_EXTERNAL: dict[str, Callable[[Sequence[str], Sequence[str]], torch.Tensor]] = {
-    "radgraph": _radgraph,
-    "chexbert": _chexbert,
-}
+    return float(pairwise(torch.tensor([box], dtype=torch.float32), torch.tensor([other], dtype=torch.float32)))

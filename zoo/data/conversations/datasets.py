@@ -12,6 +12,7 @@ from zoo.data.conversations.formats import read_reason_seg, read_referring
 from zoo.data.conversations.records import Conversation, QuestionError, read_conversations
 from zoo.data.io.images import read_image
 from zoo.data.io.masks import decode_masks
+from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
 from zoo.registry import Unpacked, register
 
 
@@ -83,6 +84,21 @@ class MedSegFiles(ConversationData):
         """
         super().__init__(loader)
         self.paths, self.format = {"train": Path(train), "val": Path(val), "test": Path(test)}, format
+        self._conversations: dict[str, list[Conversation]] = {}
+
+    def metadata(self) -> dict[str, Any]:
+        """The findings that the records name as targets, and a labeler that extracts them from answers; nothing without names.
+
+        A region that is a target counts as a finding: the records do not distinguish the two.
+        """
+        conversations = [c for split, path in self.paths.items() if path.exists() for c in self.conversations(split)]
+        targets = [target for c in conversations for turn in c.turns for target in turn.targets if target.finding]
+        if not targets:
+            return {}
+        labels = tuple(sorted({(target.finding, target.side) for target in targets}))
+        vocabulary = FindingVocabulary(labels, zones=tuple(sorted({target.zone for target in targets if target.zone})))
+        names = {"label_names": list(vocabulary.label_names), "region_names": list(vocabulary.regions)}
+        return {"vocabulary": vocabulary, "labeler": KeywordLabeler(vocabulary), **names}
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read a split.
@@ -90,8 +106,10 @@ class MedSegFiles(ConversationData):
         Raises:
             QuestionError: a record is malformed.
         """
-        path = self.paths[split]
-        return read_conversations(path) if self.format == "jsonl" else read_reason_seg(path)
+        if split not in self._conversations:
+            read = read_conversations if self.format == "jsonl" else read_reason_seg
+            self._conversations[split] = read(self.paths[split])
+        return self._conversations[split]
 
 
 @register("dataset", "coco_referring")

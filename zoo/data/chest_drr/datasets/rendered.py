@@ -35,8 +35,9 @@ class RenderedCases:
         return build_series(self.spec, {split: self.counts[split]}, self.render.render_workers)[split]
 
     def metadata(self) -> dict[str, Any]:
-        """The findings, the names of everything that has a mask, and the labeler of reports."""
-        return {"vocabulary": VOCABULARY, "target_names": list(VOCABULARY.target_names), "labeler": LABELER}
+        """The findings and regions, their names, and the rules that extract findings from text."""
+        names = {"label_names": list(VOCABULARY.label_names), "region_names": list(VOCABULARY.regions)}
+        return {"vocabulary": VOCABULARY, "labeler": LABELER, **names}
 
     def example_images(self, count: int) -> list[ExampleImage]:
         """The first test cases, with their findings outlined."""

@@ -28,13 +28,6 @@ TESTED_ELSEWHERE = {
     "__init__.py": "test_public_api.py",
     "paths.py": "test_wheel.py",
     **{f"adapters/{name}.py": "test_official_peers.py" for name in _PEERS},
-    "data/chest_drr/datasets/films.py": "data/chest_drr/datasets/test_film_augmentation.py",
-    "data/chest_drr/datasets/findings.py": "config/test_building.py",
-    "data/chest_drr/datasets/rendered.py": "data/chest_drr/datasets/test_traces.py",
-    "data/chest_drr/datasets/reports.py": "methods/test_clip_pretraining.py",
-    "data/chest_drr/rendering/spec.py": "data/chest_drr/rendering/test_build.py",
-    "data/chest_drr/text/traces.py": "data/chest_drr/datasets/test_traces.py",
-    "data/io/dicom_seg.py": "methods/test_medseg_r.py",
     "methods/predictions.py": "engine/test_prediction.py",
 }
 """Modules without a test file of their own, and the tests that run them."""

@@ -19,5 +19,4 @@ VOCABULARY = FindingVocabulary(
 LABELER = KeywordLabeler(VOCABULARY, **read_wording("labels"))
 """Extracts the seven findings of chest_drr, in the usual words, with simple negation."""
 
-LABELS, NAMES = VOCABULARY.labels, VOCABULARY.target_names
-stated_findings = LABELER.label
+LABELS = VOCABULARY.labels

@@ -1,0 +1,14 @@
+import pytest
+
+from zoo.data.chest_drr.rendering.spec import MIN_HELD_OUT, RenderSpec
+from zoo.errors import ArgumentError
+
+
+@pytest.mark.parametrize(("size", "held_out"), [(10, MIN_HELD_OUT), (640, 64), (2000, 200)])
+def test_a_tenth_is_held_out_twice(size, held_out):
+    assert RenderSpec(size=size).counts == {"train": size, "val": held_out, "test": held_out}
+
+
+def test_there_must_be_a_training_case():
+    with pytest.raises(ArgumentError, match="size is 0; at least one training case"):
+        RenderSpec(size=0)

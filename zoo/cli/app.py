@@ -26,7 +26,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Output folder of the demo.")] = Path("demo_output"),
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
 ) -> None:
-    """Render radiographs from a CT, compare NEARL-CLIP with its peers, and plot a prediction. Example: `zoo demo`."""
+    """Render radiographs from a CT, compare NEARL with its baselines, and plot a prediction. Example: `zoo demo`."""
     from zoo.cli.demo import run_demo
 
     with report_errors():

@@ -1,4 +1,4 @@
-"""``zoo demo``: radiographs rendered from a CT, NEARL-CLIP compared with its peers, a prediction plotted."""
+"""``zoo demo``: radiographs rendered from a CT, NEARL compared with its baselines, a prediction plotted."""
 
 import time
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ import pytest
 NOTEBOOK = """
 from lightning import Trainer
 import zoo
-data = zoo.ImageFolder({folder!r}, image_size=32, batch_size=12)
+data = zoo.ImageFolder({folder!r}, image_size=32, loader=zoo.LoaderSpec(batch_size=12))
 clip = zoo.SmallClip(image_size=32, patch_size=8, width=64, layers=2, text_width=32, text_layers=2, embedding=32)
 method = zoo.{method}
 method.optimizer_recipe = {{"name": "adamw", "lr": 0.05}}

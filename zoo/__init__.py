@@ -15,6 +15,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "LoaderSpec": "zoo.data.base",
     "ZooError": "zoo.errors",
     "assemble": "zoo.engine.assembly",
     "check_recipe": "zoo.config.building",

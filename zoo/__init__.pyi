@@ -20,6 +20,7 @@ from zoo.adapters.useformer import USEformer as USEformer
 from zoo.adapters.zero_shot import ZeroShot as ZeroShot
 from zoo.config.building import check_recipe as check_recipe
 from zoo.config.recipe import read_recipe as read_recipe
+from zoo.data.base import LoaderSpec as LoaderSpec
 from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa as ChestDrrMedSegQa
 from zoo.data.chest_drr.datasets.films import ChestDrrFilms as ChestDrrFilms
 from zoo.data.chest_drr.datasets.findings import ChestDrrFindings as ChestDrrFindings
@@ -80,6 +81,7 @@ from zoo.registry import register as register
 
 __version__: str
 __all__ = [
+    "LoaderSpec",
     "ZooError",
     "__version__",
     "assemble",

@@ -46,9 +46,8 @@ class CoOp(FewShotAdapter):
 
 def embed_words(clip: ClipEncoder, words: str) -> torch.Tensor:
     """Token embeddings (tokens, width) of words, without start and end tokens."""
-    input_ids = clip.tokenize([words])
-    count = int(clip.text.is_token(input_ids).sum()) - 2
-    return clip.text.embed(input_ids)[0, 1 : 1 + count].detach().clone()
+    embedded = clip.text.embed(clip.tokenize([words]))
+    return embedded[0, 1 : 1 + clip.count_tokens(words)].detach().clone()
 
 
 def with_context(tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:

@@ -62,6 +62,11 @@ class ClipEncoder(nn.Module):
         """Images (1 or 3, height, width) in [0, 1] of any sizes as one batch in the model's size, not yet normalised."""
         return torch.cat([self._resized(image[None]).expand(-1, 3, -1, -1) for image in images])
 
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text, without start and end; known on every device, even "meta"."""
+        with real_tensors():
+            return int(self.text.is_token(self.text.trim(self._tokenizer([text]))).sum()) - 2
+
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Token ids (texts, positions) on the model's device, trimmed where no feature depends on the rest."""
         with real_tensors():

@@ -1,9 +1,12 @@
 """What a notebook does: data, method and a plain Lightning Trainer in ten lines, public names only, no recipe and no ``zoo train``."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from zoo.paths import PACKAGE
 
 NOTEBOOK = """
 from lightning import Trainer
@@ -28,7 +31,8 @@ def test_ten_lines_train_test_and_predict(striped_folder, tmp_path, name):
     image = next((striped_folder / "test" / "stripes").iterdir())
     code = NOTEBOOK.format(folder=str(striped_folder), image=str(image), method=METHODS[name])
     assert len(code.strip().splitlines()) == 10
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     accuracy, label = done.stdout.split("\n")[-3:-1]
     assert 0 <= float(accuracy) <= 1 and label in ("stripes", "dots", "blank film")

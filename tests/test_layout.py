@@ -28,7 +28,6 @@ TESTED_ELSEWHERE = {
     "__init__.py": "test_public_api.py",
     "paths.py": "test_wheel.py",
     **{f"adapters/{name}.py": "test_official_peers.py" for name in _PEERS},
-    "methods/predictions.py": "engine/test_prediction.py",
 }
 """Modules without a test file of their own, and the tests that run them."""
 UNTESTED = {"cli/demo.py"}

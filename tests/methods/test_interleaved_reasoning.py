@@ -88,8 +88,8 @@ def image_ids_of(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor
 def test_the_policy_for_long_traces_is_part_of_the_cache_key(decoder):
     methods = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
     assert methods[0].sequence_fingerprint() != methods[1].sequence_fingerprint()
-    assert methods[0].sequence(RECORD, image_ids_of(decoder)) is None
-    assert methods[1].sequence(RECORD, image_ids_of(decoder))[0][-1] == decoder.vocabulary.eos_token_id
+    assert methods[0].encode_record(RECORD, image_ids_of(decoder)) is None
+    assert methods[1].encode_record(RECORD, image_ids_of(decoder))[0][-1] == decoder.vocabulary.eos_token_id
 
 
 @pytest.mark.parametrize("mode", list(EVIDENCE))
@@ -128,8 +128,8 @@ def test_provided_evidence_is_the_crop_of_the_named_box(decoder, monkeypatch):
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
     method.generate([image])
-    assert torch.equal(provided["named"], method.image_ids([crop(image, box)])[0])
-    assert torch.equal(provided["unnamed"], method.image_ids([image])[0]), "the whole image if no box is named"
+    assert torch.equal(provided["named"], method.tokenize_images([crop(image, box)])[0])
+    assert torch.equal(provided["unnamed"], method.tokenize_images([image])[0]), "the whole image if no box is named"
 
 
 @pytest.mark.parametrize(("reads_evidence", "reliance"), [(False, 0.0), (True, 1.0)])
@@ -145,7 +145,7 @@ def test_a_model_that_ignores_its_evidence_has_an_evidence_reliance_of_0(
 
     monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
     monkeypatch.setattr(
-        method, "image_ids", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16)
+        method, "tokenize_images", lambda images: decoder.vocabulary.image_ids[: len(images), None].expand(-1, 16)
     )
     monkeypatch.setattr(method, "findings_stated", lambda ids: {int(ids[0])})
     images = [torch.rand(1, 32, 32)] * 3

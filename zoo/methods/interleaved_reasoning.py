@@ -97,7 +97,7 @@ class InterleavedReasoning(LossModule):
             name: build_report_metric(name) for name in external_metrics or []
         }
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
-        self.pad = decoder.vocabulary.pad_token_id
+        self.pad_token_id = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
             _add_lora(decoder.language, lora_rank, lora_alpha, lora_dropout)
         decoder.image_tokenizer.requires_grad_(False)
@@ -137,7 +137,7 @@ class InterleavedReasoning(LossModule):
         return repr((self.evidence, self.max_tokens, self.too_long, words, image_ids))
 
     @torch.no_grad()
-    def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
+    def tokenize_images(self, images: list[torch.Tensor]) -> torch.Tensor:
         """Token ids (images, tokens_per_image), on the CPU, of images (1 or 3, height, width) in [0, 1] of any sizes."""
         image_tokenizer = self.decoder.image_tokenizer
         side, device = image_tokenizer.config.resolution, image_tokenizer.codebook.device
@@ -148,7 +148,7 @@ class InterleavedReasoning(LossModule):
         image_tokenizer.eval()
         return self.decoder.tokenize_images(pixel_values).cpu()
 
-    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
+    def encode_record(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
         """Token ids and labels of a record, None if it is left out; see :meth:`TraceWriter.encode`."""
         return self.writer.encode(record, images, self.max_tokens, self.too_long)
 
@@ -180,7 +180,7 @@ class InterleavedReasoning(LossModule):
             For each image ``steps``, ``report`` and ``images`` (token ids of each evidence image).
         """
         prompts = prompts or [self.prompt] * len(images)
-        image_ids = self.image_ids(list(images))
+        image_ids = self.tokenize_images(list(images))
         prompt_ids = [
             torch.tensor(self.writer.encode_prompt(prompt, [ids]))
             for prompt, ids in zip(prompts, image_ids, strict=True)
@@ -195,7 +195,7 @@ class InterleavedReasoning(LossModule):
             start = _position_after_last(self.decoder.vocabulary.eoi_token_id, generated_ids)
             height, width = images[index].shape[-2:]
             box = last_box(self.decoder.tokenizer.decode(generated_ids[start:])) or (0, 0, width, height)
-            return self.image_ids([crop(images[index], box)])[0]
+            return self.tokenize_images([crop(images[index], box)])[0]
 
         provide_image = crop_named_box if evidence == "provided" else None
         sequences = generate(self.decoder, prompt_ids, settings, provide_image=provide_image)
@@ -228,13 +228,13 @@ class InterleavedReasoning(LossModule):
     def _padded_ids(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids of texts, cut or padded to one length, so that the outputs keep the texts."""
         rows = [self.writer.encode_text(text)[:_REPORT_TOKENS] for text in texts]
-        return torch.tensor([row + [self.pad] * (_REPORT_TOKENS - len(row)) for row in rows])
+        return torch.tensor([row + [self.pad_token_id] * (_REPORT_TOKENS - len(row)) for row in rows])
 
     def complete_outputs(self, outputs: Outputs) -> Outputs:
         """Add CIDEr, whose document frequencies are those of all references."""
         texts = [
             self.decoder.tokenizer.batch_decode(
-                [[token for token in row if token != self.pad] for row in outputs[name].tolist()]
+                [[token for token in row if token != self.pad_token_id] for row in outputs[name].tolist()]
             )
             for name in ("report_ids", "reference_ids")
         ]
@@ -246,7 +246,7 @@ class InterleavedReasoning(LossModule):
         swapped = [index for index, swap in enumerate(batch["swap"]) if swap is not None]
         for index in swapped:
             record, (step, other_image) = batch["record"][index], batch["swap"][index]
-            image_ids = self.image_ids([*batch["images"][index], other_image])
+            image_ids = self.tokenize_images([*batch["images"][index], other_image])
             for evidence in (image_ids[record.steps[step].image], image_ids[-1]):
                 prompt = self.writer.encode_evidence_prompt(record, step, image_ids[:-1], evidence)
                 prompts.append(torch.tensor(prompt))

@@ -46,7 +46,7 @@ def test_without_a_labeler_steps_differ_by_their_text(tmp_path):
 class CountingCodec:
     """In place of a method: four codes per image, one token per step."""
 
-    pad, encoded = 1, 0
+    pad_token_id, encoded = 1, 0
 
     def __init__(self, mode: str, max_tokens: int = 100) -> None:
         self.mode, self.max_tokens = mode, max_tokens
@@ -57,11 +57,11 @@ class CountingCodec:
     def sequence_fingerprint(self):
         return self.mode
 
-    def image_ids(self, images):
+    def tokenize_images(self, images):
         CountingCodec.encoded += len(images)
         return torch.stack([(image.mean() * 255).long().expand(4) for image in images])
 
-    def sequence(self, record, images):
+    def encode_record(self, record, images):
         ids = [*images[0].tolist(), *range(300, 300 + len(record.steps))]
         return (ids, [-100] * 4 + ids[4:]) if len(ids) <= self.max_tokens else None
 

@@ -27,7 +27,7 @@ from zoo.registry import Unpacked, register
 class TraceCodec(Protocol):
     """Encodes records as tokens: a method with its image tokenizer, text tokenizer and evidence mode."""
 
-    pad: int
+    pad_token_id: int
     max_tokens: int
 
     def image_fingerprint(self) -> str:
@@ -36,11 +36,11 @@ class TraceCodec(Protocol):
     def sequence_fingerprint(self) -> str:
         """Everything that the token ids of a record depend on, given the codes of its images."""
 
-    def image_ids(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """Images (channels, height, width) of any sizes to ids (images, codes)."""
+    def tokenize_images(self, images: list[torch.Tensor]) -> torch.Tensor:
+        """Token ids (images, tokens per image) of images (channels, height, width) of any sizes."""
 
-    def sequence(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
-        """A record to ids and labels; None for one that is too long and left out."""
+    def encode_record(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]] | None:
+        """Token ids and labels of a record; None for one that is too long and left out."""
 
 
 class Traces(Dataset[Sample]):
@@ -170,7 +170,10 @@ def _encode_images(records: list[IvlRecord], codec: TraceCodec, batch: int = 32)
     paths = [path for record in records for path in record.images]
     starts = range(0, len(paths), batch)
     codes = [
-        codec.image_ids([read_image(path) for path in paths[start : start + batch]]).cpu().numpy().astype(np.int32)
+        codec.tokenize_images([read_image(path) for path in paths[start : start + batch]])
+        .cpu()
+        .numpy()
+        .astype(np.int32)
         for start in track(starts, description="encoding images", transient=True)
     ]
     return np.concatenate(codes)
@@ -183,7 +186,7 @@ def _encode_records(records: list[IvlRecord], codes: np.ndarray, codec: TraceCod
     for record in records:
         images = [torch.from_numpy(row.copy()) for row in codes[start : start + len(record.images)]]
         start += len(record.images)
-        if (sequence := codec.sequence(record, images)) is not None:
+        if (sequence := codec.encode_record(record, images)) is not None:
             ids.append(np.array(sequence[0], dtype=np.int32))
             learned.append(np.array(sequence[1]) != IGNORE_INDEX)
     if not ids:
@@ -211,7 +214,7 @@ class TraceData(ZooData):
 
     def tokenize(self, codec: TraceCodec) -> None:
         """Make training and validation samples token sequences from now on; warns of traces that are left out."""
-        self._pad = codec.pad
+        self._pad = codec.pad_token_id
         for name in ("train", "val"):
             records = self.records(name)
             self._splits[name] = traces = TokenTraces(tokenize(records, codec))

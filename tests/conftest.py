@@ -1,4 +1,4 @@
-"""Shared by all tests: a cache of their own, a tiny CLIP, a tiny data set of stripes and dots."""
+"""Shared by all tests: a cache of their own (one for all xdist workers, which then render once), a tiny CLIP, a tiny data set of stripes and dots."""
 
 import os
 import shutil
@@ -17,7 +17,9 @@ CLASSES = ("stripes", "dots", "blank film")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["ZOO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    cache = tmp_path_factory.getbasetemp().parent / "cache" if parallel else tmp_path_factory.mktemp("cache")
+    os.environ["ZOO_CACHE"] = str(cache)
 
 
 @pytest.fixture

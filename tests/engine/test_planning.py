@@ -10,6 +10,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.config.recipe import list_recipes, read_recipe
+from zoo.data.chest_drr.datasets.films import ChestDrrFilms
 from zoo.engine.assembly import assemble
 from zoo.engine.memory import ATTENTION_FLOPS
 from zoo.engine.planning import Plan, plan
@@ -160,3 +161,10 @@ def test_the_planned_peak_is_the_measured_one(run):
     result = planned(name, *settings)
     assert 100e6 < result.parameters[0] < 200e6
     assert result.peak == pytest.approx(measured, rel=0.10), result.memory
+
+
+def test_a_recipe_without_a_batch_size_is_planned_with_the_datasets_own(tmp_path):
+    recipe = tmp_path / "default.yaml"
+    recipe.write_text("base: clip_pretraining/chest_drr\ndata: {name: chest_drr_films}\n")
+    unset, size = planned(str(recipe)), ChestDrrFilms().loader.batch_size
+    assert size > 1 and unset.flops == planned(str(recipe), f"data.batch_size={size}").flops

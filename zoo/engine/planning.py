@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from zoo.config.building import ResolvedRecipe, build, resolve_recipe
+from zoo.config.components import signature_of
 from zoo.config.recipe import Recipe
 from zoo.engine.assembly import build_data
 from zoo.engine.memory import StepMemory, measure_step
@@ -67,7 +68,8 @@ def plan(recipe: Recipe) -> Plan:
     resolved = _with_classes(resolve_recipe(recipe), notes)
     trainer = recipe["trainer"] or {}
     precision = str(trainer.get("precision", "32-true"))
-    batch_size = int(recipe["data"].get("batch_size", 1))
+    default = signature_of(resolved.data.target)[0]["batch_size"].default
+    batch_size = int(resolved.data.arguments.get("batch_size", default))
     with torch.device("meta"), without_weights() as assumed:
         method: ZooModule = resolved.method.build()
     _cast_to_run_precision(method, precision)

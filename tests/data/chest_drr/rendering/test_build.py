@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from zoo.data.chest_drr.rendering import build as building
@@ -23,3 +25,15 @@ def test_a_full_disk_is_reported_before_rendering(monkeypatch, tmp_path):
     monkeypatch.setattr(building.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(OSError, match="building needs .* MB"):
         building.build_series(CaseSpec(image_size=32), {"train": 1})
+
+
+def test_two_builders_of_the_same_cases_render_them_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    renderings = []
+    render = building._render_parts
+    monkeypatch.setattr(building, "_render_parts", lambda *args: renderings.append(args) or render(*args))
+    spec = CaseSpec(image_size=32, classes=[None])
+    with ThreadPoolExecutor(2) as pool:
+        builds = [pool.submit(building.build_series, spec, {"train": 8}, num_workers=1) for _ in range(2)]
+        first, second = (build.result()["train"] for build in builds)
+    assert len(renderings) == 1 and (first.image(7) == second.image(7)).all()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from zoo.data.base import LoaderSpec
@@ -60,7 +61,11 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         variants = self.variants if split == "train" else 1
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
-            write_questions(self.series(split), split, self.turns, variants, file)
+            series = self.series(split)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):  # another process may be writing the same
+                if not file.is_file():
+                    write_questions(series, split, self.turns, variants, file)
         return read_conversations(file)
 
 
@@ -75,7 +80,8 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
         with partial.open("w", encoding="utf-8") as out:
             for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
                 name = f"{folder.name}/{index:06d}.png"
-                Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(file.parent / name)
+                if not (file.parent / name).is_file():  # written with other variants before
+                    _write_png((series.image(index) >> 8).astype(np.uint8), file.parent / name)
                 for conversation in _sample_conversations(series.record(index), split, index, turns, variants):
                     out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
         partial.replace(file)
@@ -95,3 +101,10 @@ def _sample_conversations(
         for variant, sample in enumerate(samplers, start=variants):
             if conversation := sample(record, phrasing, np.random.default_rng([*seed, variant])):
                 yield conversation
+
+
+def _write_png(pixels: np.ndarray, path: Path) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    Image.fromarray(pixels).save(partial, format="PNG")
+    partial.replace(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from zoo.data.base import LoaderSpec
@@ -57,8 +58,11 @@ class ChestDrrIvl(RenderedCases, TraceData):
         folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}"
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
-            write = _write_pairs if self.pairs else _write_traces
-            write_records(self.series(split), split, file, write, variants)
+            series, write = self.series(split), _write_pairs if self.pairs else _write_traces
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):  # another process may be writing the same
+                if not file.is_file():
+                    write_records(series, split, file, write, variants)
         return read_records(file)
 
 

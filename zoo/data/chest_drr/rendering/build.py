@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from zoo.data.chest_drr.rendering.cases import SPLITS, CaseSpec, render_case
 from zoo.data.chest_drr.rendering.volume import source_folder
@@ -86,12 +87,17 @@ def build_series(spec: CaseSpec, counts: dict[str, int], num_workers: int | None
         RenderingError: the disk is full; the cases rendered so far are kept.
     """
     folder = series_folder(spec)
-    missing = [task for task in _tasks(folder, counts) if not task[2].is_file()]
-    if missing:
+    if _missing_parts(folder, counts):
         source_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        _render_parts(spec, missing, num_workers or os.cpu_count() or 1)
+        with FileLock(folder / ".lock"):  # another process may be building the same
+            if missing := _missing_parts(folder, counts):
+                _render_parts(spec, missing, num_workers or os.cpu_count() or 1)
     return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
+
+
+def _missing_parts(folder: Path, counts: dict[str, int]) -> list[Part]:
+    return [task for task in _tasks(folder, counts) if not task[2].is_file()]
 
 
 def _tasks(folder: Path, counts: dict[str, int]) -> Iterator[Part]:

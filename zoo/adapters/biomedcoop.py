@@ -57,10 +57,9 @@ class BiomedCoOp(CoOp):
         with torch.no_grad():
             image_features = clip.encode_image(images)
             ensemble = self._ensemble_features(clip)
-            selected = functional.normalize(
-                ensemble[:, self._selected(clip, image_features, ensemble)].mean(dim=1), dim=-1
-            )
-            teacher = clip.logits(image_features, selected).float().log_softmax(dim=-1)
+            selected = self._selected(clip, image_features, ensemble).to(ensemble.dtype)
+            means = functional.normalize((ensemble * selected[:, None]).sum(dim=1), dim=-1)
+            teacher = clip.logits(image_features, means).float().log_softmax(dim=-1)
             centres = functional.normalize(ensemble.mean(dim=1), dim=-1)
         class_features = self.prompted_features(clip)
         logits = clip.logits(image_features, class_features).float()

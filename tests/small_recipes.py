@@ -94,7 +94,7 @@ RECIPES = {
     "finding_unet": f"data: {MEDSEG}\nmethod: {{name: finding_unet, image_size: 64, channels: [16, 16, 8, 8, 8]}}\n",
     "named_grounding": f"data: {MEDSEG}\nmethod: {{name: named_grounding, width: 16, grounding: {HEADS['unet']}}}\n",
     "clip_pretraining": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {SMALL_CLIP}}}\n",
-    "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, positives: claims, clip: {MINILM_CLIP}}}\n",
+    "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {MINILM_CLIP}}}\n",
     "vq_tokenizer": f"data: {COOP}\nmethod: {{name: vq_tokenizer, tokenizer: {VQ}}}\n",
 }
 TRAINING_FREE = {"zero_shot", "tip_adapter", "lp_plus_plus"}

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from zoo.paths import PACKAGE
 from zoo.registry import (
     KINDS,
     DuplicateComponentError,
@@ -58,9 +59,11 @@ def test_the_decorator_refuses_a_taken_name():
         register("adapter", "oca")(type("Other", (), {}))
 
 
-def test_a_components_own_error_is_not_an_unknown_name(monkeypatch):
-    monkeypatch.setitem(registry("adapter")._targets, "broken", "tests.does_not_exist:Thing")
-    with pytest.raises(ModuleNotFoundError):
+def test_a_components_own_error_is_not_an_unknown_name(monkeypatch, tmp_path):
+    (tmp_path / "needs_more.py").write_text("import a_package_that_is_not_there\nclass Thing: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry("adapter")._targets, "broken", "needs_more:Thing")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         registry("adapter").resolve("broken")
 
 
@@ -76,6 +79,26 @@ def test_another_package_offers_components(tmp_path):
     assert run_python(code, PYTHONPATH=str(tmp_path)).strip() == "5"
 
 
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ("adapter.wave = tiny_prats:Wave", "UnknownComponentError: adapter 'wave' is registered as 'tiny_prats:Wave'"),
+        ("adapter.wave = json:Wave", "which does not exist: module 'json' has no attribute 'Wave'"),
+        ("adaptor.wave = json:loads", "broken offers 'adaptor.wave', which is not KIND.NAME; did you mean adapter?"),
+        ("wave = json:loads", "broken offers 'wave', which is not KIND.NAME"),
+    ],
+)
+def test_a_broken_offer_is_named_and_leaves_the_rest_alone(point, expected, tmp_path):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[zoo.components]\n{point}\n")
+    code = "from zoo.registry import registry\nassert 'oca' in registry('adapter')\nregistry('adapter').resolve('wave')"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert expected in done.stderr
+
+
 def test_component_classes_are_importable_from_zoo():
     import zoo
     from zoo.adapters.useformer import USEformer
@@ -88,8 +111,6 @@ def test_component_classes_are_importable_from_zoo():
 
 def test_scan_finds_every_decorated_component():
     import re
-
-    from zoo.paths import PACKAGE
 
     decorated = sum(len(re.findall(r"^@register\(", path.read_text(), re.MULTILINE)) for path in PACKAGE.rglob("*.py"))
     assert decorated == sum(len(list(registry(kind))) for kind in KINDS)
@@ -167,7 +188,6 @@ def test_a_malformed_file_is_skipped_with_a_warning(content, tmp_path):
 
 
 def test_zoo_list_survives_a_malformed_file(tmp_path):
-    from zoo.paths import PACKAGE
 
     shutil.copytree(PACKAGE, tmp_path / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "zoo" / "adapters" / "broken.py").write_text("from zoo.registry import register\n@register(\n")

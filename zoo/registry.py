@@ -1,4 +1,4 @@
-"""Named components: one small registry a kind, filled without importing what it names.
+"""Named components: one small registry per kind, filled without importing the components it names.
 
 A component registers itself with a decorator on its class::
 
@@ -123,9 +123,21 @@ class Registry:
         return self._targets[name]
 
     def resolve(self, name: str) -> Callable[..., Any]:
-        """Import and return the class or function registered as ``name``."""
+        """Import and return the class or function registered as ``name``.
+
+        Raises:
+            UnknownComponentError: no such name, or its module or attribute does not exist.
+        """
         module, _, attribute = self.target(name).partition(":")
-        component: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        try:
+            component: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        except (ModuleNotFoundError, AttributeError) as error:
+            missing = error.name or ""
+            if missing != attribute and not f"{module}.".startswith(f"{missing}."):
+                raise  # an error of the module's code, or a package that it needs
+            raise UnknownComponentError(
+                f"{self.kind} '{name}' is registered as '{self.target(name)}', which does not exist: {error}"
+            ) from error
         return component
 
 
@@ -206,7 +218,13 @@ def _kind_and_name(call: ast.Call) -> tuple[str, str]:
 def _offered_components() -> Iterator[tuple[str, str, str]]:
     for point in entry_points(group="zoo.components"):
         kind, _, name = point.name.partition(".")
-        yield kind, name, point.value
+        if kind in KINDS and name:
+            yield kind, name, point.value
+        else:
+            package = point.dist.name if point.dist else "a package"
+            warnings.warn(
+                f"{package} offers '{point.name}', which is not KIND.NAME{nearest(kind, list(KINDS))}", stacklevel=2
+            )
 
 
 @cache

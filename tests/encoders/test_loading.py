@@ -134,7 +134,7 @@ def test_a_quantised_base_trains_and_keeps_its_fingerprint(folder, quantization)
 def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
     pytest.importorskip("bitsandbytes")
     plain, quantised = (Anole(str(anole(tmp_path)), quantization=kind) for kind in (None, "int8"))
-    assert all(value.is_floating_point() for value in quantised.tokenizer.parameters())
+    assert all(value.is_floating_point() for value in quantised.image_tokenizer.parameters())
     assert sum(not value.is_floating_point() for value in quantised.language.parameters()) == 2 * 7
     assert plain.requires_grad_(False).fingerprint() == quantised.requires_grad_(False).fingerprint()
 

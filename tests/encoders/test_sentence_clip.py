@@ -114,7 +114,7 @@ def test_nearl_starts_as_the_frozen_model(folder):
     method = NearlClip(clip, TEXTS).eval()
     assert method.adapter.points == 2
     images = torch.rand(2, 1, 64, 64)
-    expected = clip.logits(clip.encode_image(images), clip.encode_text(method.adapter.prompts))
+    expected = clip.logits(clip.encode_image(images), clip.encode_text(method.adapter.classes.prompts()))
     torch.testing.assert_close(method(images), expected, atol=1e-5, rtol=1e-5)
     torch.nn.init.normal_(method.adapter.text_oca[0].out.weight)
     assert not torch.allclose(method(images), expected, atol=1e-3)

@@ -79,7 +79,7 @@ def test_frozen_language_is_the_base_and_not_in_the_trained_weights(minilm_clip,
 
 @torch.no_grad()
 def test_the_stem_starts_from_a_u_nets_encoder(minilm_clip):
-    unet = FindingUnet(image_size=64, channels=[16, 16, 8, 8, 8]).eval()
+    unet = FindingUnet(image_size=64, channels=[16, 16, 8, 8, 8], label_names=["nodule"]).eval()
     method = ClipPretraining(minilm_clip).eval()
     load_matching_weights(method, unet.trained_state(), "unet")
     images = functional.interpolate(torch.rand(1, 3, 16, 16), size=(64, 64))

@@ -15,7 +15,7 @@ from zoo.registry import registry, slot_of
 
 
 class RecipeDeprecationWarning(FutureWarning):
-    """A recipe has names of an earlier version. A FutureWarning, since Python hides a DeprecationWarning from users."""
+    """Raised when a recipe uses names of an earlier version; a FutureWarning, since Python hides DeprecationWarning by default."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from zoo.metrics.reports import MissingMetricError, f1
 from zoo.registry import UnknownComponentError, register, registry
@@ -36,7 +37,7 @@ def _check_name(name: str) -> str:
     try:
         registry("metric").target(name)
     except UnknownComponentError as error:
-        raise ValueError(str(error)) from error  # what pydantic reports
+        raise PydanticCustomError("unknown_metric", "{message}", {"message": str(error)}) from error
     return name
 
 

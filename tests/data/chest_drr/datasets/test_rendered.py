@@ -15,7 +15,7 @@ def data():
 def test_every_rendered_dataset_has_a_vocabulary_and_a_labeler(data):
     metadata = data.metadata()
     assert metadata["vocabulary"] is VOCABULARY and metadata["labeler"] is LABELER
-    assert metadata["target_names"] == list(VOCABULARY.target_names)
+    assert metadata["label_names"] + metadata["region_names"] == list(VOCABULARY.target_names)
     assert data.license and data.source and data.limitations
 
 

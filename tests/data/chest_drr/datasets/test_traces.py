@@ -53,4 +53,4 @@ def test_pairs_list_the_findings_of_their_image():
 def test_metadata_has_what_methods_need(traces):
     metadata = traces.metadata()
     assert metadata["labeler"] is LABELER and metadata["prompt"] == traces.records("test")[0].prompt
-    assert "cardiomegaly" in metadata["words"] and "cardiomegaly" in metadata["target_names"]
+    assert "cardiomegaly" in metadata["words"] and "cardiomegaly" in metadata["label_names"]

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.conftest import TINY_RECIPE
 from zoo.cards.store import read_front_matter
@@ -34,6 +36,20 @@ def publish_tiny_cards(root: Path, images: Path) -> Path:
         patch.setenv("ZOO_CHECKPOINTS", str(cards))
         publish(train(read_recipe(root / "nearl.yaml"), root / "nearl"), "tiny-nearl", folder=cards)
     return cards
+
+
+def publish_tiny_classifier(root: Path, images: Path) -> Path:
+    """The folder of the card "tiny": NEARL at its smallest, after an epoch on a folder of images."""
+    (root / "tiny.yaml").write_text(TINY_RECIPE.format(folder=images))
+    run = train(read_recipe(root / "tiny.yaml", ["trainer.max_epochs=1"]), root / "run")
+    return publish(run, "tiny", folder=root / "cards")
+
+
+def write_film(file: Path, value: int = 90) -> Path:
+    """A PNG of one grey value, its folders made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((32, 32), value, np.uint8)).save(file)
+    return file
 
 
 def change_record(card: Path, change: Callable[[dict[str, Any]], Any]) -> None:

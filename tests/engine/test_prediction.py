@@ -11,31 +11,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.tiny_cards import publish_tiny_classifier, write_film
 from zoo.cli.app import app
-from zoo.config.recipe import read_recipe
 from zoo.data.io.images import ImageError
 from zoo.engine import prediction
 from zoo.engine.loading import load
 from zoo.engine.prediction import RESULTS, output_names, predict_files
-from zoo.engine.publishing import publish
-from zoo.engine.training import train
 
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory, striped_folder) -> str:
     """The folder of a tiny classifier's card."""
-    from tests.conftest import TINY_RECIPE
-
-    root = tmp_path_factory.mktemp("card")
-    (root / "tiny.yaml").write_text(TINY_RECIPE.format(folder=striped_folder))
-    run = train(read_recipe(root / "tiny.yaml", ["trainer.max_epochs=1"]), root / "run")
-    return str(publish(run, "tiny", folder=root / "cards"))
-
-
-def write_film(file: Path, value: int = 90) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((32, 32), value, np.uint8)).save(file)
-    return file
+    return str(publish_tiny_classifier(tmp_path_factory.mktemp("card"), striped_folder))
 
 
 def test_inputs_of_one_stem_have_pictures_of_their_own(card, tmp_path):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.tiny_trace import RECORD, WORDS
 from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.text.labels import LABELER
 from zoo.data.io.crops import crop
 from zoo.data.traces.datasets import IvlJsonl
-from zoo.data.traces.records import IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE
 from zoo.decoders.interleaved_models import SmallInterleaved
 from zoo.decoders.vq_image import VQImage
@@ -40,22 +40,6 @@ method:
   max_images: 2
   decoder: {{name: small_interleaved, width: 32, layers: 2, heads: 2, max_length: 256, tokenizer: {TOKENIZER}}}
 {TINY}"""
-WORDS = sorted(
-    set(
-        "First Next Summarizing I need to analyze the heart left lung The bounding box of this area is It enlarged Clear "
-        "previous analysis will generate following report A normal film Write".split()
-    )
-    | {*"[],.:", *map(str, range(64))}
-)
-RECORD = IvlRecord(
-    prompt="Write the report. <image>",
-    steps=[
-        Step("First, I need to analyze the heart", 1, (2, 4, 20, 30), "It is enlarged."),
-        Step("Next, I need to analyze the left lung", 2, (8, 8, 24, 40), "Clear."),
-    ],
-    report="A normal film.",
-    images=[Path("film.png"), Path("heart.png"), Path("lung.png")],
-)
 
 
 def build_decoder() -> SmallInterleaved:

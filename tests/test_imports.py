@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 1,
     "paths": 1,
     "constants": 1,
+    "ranges": 1,
     "pretrained": 1,
     "precision": 1,
     "optim": 1,

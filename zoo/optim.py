@@ -4,16 +4,22 @@ import math
 from collections.abc import Iterable
 from typing import Annotated
 
+from annotated_types import Interval, Len
 from torch import nn, optim
 
+from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt
 from zoo.registry import Injected, register
 
 Parameters = Annotated[Iterable[nn.Parameter], Injected]
+Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
 
 
 @register("optimizer", "adamw")
 def adamw(
-    params: Parameters, lr: float = 1e-3, betas: list[float] | None = None, weight_decay: float = 0.01
+    params: Parameters,
+    lr: NonNegativeFloat = 1e-3,
+    betas: Betas | None = None,
+    weight_decay: NonNegativeFloat = 0.01,
 ) -> optim.Optimizer:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101); vectors (biases, norms) and scalars are not decayed."""
     params = list(params)
@@ -26,13 +32,15 @@ def adamw(
 
 
 @register("optimizer", "sgd")
-def sgd(params: Parameters, lr: float = 0.002, momentum: float = 0.9, weight_decay: float = 5e-4) -> optim.Optimizer:
+def sgd(
+    params: Parameters, lr: NonNegativeFloat = 0.002, momentum: Fraction = 0.9, weight_decay: NonNegativeFloat = 5e-4
+) -> optim.Optimizer:
     """Stochastic gradient descent with momentum; the defaults are CoOp's (Zhou et al., arXiv 2109.01134)."""
     return optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 Optimizer = Annotated[optim.Optimizer, Injected]
-TotalSteps = Annotated[int, Injected]
+TotalSteps = Annotated[NonNegativeInt, Injected]
 
 
 def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, decay: "Decay") -> optim.lr_scheduler.LRScheduler:
@@ -58,7 +66,7 @@ class Decay:
 
 @register("scheduler", "cosine")
 def cosine(
-    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
+    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: NonNegativeInt = 0, floor: Fraction = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
     """Linear warm-up, then cosine decay to ``floor`` times the learning rate at the last step (arXiv 1608.03983)."""
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=True))
@@ -66,13 +74,13 @@ def cosine(
 
 @register("scheduler", "linear")
 def linear(
-    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: int = 0, floor: float = 0.0
+    optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: NonNegativeInt = 0, floor: Fraction = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
     """Linear warm-up, then linear decay to ``floor`` times the learning rate at the last step."""
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=False))
 
 
 @register("scheduler", "constant")
-def constant(optimizer: Optimizer, warmup_steps: int = 0) -> optim.lr_scheduler.LRScheduler:
+def constant(optimizer: Optimizer, warmup_steps: NonNegativeInt = 0) -> optim.lr_scheduler.LRScheduler:
     """Linear warm-up, then the full learning rate."""
     return _with_warmup(optimizer, warmup_steps, Decay(1, 1.0, cosine=False))

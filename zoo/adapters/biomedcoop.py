@@ -7,6 +7,7 @@ from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import Classes, Clip
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from zoo.registry import register
 
 
@@ -23,11 +24,11 @@ class BiomedCoOp(CoOp):
         self,
         clip: Clip,
         classes: Classes,
-        context: int = 4,
+        context: PositiveInt = 4,
         context_init: str | None = "a photo of a",
-        sccm: float = 0.5,
-        kdsp: float = 0.25,
-        tau: float = 1.5,
+        sccm: NonNegativeFloat = 0.5,
+        kdsp: NonNegativeFloat = 0.25,
+        tau: PositiveFloat = 1.5,
     ) -> None:
         """Build.
 

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import Fraction, PositiveInt
 from zoo.registry import register
 
 
@@ -14,7 +15,7 @@ class ClipAdapter(FewShotAdapter):
     """``f <- ratio * relu(relu(f W_1) W_2) + (1 - ratio) * f`` on the image side, as in the official code."""
 
     def __init__(
-        self, clip: Clip, classes: Classes, reduction: int = 4, ratio: float = 0.2, renormalize: bool = True
+        self, clip: Clip, classes: Classes, reduction: PositiveInt = 4, ratio: Fraction = 0.2, renormalize: bool = True
     ) -> None:
         """Build.
 

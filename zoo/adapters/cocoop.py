@@ -6,6 +6,7 @@ from torch import nn
 from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import Classes, Clip
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 
@@ -20,9 +21,9 @@ class CoCoOp(CoOp):
         self,
         clip: Clip,
         classes: Classes,
-        context: int = 4,
+        context: PositiveInt = 4,
         context_init: str | None = "a photo of a",
-        reduction: int = 16,
+        reduction: PositiveInt = 16,
     ) -> None:
         """Build.
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 PLACEHOLDER = "x"
@@ -15,7 +16,9 @@ PLACEHOLDER = "x"
 class CoOp(FewShotAdapter):
     """``[start] v_1 ... v_M class name .``, with M context vectors shared by all classes."""
 
-    def __init__(self, clip: Clip, classes: Classes, context: int = 16, context_init: str | None = None) -> None:
+    def __init__(
+        self, clip: Clip, classes: Classes, context: PositiveInt = 16, context_init: str | None = None
+    ) -> None:
         """Build.
 
         Args:

@@ -6,6 +6,7 @@ from torch.nn import functional
 from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import Classes, Clip
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import NonNegativeFloat, PositiveInt
 from zoo.registry import register
 
 
@@ -17,9 +18,9 @@ class KgCoOp(CoOp):
         self,
         clip: Clip,
         classes: Classes,
-        context: int = 4,
+        context: PositiveInt = 4,
         context_init: str | None = "a photo of a",
-        weight: float = 8.0,
+        weight: NonNegativeFloat = 8.0,
     ) -> None:
         """Build.
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import Dropout, NonNegativeFloat, PositiveInt
 from zoo.registry import register
 
 
@@ -72,7 +73,14 @@ class LoRAAttention(nn.MultiheadAttention):
 class LoRA(FewShotAdapter):
     """``W x + s B A dropout(x)`` for the query, key and value weights W of every layer of both towers, s = alpha / sqrt(rank)."""
 
-    def __init__(self, clip: Clip, classes: Classes, rank: int = 2, alpha: float = 1.0, dropout: float = 0.25) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        classes: Classes,
+        rank: PositiveInt = 2,
+        alpha: NonNegativeFloat = 1.0,
+        dropout: Dropout = 0.25,
+    ) -> None:
         """Put the updates into the CLIP's attention, in place; the defaults are the official ones.
 
         Args:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter, encode_batches
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 _ALPHA_FACTOR = 250.0
@@ -32,7 +33,7 @@ class LPPlusPlus(FewShotAdapter):
     bias: torch.Tensor
     alpha: torch.Tensor
 
-    def __init__(self, clip: Clip, classes: Classes, iterations: int = 300) -> None:
+    def __init__(self, clip: Clip, classes: Classes, iterations: PositiveInt = 300) -> None:
         """Build; ``iterations`` of gradient descent."""
         super().__init__(clip, classes)
         count = len(classes.names)

@@ -7,6 +7,7 @@ from torch.nn import functional
 from zoo.adapters.coop import PLACEHOLDER, embed_words, with_context
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 
@@ -22,8 +23,8 @@ class MaPLe(FewShotAdapter):
         self,
         clip: Clip,
         classes: Classes,
-        context: int = 2,
-        prompt_depth: int = 9,
+        context: PositiveInt = 2,
+        prompt_depth: PositiveInt = 9,
         context_init: str | None = "a photo of a",
     ) -> None:
         """Build.

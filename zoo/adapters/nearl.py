@@ -12,6 +12,7 @@ from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.ranges import Fraction
 from zoo.registry import Slot, register
 
 Interaction = Literal["instance", "prototype"]
@@ -44,7 +45,7 @@ class NearlAdapter(FewShotAdapter):
         oca: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         interaction: Interaction = "instance",
         direction: Direction = "both",
-        momentum: float = 0.99,
+        momentum: Fraction = 0.99,
     ) -> None:
         """Build for a CLIP.
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from zoo.registry import Injected, register
 
 
@@ -25,11 +26,11 @@ class OrthogonalCrossAttention(nn.Module):
 
     def __init__(
         self,
-        width: Annotated[int, Injected],
-        synergy: Annotated[int, Injected] = 512,
-        rank: int = 16,
-        incremental_scale: float = 0.0,
-        eps: float = 1e-6,
+        width: Annotated[PositiveInt, Injected],
+        synergy: Annotated[PositiveInt, Injected] = 512,
+        rank: PositiveInt = 16,
+        incremental_scale: NonNegativeFloat = 0.0,
+        eps: PositiveFloat = 1e-6,
     ) -> None:
         """Build.
 

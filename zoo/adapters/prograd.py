@@ -6,6 +6,7 @@ from torch.nn import functional
 from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import Classes, Clip
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from zoo.registry import register
 
 
@@ -21,10 +22,10 @@ class ProGrad(CoOp):
         self,
         clip: Clip,
         classes: Classes,
-        context: int = 4,
+        context: PositiveInt = 4,
         context_init: str | None = "a photo of a",
-        temperature: float = 1.0,
-        strength: float = 1.0,
+        temperature: PositiveFloat = 1.0,
+        strength: NonNegativeFloat = 1.0,
     ) -> None:
         """Build.
 

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
+from zoo.ranges import NonNegativeFloat
 from zoo.registry import register
 
 
@@ -18,7 +19,7 @@ class TaskRes(FewShotAdapter):
 
     class_bound = True
 
-    def __init__(self, clip: Clip, classes: Classes, scale: float = 0.5) -> None:
+    def __init__(self, clip: Clip, classes: Classes, scale: NonNegativeFloat = 0.5) -> None:
         """Build; ``scale`` is the paper's alpha."""
         super().__init__(clip, classes)
         self.residuals = nn.Parameter(torch.zeros(len(classes.names), clip.embedding))

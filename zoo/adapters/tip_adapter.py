@@ -9,6 +9,7 @@ from torch import nn
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter, encode_batches
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from zoo.registry import register
 
 _CLIP_SCALE = 100.0
@@ -33,12 +34,12 @@ class _Cache(FewShotAdapter):
         self,
         clip: Clip,
         classes: Classes,
-        per_class: int = 16,
-        alpha: float = 1.0,
-        beta: float = 1.0,
+        per_class: PositiveInt = 16,
+        alpha: NonNegativeFloat = 1.0,
+        beta: NonNegativeFloat = 1.0,
         search: bool = True,
-        search_scale: float = 50.0,
-        search_steps: int = 200,
+        search_scale: PositiveFloat = 50.0,
+        search_steps: PositiveInt = 200,
     ) -> None:
         """Build an empty cache.
 

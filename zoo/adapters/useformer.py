@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
 
 
@@ -22,14 +23,14 @@ class USEformer(nn.Module):
 
     def __init__(
         self,
-        vision_width: Annotated[int, Injected],
-        text_width: Annotated[int, Injected],
-        layers: Annotated[int, Injected],
-        width: int = 128,
-        depth: int = 2,
-        queries: int = 8,
-        heads: int = 4,
-        synergy: int = 512,
+        vision_width: Annotated[PositiveInt, Injected],
+        text_width: Annotated[PositiveInt, Injected],
+        layers: Annotated[PositiveInt, Injected],
+        width: PositiveInt = 128,
+        depth: PositiveInt = 2,
+        queries: PositiveInt = 8,
+        heads: PositiveInt = 4,
+        synergy: PositiveInt = 512,
         mix: bool = True,
     ) -> None:
         """Build.

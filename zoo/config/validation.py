@@ -3,12 +3,28 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from zoo.config.components import Component, expected_class, is_injected, signature_of
 from zoo.config.recipe import SECTIONS, Recipe
+from zoo.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import UnknownComponentError, nearest, registry, slot_of
 
+TRAINER_RANGES = {
+    "max_epochs": Annotated[int, Ge(-1)],
+    "min_epochs": NonNegativeInt,
+    "max_steps": Annotated[int, Ge(-1)],
+    "min_steps": NonNegativeInt,
+    "num_nodes": PositiveInt,
+    "accumulate_grad_batches": PositiveInt,
+    "check_val_every_n_epoch": PositiveInt,
+    "log_every_n_steps": NonNegativeInt,
+    "num_sanity_val_steps": Annotated[int, Ge(-1)],
+    "gradient_clip_val": NonNegativeFloat,
+}
+"""Ranges of lightning.Trainer's numbers, which its signature does not give; -1 is its "no limit"."""
 Report = Callable[[str, str], None]
 """Takes the key of an argument and what is wrong with it."""
 
@@ -80,6 +96,10 @@ def _trainer_problems(arguments: Any, report: Report) -> None:
     from lightning import Trainer
 
     resolve_arguments(Trainer, arguments, "trainer", report)
+    for name, annotation in TRAINER_RANGES.items():
+        value = arguments.get(name)
+        if isinstance(value, int | float) and (message := type_problem(annotation, value)):
+            report(f"trainer.{name}", message)
 
 
 def type_problem(annotation: Any, value: Any) -> str | None:
@@ -87,7 +107,7 @@ def type_problem(annotation: Any, value: Any) -> str | None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
-    settings = ConfigDict(arbitrary_types_allowed=True)
+    settings = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
         adapter = TypeAdapter(annotation, config=settings)
     except PydanticUserError:  # a dataclass or model brings its own configuration

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from zoo.errors import ArgumentError, ZooError
+from zoo.ranges import NonNegativeInt, PositiveInt, Seed
 from zoo.registry import Injected
 
 Sample = dict[str, Any]
@@ -41,10 +42,10 @@ class LoaderSpec:
         ArgumentError: a batch size is not positive, or the number of processes negative.
     """
 
-    batch_size: int = 16
-    eval_batch_size: int | None = None
-    num_workers: int = 0
-    seed: Annotated[int, Injected] = 0
+    batch_size: PositiveInt = 16
+    eval_batch_size: PositiveInt | None = None
+    num_workers: NonNegativeInt = 0
+    seed: Annotated[Seed, Injected] = 0
 
     def __post_init__(self) -> None:
         """Check the sizes."""

@@ -21,6 +21,7 @@ from zoo.encoders.loading import (
     stand_in_config,
 )
 from zoo.pretrained import should_load_weights
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, Slot, register
 
 _SPECIAL_TOKENS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
@@ -76,10 +77,10 @@ class SmallInterleaved(InterleavedDecoder):
         self,
         words: Annotated[list[str], Injected],
         tokenizer: Annotated[VQImage, Slot("decoder")],
-        width: int = 192,
-        layers: int = 4,
-        heads: int = 6,
-        max_length: int = 768,
+        width: PositiveInt = 192,
+        layers: PositiveInt = 4,
+        heads: PositiveInt = 6,
+        max_length: PositiveInt = 768,
     ) -> None:
         """Build.
 

@@ -19,6 +19,7 @@ from transformers.models.chameleon.modeling_chameleon import (
 
 from zoo.errors import ArgumentError, MissingWeightsError, WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 
@@ -95,13 +96,13 @@ class VQImage(ChameleonVQVAE):
 
     def __init__(
         self,
-        resolution: int = 512,
-        codes: int = 8192,
-        embed_dim: int = 256,
-        base_channels: int = 128,
-        channel_multiplier: list[int] | None = None,
-        res_blocks: int = 2,
-        attention_at: list[int] | None = None,
+        resolution: PositiveInt = 512,
+        codes: PositiveInt = 8192,
+        embed_dim: PositiveInt = 256,
+        base_channels: PositiveInt = 128,
+        channel_multiplier: list[PositiveInt] | None = None,
+        res_blocks: PositiveInt = 2,
+        attention_at: list[PositiveInt] | None = None,
     ) -> None:
         """Build with random weights; the defaults are Chameleon's sizes.
 

@@ -14,6 +14,7 @@ from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_
 from zoo.errors import ArgumentError, ZooError
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, should_load_weights
+from zoo.ranges import PositiveInt, Seed
 from zoo.registry import nearest, register
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -131,7 +132,7 @@ class OpenClipError(ZooError, RuntimeError):
 class OpenClip(ClipEncoder):
     """Any open_clip model with transformer towers, by open_clip's names."""
 
-    def __init__(self, model: str, pretrained: str | None = None, image_size: int | None = None) -> None:
+    def __init__(self, model: str, pretrained: str | None = None, image_size: PositiveInt | None = None) -> None:
         """Build the model and load its weights.
 
         Args:
@@ -259,15 +260,15 @@ class SmallClip(ClipEncoder):
 
     def __init__(
         self,
-        image_size: int = 128,
-        patch_size: int = 16,
-        width: int = 192,
-        layers: int = 12,
-        text_width: int = 128,
-        text_layers: int = 12,
-        embedding: int = 128,
-        context_length: int = 77,
-        weights_seed: int = 0,
+        image_size: PositiveInt = 128,
+        patch_size: PositiveInt = 16,
+        width: PositiveInt = 192,
+        layers: PositiveInt = 12,
+        text_width: PositiveInt = 128,
+        text_layers: PositiveInt = 12,
+        embedding: PositiveInt = 128,
+        context_length: PositiveInt = 77,
+        weights_seed: Seed = 0,
     ) -> None:
         """Build with random weights from a separate seed, so that a frozen CLIP can be rebuilt.
 

@@ -20,6 +20,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, MissingWeightsError, WeightsError
 from zoo.pretrained import should_load_weights
+from zoo.ranges import NonNegativeInt, PositiveInt, Seed
 from zoo.registry import register
 
 MINILM = "all-minilm-l6-v2-package"
@@ -45,16 +46,16 @@ class MiniLmClip(ClipEncoder):
     def __init__(
         self,
         source: str = MINILM,
-        text_layers_trained: int = 0,
+        text_layers_trained: NonNegativeInt = 0,
         text_pretrained: bool = True,
-        image_size: int = 192,
+        image_size: PositiveInt = 192,
         stem: str | None = "efficientnet_lite0",
-        stride: int = 16,
-        width: int = 192,
-        layers: int = 6,
-        embedding: int = 256,
-        context_length: int = 96,
-        weights_seed: int = 0,
+        stride: PositiveInt = 16,
+        width: PositiveInt = 192,
+        layers: PositiveInt = 6,
+        embedding: PositiveInt = 256,
+        context_length: PositiveInt = 96,
+        weights_seed: Seed = 0,
     ) -> None:
         """Build; the image tower and the projections are random, by a seed of their own, and all of them can be trained.
 

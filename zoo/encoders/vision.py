@@ -10,6 +10,7 @@ from torch.nn import functional
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.pretrained import fingerprint_of, should_load_weights
+from zoo.ranges import NonNegativeInt, PositiveInt
 from zoo.registry import Slot, register
 
 
@@ -46,7 +47,9 @@ def build_projector(in_features: int, out_features: int) -> nn.Sequential:
 class ClipVision(VisionEncoder):
     """The patch tokens of a CLIP's image tower after its last but ``before_last`` layer (LLaVA uses the last but one)."""
 
-    def __init__(self, clip: Annotated[ClipEncoder, Slot("vision_language_encoder")], before_last: int = 1) -> None:
+    def __init__(
+        self, clip: Annotated[ClipEncoder, Slot("vision_language_encoder")], before_last: NonNegativeInt = 1
+    ) -> None:
         """Wrap a CLIP; its text tower stays, unused, so that the weights keep their names.
 
         Raises:
@@ -75,7 +78,7 @@ class TimmVisionEncoder(VisionEncoder):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: str, pretrained: bool = False, image_size: int | None = None) -> None:
+    def __init__(self, model: str, pretrained: bool = False, image_size: PositiveInt | None = None) -> None:
         """Build by name.
 
         Args:

@@ -17,6 +17,7 @@ from zoo.encoders.loading import (
 )
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import should_load_weights
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
 
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -54,7 +55,7 @@ class SamGrounding(PixelGrounding):
 
     def __init__(
         self,
-        language_width: Annotated[int, Injected],
+        language_width: Annotated[PositiveInt, Injected],
         source: str | None = None,
         size: Literal["base", "large", "huge"] = "base",
     ) -> None:

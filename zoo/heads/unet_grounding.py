@@ -19,6 +19,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import should_load_weights
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
 
 LITE0 = "efficientnet-lite0-package"
@@ -37,12 +38,12 @@ class UnetGrounding(PixelGrounding):
 
     def __init__(
         self,
-        language_width: Annotated[int, Injected],
+        language_width: Annotated[PositiveInt, Injected],
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
-        image_size: int = 256,
-        prompt_width: int = 128,
-        channels: list[int] | None = None,
+        image_size: PositiveInt = 256,
+        prompt_width: PositiveInt = 128,
+        channels: list[PositiveInt] | None = None,
         frozen: Literal["nothing", "encoder", "all"] = "nothing",
     ) -> None:
         """Build.

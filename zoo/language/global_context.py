@@ -24,6 +24,7 @@ from zoo.errors import ArgumentError
 from zoo.language.causal_lm import LanguageModel
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
+from zoo.ranges import PositiveInt
 from zoo.registry import Slot, register
 
 IMAGE = "<image>"
@@ -249,7 +250,7 @@ class CausalContext(GlobalContext):
         self,
         vision: Annotated[VisionEncoder, Slot("vision_encoder")],
         model: Annotated[LanguageModel, Slot("language_model")],
-        merge: int = 1,
+        merge: PositiveInt = 1,
     ) -> None:
         """Connect them.
 

@@ -22,6 +22,7 @@ from zoo.language.causal_lm import CHAT_TEMPLATE
 from zoo.language.global_context import IMAGE, GlobalContext, resize_vocabulary
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, should_load_weights
+from zoo.ranges import PositiveInt
 from zoo.registry import register
 
 _MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen2_5_vl qwen2_vl"}
@@ -39,7 +40,7 @@ class VisionLanguageContext(GlobalContext):
         self,
         source: str,
         family: Literal["llava", "qwen2_5_vl"] = "llava",
-        image_size: int = 448,
+        image_size: PositiveInt = 448,
         revision: str | None = None,
         attention: Attention = "sdpa",
         gradient_checkpointing: bool = False,

@@ -21,6 +21,7 @@ from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.pretrained import should_load_weights
+from zoo.ranges import NonNegativeFloat, PositiveInt
 from zoo.registry import Injected, Slot, register
 
 _KINDS = ("explicit", "implicit", "several")
@@ -136,9 +137,9 @@ class NamedGrounding(_Baseline):
         grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
         label_names: Annotated[list[str] | None, Injected] = None,
         region_names: Annotated[list[str] | None, Injected] = None,
-        width: int = 128,
-        bce_weight: float = 2.0,
-        dice_weight: float = 0.5,
+        width: PositiveInt = 128,
+        bce_weight: NonNegativeFloat = 2.0,
+        dice_weight: NonNegativeFloat = 0.5,
     ) -> None:
         """Wire the head.
 
@@ -173,10 +174,10 @@ class FindingUnet(_Baseline):
         region_names: Annotated[list[str] | None, Injected] = None,
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
-        image_size: int = 256,
-        channels: list[int] | None = None,
-        bce_weight: float = 2.0,
-        dice_weight: float = 0.5,
+        image_size: PositiveInt = 256,
+        channels: list[PositiveInt] | None = None,
+        bce_weight: NonNegativeFloat = 2.0,
+        dice_weight: NonNegativeFloat = 0.5,
     ) -> None:
         """Build.
 

@@ -35,6 +35,7 @@ from zoo.metrics.reports import (
     rouge_l,
 )
 from zoo.precision import BasePrecision
+from zoo.ranges import Dropout, NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import Injected, Slot, register
 
 PROMPT = f"Write a report for this chest radiograph. {IMAGE_PLACEHOLDER}"
@@ -62,13 +63,13 @@ class InterleavedReasoning(LossModule):
         decoder: Annotated[InterleavedDecoder, Slot("decoder")],
         evidence: EvidenceName = "generated",
         prompt: Annotated[str, Injected] = PROMPT,
-        auxiliary_weight: float = 1.0,
-        max_tokens: int = 5120,
+        auxiliary_weight: NonNegativeFloat = 1.0,
+        max_tokens: PositiveInt = 5120,
         too_long: TooLong = "drop",
-        max_images: int = 4,
-        lora_rank: int | None = None,
-        lora_alpha: int = 32,
-        lora_dropout: float = 0.05,
+        max_images: NonNegativeInt = 4,
+        lora_rank: PositiveInt | None = None,
+        lora_alpha: PositiveInt = 32,
+        lora_dropout: Dropout = 0.05,
         external_metrics: list[ReportMetricName] | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:

@@ -31,6 +31,7 @@ from zoo.metrics.answers import PARTS, answer_row
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
 from zoo.precision import BasePrecision
 from zoo.pretrained import fingerprint_of
+from zoo.ranges import Dropout, NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import Slot, register
 
 QUESTION = "Segment all abnormalities."
@@ -58,16 +59,16 @@ class MedSegR(LossModule):
         self,
         context: Annotated[GlobalContext, Slot("language_model")],
         grounding: Annotated[Callable[..., PixelGrounding], Slot("head")],
-        text_weight: float = 1.0,
-        bce_weight: float = 2.0,
-        dice_weight: float = 0.5,
-        lora_rank: int = 8,
-        lora_alpha: int = 16,
-        lora_dropout: float = 0.05,
+        text_weight: NonNegativeFloat = 1.0,
+        bce_weight: NonNegativeFloat = 2.0,
+        dice_weight: NonNegativeFloat = 0.5,
+        lora_rank: NonNegativeInt = 8,
+        lora_alpha: PositiveInt = 16,
+        lora_dropout: Dropout = 0.05,
         train_vocabulary: Literal["new", "all"] = "new",
-        shared_levels: int = 0,
-        max_new_tokens: int = 96,
-        cache_limit_gb: float = 20.0,
+        shared_levels: NonNegativeInt = 0,
+        max_new_tokens: PositiveInt = 96,
+        cache_limit_gb: NonNegativeFloat = 20.0,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Connect the modules.

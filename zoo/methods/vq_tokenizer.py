@@ -15,6 +15,7 @@ from zoo.decoders.vq_image import VQImage
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.distributed import is_distributed
 from zoo.methods.predictions import Reconstruction, on_cpu
+from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt
 from zoo.registry import Slot, register
 
 
@@ -37,9 +38,9 @@ class VQTokenizer(ZooModule):
     def __init__(
         self,
         tokenizer: Annotated[VQImage, Slot("decoder")],
-        edge_weight: float = 2.0,
-        restart_every: int = 25,
-        restart_until: float = 0.5,
+        edge_weight: NonNegativeFloat = 2.0,
+        restart_every: NonNegativeInt = 25,
+        restart_until: Fraction = 0.5,
     ) -> None:
         """Wire the tokenizer.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 
@@ -47,9 +48,9 @@ class CoopSplit(ClassificationData):
         images: str,
         class_names: dict[str, str] | None = None,
         patient_pattern: str | None = None,
-        shots: int | None = 16,
+        shots: PositiveInt | None = 16,
         classes: Classes = "all",
-        image_size: int = 224,
+        image_size: PositiveInt = 224,
         augment: bool = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import parse_patient
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
@@ -49,9 +50,9 @@ class ImageCsv(_ImageList):
         self,
         table: str,
         images: str | None = None,
-        shots: int | None = None,
+        shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: int = 224,
+        image_size: PositiveInt = 224,
         augment: bool = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
@@ -99,9 +100,9 @@ class ImageFolder(_ImageList):
         self,
         folder: str,
         patient_pattern: str | None = None,
-        shots: int | None = None,
+        shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: int = 224,
+        image_size: PositiveInt = 224,
         augment: bool = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:

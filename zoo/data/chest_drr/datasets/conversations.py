@@ -22,6 +22,7 @@ from zoo.data.chest_drr.text.questions import (
 )
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.records import Conversation, Turn, read_conversations, to_record
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 QUESTIONS_VERSION = 7
@@ -38,8 +39,8 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
 
     def __init__(
         self,
-        turns: int = 2,
-        variants: int = 1,
+        turns: PositiveInt = 2,
+        variants: PositiveInt = 1,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=4, eval_batch_size=16),
     ) -> None:

@@ -12,6 +12,7 @@ from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries
 from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.io.crops import crop
+from zoo.ranges import Fraction, PositiveInt
 from zoo.registry import Unpacked, register
 
 
@@ -44,8 +45,8 @@ class ChestDrrFilms(RenderedCases, ZooData):
 
     def __init__(
         self,
-        output_size: int = 64,
-        crop_probability: float = 0.5,
+        output_size: PositiveInt = 64,
+        crop_probability: Fraction = 0.5,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:

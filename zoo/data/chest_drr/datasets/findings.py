@@ -14,6 +14,7 @@ from zoo.data.chest_drr.rendering.spec import ImageSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.chest_drr.text.wording import read_wording
 from zoo.data.classification.base import Classes, ClassificationData, Item
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 CLASSES: dict[str, tuple[str, str] | None] = {
@@ -44,7 +45,7 @@ class ChestDrrFindings(ClassificationData):
 
     def __init__(
         self,
-        shots: int | None = 16,
+        shots: PositiveInt | None = 16,
         classes: Classes = "all",
         augment: bool = False,
         render: Annotated[ImageSpec, Unpacked] = ImageSpec(style="portable", image_size=128),

@@ -15,6 +15,7 @@ from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.chest_drr.text.captions import build_facts, write_caption
 from zoo.data.chest_drr.text.reports import negative_sentences, positive_sentences, write_report
 from zoo.errors import ArgumentError
+from zoo.ranges import NonNegativeInt
 from zoo.registry import Unpacked, register
 
 
@@ -79,7 +80,7 @@ class ChestDrrReports(RenderedCases, ZooData):
         self,
         findings: list[str] | None = None,
         severity: bool = True,
-        max_findings: int = 3,
+        max_findings: NonNegativeInt = 3,
         captions: bool = False,
         augment: bool = False,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(image_size=128),

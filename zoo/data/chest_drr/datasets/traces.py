@@ -18,6 +18,7 @@ from zoo.data.chest_drr.text.traces import PROMPT, build_pairs, build_trace, tra
 from zoo.data.io.crops import square_box
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_records
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 TRACES_VERSION = 2
@@ -31,7 +32,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
     def __init__(
         self,
         pairs: bool = False,
-        variants: int = 1,
+        variants: PositiveInt = 1,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=16, eval_batch_size=60),
     ) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.errors import ArgumentError
+from zoo.ranges import PositiveInt
 
 Style = Literal["standard", "portable"]
 """``standard`` is PA, upright and centred; ``portable`` is AP at one metre, tilted, flatter and noisier."""
@@ -22,9 +23,9 @@ class ImageSpec:
         render_workers: rendering processes; all cores if None.
     """
 
-    image_size: int = 256
+    image_size: PositiveInt = 256
     style: Style = "standard"
-    render_workers: int | None = None
+    render_workers: PositiveInt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class RenderSpec(ImageSpec):
         ArgumentError: there is no training case.
     """
 
-    size: int = 2000
+    size: PositiveInt = 2000
 
     def __post_init__(self) -> None:
         """Check the number of cases."""

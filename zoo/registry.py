@@ -43,6 +43,8 @@ KINDS = {
 }
 """Every kind of component, with what it is for."""
 
+_MANY = 40
+"""Names that no message lists."""
 _DECORATORS = ("zoo.registry.register", "zoo.register")
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -142,10 +144,12 @@ class Registry:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """An ending for an error message: the names most like ``name``, else all of them."""
+    """An ending for an error message: the names most like ``name``, else all of them, unless they are many."""
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if close:
         return "; did you mean " + " or ".join(close) + "?"
+    if len(names) > _MANY:
+        return f"; `zoo list` shows all {len(names)}"
     return "; there are: " + (", ".join(sorted(names)) or "none")
 
 

@@ -50,13 +50,13 @@ def test_an_error_of_the_network_is_one_line(capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_mistakes_in_use_exit_with_2_and_keep_their_lines(capsys):
+def test_errors_of_the_zoo_exit_with_1_and_keep_their_lines(capsys):
     from zoo.config.recipe import Problem, RecipeError
     from zoo.registry import UnknownComponentError
 
-    assert exit_of(RecipeError([Problem("a.yaml", "data", "is missing"), Problem("a.yaml", "method", "too")])) == 2
+    assert exit_of(RecipeError([Problem("a.yaml", "data", "is missing"), Problem("a.yaml", "method", "too")])) == 1
     assert capsys.readouterr().err == "RecipeError: a.yaml: data: is missing\na.yaml: method: too\n"
-    assert exit_of(UnknownComponentError("no such thing")) == 2
+    assert exit_of(UnknownComponentError("no such thing")) == 1
     assert exit_of(ArgumentError("batch_size is 0")) == 1
 
 

@@ -30,4 +30,4 @@ def test_data_check_names_lines_and_fails(tmp_path):
 
 def test_data_build_reports_counts_and_wrong_settings():
     assert "train: 32 samples" in call("data", "build", "chest_drr", "size=32", "image_size=32")
-    assert "did you mean size" in call("data", "build", "chest_drr", "sizee=3", code=2)
+    assert "did you mean size" in call("data", "build", "chest_drr", "sizee=3", code=1)

@@ -36,7 +36,7 @@ def test_show_tells_signature_and_paper():
     assert "2508.04101" in call("show", "oca") and "incremental_scale" in call("show", "oca")
     assert "init_from" in call("show", "nearl_clip/chest_drr_16shot")
     assert "clip_pretraining" in call("show", "clip-small-chest-drr")
-    assert "did you mean oca" in call("show", "ocaa", code=2)
+    assert "did you mean oca" in call("show", "ocaa", code=1)
 
 
 def test_a_contact_sheet_is_drawn(tmp_path):
@@ -45,11 +45,20 @@ def test_a_contact_sheet_is_drawn(tmp_path):
     assert sheet.shape[0] > 600 and sheet.std() > 30
 
 
-def test_wrong_recipes_exit_with_2_and_list_every_mistake(tmp_path):
+def test_wrong_recipes_exit_with_1_and_list_every_mistake(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("sed: 1\ndata: {name: nothing}\n")
-    text = call("check", bad, code=2)
+    text = call("check", bad, code=1)
     assert "sed" in text and "data.name" in text and "method: is missing" in text and "optimizer" in text
+
+
+def test_every_recipe_is_checked_although_one_is_wrong(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("base: nearl_clip/chest_drr_16shot\nsed: 1\n")
+    text = call("check", bad, "coop/chest_drr_16shot", "no/such", "data.shots=4", code=1)
+    assert f"{bad}: sed: unknown section" in text and "no/such: no such recipe" in text
+    assert "coop/chest_drr_16shot: valid" in text and "2 of 3 recipes are not valid" in text
+    assert "name a recipe" in call("check", "data.shots=4", code=2)
 
 
 def test_plan_as_json():

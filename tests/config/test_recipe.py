@@ -96,7 +96,12 @@ def test_a_component_of_the_wrong_class_is_refused(tmp_path):
         ("seed: ${nowhere.at.all}", "nowhere"),
         ("- a\n- list", "is a list"),
         ("seed: [unclosed", "not readable YAML"),
-        ("base: itself", "circular `base:` reference"),
+        ("base: itself", "itself.yaml: base: is circular: .*itself.yaml -> .*itself.yaml$"),
+        ("base: [1]", r"itself.yaml: base: is \[1\]; expected the name"),
+        (
+            "base: nearl_clip/vitb61",
+            "itself.yaml: base: no recipe is named 'nearl_clip/vitb61'; did you mean nearl_clip/vitb16",
+        ),
         ("method: !!python/object/apply:os.system ['true']", "not readable YAML"),
     ],
 )
@@ -110,9 +115,31 @@ def test_a_missing_recipe_has_the_nearest_names():
         read_recipe("nearl_clip/chest_drr_16shots")
 
 
-def test_malformed_overrides_are_refused():
-    with pytest.raises(RecipeError, match="expected key=value"):
-        read_recipe("nearl_clip/chest_drr_16shot", ["shots:4"])
+def test_a_circle_of_bases_names_its_files_once(tmp_path):
+    files = [write(tmp_path, f"{name}.yaml", f"base: {base}") for name, base in ("ab", "bc", "cb")]
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(files[0])
+    a, b, c = files
+    assert str(caught.value) == f"{c}: base: is circular: {a} -> {b} -> {c} -> {b}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("shots:4", "command line: shots:4: expected key=value, as data.shots=4"),
+        ("data.shots=${oc.env:HOME}", r"command line: data.shots=\$\{oc.env:HOME\}: '\$\{oc.env:' is a resolver; only"),
+    ],
+)
+def test_malformed_overrides_are_refused(override, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe("nearl_clip/chest_drr_16shot", [override])
+
+
+def test_a_text_is_one_override():
+    assert read_recipe("nearl_clip/chest_drr_16shot", "data.shots=4")["data"]["shots"] == 4
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("nearl_clip/chest_drr_16shot", "shots")
+    assert len(caught.value.problems) == 1
 
 
 @settings(max_examples=150, deadline=None)

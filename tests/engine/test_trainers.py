@@ -30,4 +30,4 @@ def test_devices_that_are_not_here_are_refused(card, tmp_path, device, message):
 def test_only_the_trainer_of_a_card_can_be_changed(card, tmp_path):
     film = write_film(tmp_path / "film.png")
     done = CliRunner().invoke(app, ["predict", card, str(film), "--set", "method.template=a {}"])
-    assert done.exit_code == 2 and "only trainer.* and the sources of weights can be changed here" in done.stderr
+    assert done.exit_code == 1 and "only trainer.* and the sources of weights can be changed here" in done.stderr

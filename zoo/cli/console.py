@@ -14,9 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.config.deprecations import RecipeDeprecationWarning
-from zoo.config.recipe import RecipeError
 from zoo.errors import ZooError
-from zoo.registry import UnknownComponentError
 
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 """Environment variables with the rank of a process: torchrun, SLURM, Lightning; the first that is set counts."""
@@ -41,7 +39,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Print the user's errors as a message: the zoo's, the disk's, and the hub's. Anything else is a bug and keeps its trace.
+    """Print the user's errors as a message, and exit with 1: the zoo's, the disk's, and the hub's. A bug keeps its trace.
 
     A warning about old names in a recipe is printed as a message too, once.
     """
@@ -54,7 +52,7 @@ def report_errors() -> Iterator[None]:
         errors.print(
             str(error) if multiline else " ".join(str(error).split()), markup=False, highlight=False, soft_wrap=True
         )
-        raise typer.Exit(2 if isinstance(error, RecipeError | UnknownComponentError) else 1) from error
+        raise typer.Exit(1) from error
 
 
 _printed_warnings: set[str] = set()  # a command may read a recipe several times

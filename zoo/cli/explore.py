@@ -79,12 +79,24 @@ def check(
     from zoo.engine.preflight import preflight
 
     settings = [item for item in recipes if "=" in item]
-    for name in (item for item in recipes if "=" not in item):
-        with report_errors():
-            notes = preflight(resolve_recipe(read_recipe(name, settings)))
-            console.print(f"{name}: valid", markup=False, highlight=False, soft_wrap=True)
-            for note in notes:
-                console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    names = [item for item in recipes if "=" not in item]
+    if not names:
+        raise typer.BadParameter("name a recipe")
+    invalid = 0
+    for name in names:
+        try:
+            with report_errors():
+                notes = preflight(resolve_recipe(read_recipe(name, settings)))
+        except typer.Exit:
+            invalid += 1
+            continue
+        console.print(f"{name}: valid", markup=False, highlight=False, soft_wrap=True)
+        for note in notes:
+            console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if invalid:
+        if len(names) > 1:
+            errors.print(f"{invalid} of {len(names)} recipes are not valid", highlight=False)
+        raise typer.Exit(1)
 
 
 @commands.command()

@@ -6,6 +6,7 @@ component again. There is no import path, no expression and no environment look-
 nothing but registered code.
 """
 
+import os
 import re
 import typing
 import warnings
@@ -106,18 +107,21 @@ def _contains(content: Any, parts: list[str]) -> bool:
     return True
 
 
-def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
+def find_recipe(name: str | Path) -> Path:
     """The file of a recipe given as a path or as ``METHOD/NAME`` of a published one.
 
     Raises:
         RecipeError: there is no such file; the message has the nearest published names.
     """
-    published = recipes_folder()
-    for folder in filter(None, (beside, Path(), published)):
-        for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
-                return candidate
-    raise RecipeError([Problem(str(name), "", f"no such recipe{nearest(str(name), list_recipes())}")])
+    path = _recipe_in((Path(), recipes_folder()), name)
+    if path is None:
+        raise RecipeError([Problem(str(name), "", f"no such recipe{nearest(str(name), list_recipes())}")])
+    return path
+
+
+def _recipe_in(folders: typing.Iterable[Path], name: str | Path) -> Path | None:
+    candidates = (folder / file for folder in folders for file in (name, f"{name}.yaml"))
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)  # False for any text
 
 
 def list_recipes() -> list[str]:
@@ -131,7 +135,7 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
 
     Args:
         name: a path, or ``METHOD/NAME`` of a published recipe.
-        overrides: as ``data.shots=4``; the last one is strongest.
+        overrides: as ``["data.shots=4"]``; the last one is strongest. A text is one override.
         record: the file is the record of a run, which is read without a warning about old names in it.
 
     Raises:
@@ -141,7 +145,8 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
     merged: dict[str, Any] = {}
     layers: list[tuple[str, dict[str, Any]]] = []
     notes: list[str] = []
-    for source, content in [*_file_layers(find_recipe(name), []), *_override_layer(overrides)]:
+    layer = parse_overrides(overrides)
+    for source, content in [*_file_layers(find_recipe(name), []), *([(COMMAND_LINE, layer)] if layer else [])]:
         content, renamed = _upgraded(source, content, merged)
         notes += renamed if not record or source == COMMAND_LINE else []
         layers.append((source, content))
@@ -177,13 +182,24 @@ def _interpolated(content: dict[str, Any], layers: list[tuple[str, dict[str, Any
     return typing.cast(dict[str, Any], resolved)
 
 
-def _file_layers(path: Path, visited: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    if path.resolve() in visited:
-        raise RecipeError([Problem(str(path), "base", "is a circular `base:` reference")])
-    content = _read_mapping(path)
-    base = content.get("base")
-    below = _file_layers(find_recipe(str(base), beside=path.parent), [*visited, path.resolve()]) if base else []
-    return [*below, (str(path), content)]
+def _file_layers(path: Path, above: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """A recipe's file and, before it, its bases; ``above`` are the files that it is a base of."""
+    content, base = _read_mapping(path), None
+    if (name := content.get("base")) is not None:
+        base = _base_of(path, name, [*above, path])
+    return [*(_file_layers(base, [*above, path]) if base else []), (str(path), content)]
+
+
+def _base_of(path: Path, name: Any, chain: list[Path]) -> Path:
+    """The file that a recipe's ``base:`` names; the file that holds a wrong one is named."""
+    if not isinstance(name, str):
+        raise RecipeError([Problem(str(path), "base", f"is {name!r}; expected the name or path of a recipe")])
+    base = _recipe_in((path.parent, Path(), recipes_folder()), name)
+    if base is None:
+        raise RecipeError([Problem(str(path), "base", f"no recipe is named '{name}'{nearest(name, list_recipes())}")])
+    if base.resolve() in [file.resolve() for file in chain]:
+        raise RecipeError([Problem(str(path), "base", f"is circular: {' -> '.join(map(str, [*chain, base]))}")])
+    return base
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -202,12 +218,21 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
 
 
-def _override_layer(overrides: typing.Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """All overrides as one layer; none if there are none."""
-    wrong = [item for item in overrides if not re.match(r"^[\w.-]+=", item) or _RESOLVER.search(item)]
-    if wrong:
-        message = "expected key=value, as data.shots=4"
-        raise RecipeError([Problem(COMMAND_LINE, item, message) for item in wrong])
+def as_overrides(overrides: typing.Sequence[str]) -> list[str]:
+    """Overrides as a list; a text is one override, and not a sequence of letters."""
+    return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
+def parse_overrides(overrides: typing.Sequence[str]) -> dict[str, Any]:
+    """``key=value`` overrides as one nested mapping; the last one is strongest.
+
+    Raises:
+        RecipeError: with every override that is malformed.
+    """
+    overrides = as_overrides(overrides)
+    problems = [Problem(COMMAND_LINE, item, message) for item in overrides if (message := _override_problem(item))]
+    if problems:
+        raise RecipeError(problems)
     layer: dict[str, Any] = {}
     for item in overrides:
         try:
@@ -215,7 +240,14 @@ def _override_layer(overrides: typing.Sequence[str]) -> list[tuple[str, dict[str
         except (YAMLError, OmegaConfBaseException) as error:
             raise RecipeError([Problem(COMMAND_LINE, item, f"is not readable: {error}")]) from error
         layer = _merge(layer, typing.cast(dict[str, Any], content))
-    return [(COMMAND_LINE, layer)] if layer else []
+    return layer
+
+
+def _override_problem(item: str) -> str | None:
+    if not re.match(r"^[\w.-]+=", item):
+        return "expected key=value, as data.shots=4"
+    match = _RESOLVER.search(item)
+    return f"'{match.group()}' is a resolver; only ${{key}} is allowed" if match else None
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

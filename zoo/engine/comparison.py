@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.config.building import resolve_recipe
 from zoo.config.components import Component
-from zoo.config.recipe import read_recipe
+from zoo.config.recipe import as_overrides, read_recipe
 from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
@@ -74,7 +74,7 @@ def _finished_run(
 ) -> Path:
     name = f"{Path(recipe).with_suffix('').as_posix().replace('/', '-')}-{shots or 'all'}-seed{seed}"
     run = out / "runs" / f"{protocol}-{name}"
-    setting = [f"seed={seed}", *overrides]
+    setting = [f"seed={seed}", *as_overrides(overrides)]
     if shots is not None or "shots" in (read_recipe(recipe)["data"] or {}):
         setting.append(f"data.shots={'null' if shots is None else shots}")
     if protocol == "base_to_novel":

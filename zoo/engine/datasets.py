@@ -4,11 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from zoo.config.building import resolve
+from zoo.config.recipe import COMMAND_LINE, parse_overrides
 from zoo.data.base import ZooData
 
 
@@ -18,8 +16,8 @@ def build_dataset(name: str, settings: Sequence[str]) -> ZooData:
     Raises:
         RecipeError: unknown dataset or argument.
     """
-    arguments: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
-    data: ZooData = resolve("dataset", {"name": name, **arguments}, "data", "command line").build()
+    node = {"name": name, **parse_overrides(settings)}
+    data: ZooData = resolve("dataset", node, "data", COMMAND_LINE).build()
     return data
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError
+from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError, as_overrides
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.errors import ZooError
 from zoo.precision import dtype_of
@@ -81,7 +81,7 @@ def check_settings(settings: Sequence[str]) -> None:
         return key.startswith("trainer.") or (key.startswith("method.") and key.split(".")[-1] in _SOURCES)
 
     message = "only trainer.* and the sources of weights can be changed here"
-    problems = [Problem(COMMAND_LINE, item, message) for item in settings if not is_allowed(item)]
+    problems = [Problem(COMMAND_LINE, item, message) for item in as_overrides(settings) if not is_allowed(item)]
     if problems:
         raise RecipeError(problems)
 

@@ -19,6 +19,7 @@ import typer
 import zoo
 from zoo.cards.schema import CardRecord
 from zoo.cards.store import read_card
+from zoo.engine.descriptions import summary_of
 from zoo.metrics.intervals import Measured
 from zoo.registry import KINDS, component_classes, registry
 
@@ -81,7 +82,7 @@ def metric_title(name: str) -> str:
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -109,13 +110,12 @@ def percent(measured: Measured) -> str:
 
 
 def components(spec: str) -> str:
-    """Every component with the first line of its docstring."""
+    """Every component in one line."""
     rows = []
     for kind in KINDS:
         for name in registry(kind):
-            component = registry(kind).resolve(name)
-            summary = (component.__doc__ or "").strip().splitlines()[0]
-            rows.append([kind, f"[`{name}`](api/{component.__module__}.md)", summary])
+            module = registry(kind).target(name).partition(":")[0]
+            rows.append([kind, f"[`{name}`](api/{module}.md)", summary_of(kind, name)])
     return markdown(["kind", "name", "description"], rows)
 
 
@@ -249,7 +249,7 @@ def _command(name: str, callback: Any) -> str:
             shown = next((text for text in given if text.startswith("--")), f"--{key.replace('_', '-')}")
             usage += [f"{shown} {_type_name(annotation).upper()}"] if required else []
         default = "required" if required else "" if parameter.default in (None, False, "") else f"`{parameter.default}`"
-        rows.append([f"`{shown}`", _type_name(annotation), default, str(information.help or "").replace("|", r"\|")])
+        rows.append([f"`{shown}`", _type_name(annotation), default, str(information.help or "")])
     text = inspect.getdoc(callback) or ""
     return f"## {name}\n\n{text}\n\n```sh\n{' '.join(usage)}\n```\n\n{markdown(['name', 'type', 'default', 'meaning'], rows)}"
 

@@ -21,7 +21,14 @@ def adamw(
     betas: Betas | None = None,
     weight_decay: NonNegativeFloat = 0.01,
 ) -> optim.Optimizer:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101); vectors (biases, norms) and scalars are not decayed."""
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101); vectors (biases, norms) and scalars are not decayed.
+
+    Args:
+        params: that train.
+        lr: learning rate.
+        betas: decay of the running means of the gradient and of its square; 0.9 and 0.999 if None.
+        weight_decay: decoupled, in units of the learning rate.
+    """
     params = list(params)
     groups = [
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": weight_decay},
@@ -35,7 +42,14 @@ def adamw(
 def sgd(
     params: Parameters, lr: NonNegativeFloat = 0.002, momentum: Fraction = 0.9, weight_decay: NonNegativeFloat = 5e-4
 ) -> optim.Optimizer:
-    """Stochastic gradient descent with momentum; the defaults are CoOp's (Zhou et al., arXiv 2109.01134)."""
+    """Stochastic gradient descent with momentum; the defaults are CoOp's (Zhou et al., arXiv 2109.01134).
+
+    Args:
+        params: that train.
+        lr: learning rate.
+        momentum: of the gradients.
+        weight_decay: L2 penalty.
+    """
     return optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
@@ -68,7 +82,14 @@ class Decay:
 def cosine(
     optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: NonNegativeInt = 0, floor: Fraction = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then cosine decay to ``floor`` times the learning rate at the last step (arXiv 1608.03983)."""
+    """Linear warm-up, then cosine decay to ``floor`` times the learning rate at the last step (arXiv 1608.03983).
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        total_steps: of the training.
+        warmup_steps: over which the learning rate rises.
+        floor: share of the learning rate that is left at the end.
+    """
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=True))
 
 
@@ -76,11 +97,23 @@ def cosine(
 def linear(
     optimizer: Optimizer, total_steps: TotalSteps, warmup_steps: NonNegativeInt = 0, floor: Fraction = 0.0
 ) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then linear decay to ``floor`` times the learning rate at the last step."""
+    """Linear warm-up, then linear decay to ``floor`` times the learning rate at the last step.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        total_steps: of the training.
+        warmup_steps: over which the learning rate rises.
+        floor: share of the learning rate that is left at the end.
+    """
     return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=False))
 
 
 @register("scheduler", "constant")
 def constant(optimizer: Optimizer, warmup_steps: NonNegativeInt = 0) -> optim.lr_scheduler.LRScheduler:
-    """Linear warm-up, then the full learning rate."""
+    """Linear warm-up, then the full learning rate.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        warmup_steps: over which the learning rate rises.
+    """
     return _with_warmup(optimizer, warmup_steps, Decay(1, 1.0, cosine=False))

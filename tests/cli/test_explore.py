@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,12 +25,21 @@ def test_list_names_everything_and_takes_json():
     assert "oca" in content["components"]["adapter"] and "nearl_clip/chest_drr_16shot" in content["recipes"]
     assert "chest_drr" in content["datasets"] and "clip-small-chest-drr" in content["cards"]
     assert "did you mean recipes" in call("list", "recipe", code=2)
+    assert "text_encoder" in content["components"] and "text_encoder" not in call("list", "components")
 
 
 def test_listing_imports_no_torch():
     code = "import sys; sys.argv = ['zoo', 'list']\nfrom zoo.cli.app import app\ntry: app()\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize("name", ["clip_adaptation", "chest_drr", "clip-small-chest-drr", "nearl"])
+def test_what_is_shown_has_no_markup_and_no_python_objects(name):
+    text = call("show", name)
+    assert "meaning" in text or "tolerance" in text
+    for raw in ("typing.", "object at 0x", "Annotated", ":class:", "``", "{'"):
+        assert raw not in text, raw
 
 
 def test_show_tells_signature_and_paper():

@@ -15,7 +15,6 @@ from zoo.config.components import (
     Component,
     expected_class,
     is_injected,
-    recipe_signature,
     signature_of,
     unpacked_defaults,
 )
@@ -111,8 +110,6 @@ def test_the_fields_stand_in_place_of_the_argument():
     assert list(parameters) == ["title", "height", "width", "depth"]
     assert parameters["width"].default == 5 and hints["height"] is int
     assert unpacked_defaults(Canvas) == {"size": Size(width=5)}
-    assert str(recipe_signature(Canvas)) == ("(title: str, height: int = 1, width: int = 5, depth: int = 3) -> None")
-    assert recipe_signature(Size) == inspect.signature(Size)
 
 
 def test_a_dataset_is_built_from_flat_arguments(striped_folder):

@@ -17,8 +17,10 @@ def test_everything_that_is_listed_under_a_heading_can_be_described():
 def test_a_component_has_signature_source_and_import():
     description = describe("useformer")
     assert description["python"] == "from zoo.adapters.useformer import USEformer"
-    assert description["signature"].startswith("USEformer(") and "2508.04101" in description["source"]
-    assert "Args" in description["arguments"]
+    assert "2508.04101" in description["source"] and "Args" not in description["description"]
+    width = next(row for row in description["arguments"] if row["name"] == "width")
+    assert width == {"name": "width", "type": "int, at least 1", "default": "128", "meaning": "inner width."}
+    assert "loader=LoaderSpec(...)" in describe("chest_drr")["python"]
 
 
 def test_a_recipe_is_resolved_and_a_card_has_its_record():

@@ -63,7 +63,13 @@ class FewShotAdapter(nn.Module, ABC):
     """Whether what is learned belongs to the classes of training, so that others cannot be predicted."""
 
     def __init__(self, clip: Clip, classes: Classes, template: str | None = None) -> None:
-        """Tokenize the prompts, from another template than the classes' own if given."""
+        """Tokenize the prompts.
+
+        Args:
+            clip: the frozen CLIP.
+            classes: in words.
+            template: prompt for a class, with {} for its name; the classes' own if None.
+        """
         super().__init__()
         self.classes = classes
         self.register_buffer("input_ids", clip.tokenize(classes.prompts(template)), persistent=False)

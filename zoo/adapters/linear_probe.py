@@ -15,7 +15,12 @@ class LinearProbe(FewShotAdapter):
     class_bound = True
 
     def __init__(self, clip: Clip, classes: Classes) -> None:
-        """Build a classifier over the classes; their prompts are not used."""
+        """Build a classifier.
+
+        Args:
+            clip: the frozen CLIP.
+            classes: that it tells apart; their prompts are not used.
+        """
         super().__init__(clip, classes)
         self.classifier = nn.Linear(clip.embedding, len(classes.names))
         nn.init.zeros_(self.classifier.weight)

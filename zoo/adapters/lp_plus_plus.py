@@ -34,7 +34,13 @@ class LPPlusPlus(FewShotAdapter):
     alpha: torch.Tensor
 
     def __init__(self, clip: Clip, classes: Classes, iterations: PositiveInt = 300) -> None:
-        """Build; ``iterations`` of gradient descent."""
+        """Build; the weights are fitted when the shots are seen.
+
+        Args:
+            clip: the frozen CLIP.
+            classes: that it tells apart.
+            iterations: of gradient descent.
+        """
         super().__init__(clip, classes)
         count = len(classes.names)
         self.register_buffer("weight", torch.zeros(count, clip.embedding))

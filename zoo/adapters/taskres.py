@@ -20,7 +20,13 @@ class TaskRes(FewShotAdapter):
     class_bound = True
 
     def __init__(self, clip: Clip, classes: Classes, scale: NonNegativeFloat = 0.5) -> None:
-        """Build; ``scale`` is the paper's alpha."""
+        """Start at zero-shot CLIP.
+
+        Args:
+            clip: the frozen CLIP.
+            classes: that the residuals are of.
+            scale: factor on the residuals, the paper's alpha.
+        """
         super().__init__(clip, classes)
         self.residuals = nn.Parameter(torch.zeros(len(classes.names), clip.embedding))
         self.scale = scale

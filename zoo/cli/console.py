@@ -5,13 +5,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from zoo.config.deprecations import RecipeDeprecationWarning
 from zoo.errors import ZooError
@@ -94,11 +94,34 @@ def print_json(content: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table."""
-    table = Table(*columns, title=title, title_justify="left")
+    """Print a table; cells are folded, not cut."""
+    table = Table(*(Column(column, overflow="fold") for column in columns), title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print a heading and a value for each fact: text, a mapping of names to values, or a table of rows with the same keys."""
+    for key, value in facts.items():
+        title = key.replace("_", " ")
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            print_table(title, list(value[0]), [[_cell(row[column]) for column in value[0]] for row in value])
+            continue
+        lines = (
+            [f"{name}: {_cell(item)}" for name, item in value.items()] if isinstance(value, Mapping) else [_cell(value)]
+        )
+        console.print(title, style="bold", markup=False, highlight=False)
+        console.print("\n".join(lines).rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    """A value for people: no None, no brackets, numbers with separators."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def parse_integers(text: str) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.console import Json, Settings, console, errors, print_json, print_table, report_errors
+from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, print_table, report_errors
 from zoo.config.recipe import read_recipe
 from zoo.registry import nearest
 
@@ -32,9 +32,8 @@ def list_(
         return
     for title, content in chosen.items():
         if isinstance(content, dict):
-            print_table(
-                title, ["kind", "names"], [[kind, ", ".join(components)] for kind, components in content.items()]
-            )
+            rows = [[kind, ", ".join(components)] for kind, components in content.items() if components]
+            print_table(title, ["kind", "names"], rows)
         else:
             print_table(title, ["name"], [[name] for name in content])
 
@@ -62,9 +61,7 @@ def show(
         if as_json:
             print_json(description)
         else:
-            for key, value in description.items():
-                console.print(f"[bold]{key}[/]")
-                console.print(str(value).rstrip(), markup=False, highlight=False, soft_wrap=True)
+            print_facts(description)
 
 
 @commands.command()
@@ -116,9 +113,11 @@ def plan(
     rows = [[part, f"{total:,}", f"{trained:,}"] for part, (total, trained) in result.components.items()]
     total, trained = result.parameters
     print_table(recipe, ["component", "parameters", "trained"], [*rows, ["all", f"{total:,}", f"{trained:,}"]])
-    console.print(f"{result.flops / 1e9:,.1f} GFLOPs a step (forward and backward), batch {result.batch_size} a device")
+    console.print(
+        f"{result.flops / 1e9:,.1f} GFLOPs per step (forward and backward), batch {result.batch_size} per device"
+    )
     sizes = {**result.memory, "peak": result.peak}
     setting = f"{result.precision}, strategy {result.strategy}, {result.devices} device(s)"
-    print_table(f"GB a device ({setting})", list(sizes), [[f"{size / 1e9:.2f}" for size in sizes.values()]])
+    print_table(f"GB per device ({setting})", list(sizes), [[f"{size / 1e9:.2f}" for size in sizes.values()]])
     for note in result.notes:
         console.print(f"note: {note}", highlight=False)

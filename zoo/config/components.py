@@ -79,16 +79,6 @@ def signature_of(target: Any) -> tuple[dict[str, inspect.Parameter], dict[str, A
     return parameters, hints
 
 
-def recipe_signature(target: Any) -> inspect.Signature:
-    """The signature of a component with the parameters that a recipe writes, those without a default first."""
-    signature = inspect.signature(target)
-    if not unpacked_defaults(target):
-        return signature
-    parameters = signature_of(target)[0].values()
-    plain = [parameter.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters]
-    return signature.replace(parameters=sorted(plain, key=lambda parameter: parameter.default is not parameter.empty))
-
-
 def unpacked_defaults(target: Any) -> dict[str, Any]:
     """The arguments of a component whose fields a recipe writes in their place, with their defaults."""
     parameters, hints = _python_signature(target)

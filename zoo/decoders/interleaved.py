@@ -137,7 +137,11 @@ class InterleavedDecoder(nn.Module):
     """The text tokenizer, of transformers; set by the models of :mod:`zoo.decoders.interleaved_models`."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Build with random weights from the fields of a Chameleon configuration."""
+        """Build with random weights.
+
+        Args:
+            config: fields of transformers' Chameleon configuration.
+        """
         super().__init__()
         self._build(ChameleonConfig(**config))
 

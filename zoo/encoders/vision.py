@@ -52,6 +52,10 @@ class ClipVision(VisionEncoder):
     ) -> None:
         """Wrap a CLIP; its text tower stays, unused, so that the weights keep their names.
 
+        Args:
+            clip: whose image tower is used.
+            before_last: number of last layers that are left out.
+
         Raises:
             ArgumentError: the tower has no such layer, or its input is not a square.
         """

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cards.store import list_cards, read_card
-from zoo.config.components import recipe_signature, unpacked_defaults
 from zoo.config.recipe import list_recipes, read_recipe
+from zoo.engine.descriptions import describe_arguments, plain_text, python_arguments
 from zoo.registry import KINDS, UnknownComponentError, nearest, registry
 
 
@@ -21,7 +21,7 @@ def list_all() -> dict[str, Any]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Everything about a component (signature, docstring, file), recipe or card.
+    """Everything about a component (paper, equation, arguments), recipe or card, in plain text.
 
     Raises:
         UnknownComponentError: there is no such name; the message has the nearest ones.
@@ -41,13 +41,12 @@ def describe(name: str) -> dict[str, Any]:
 def _describe_component(kind: str, name: str) -> dict[str, Any]:
     component = registry(kind).resolve(name)
     module = inspect.getmodule(component)
-    constructor = component.__init__ if inspect.isclass(component) else None
-    unpacked = [f"{name}: {inspect.getdoc(type(default))}" for name, default in unpacked_defaults(component).items()]
+    packed = python_arguments(component)
     return {
         kind: name,
-        "python": f"from {component.__module__} import {component.__qualname__}",
-        "signature": f"{component.__qualname__}{recipe_signature(component)}",
-        "source": inspect.getdoc(module) if module else "",
-        "description": inspect.getdoc(component),
-        "arguments": "\n\n".join(filter(None, [inspect.getdoc(constructor), *unpacked])),
+        "python": f"from {component.__module__} import {component.__qualname__}"
+        + (f"  # {packed} in place of their fields" if packed else ""),
+        "source": plain_text(inspect.getdoc(module)) if module else "",
+        "description": plain_text((inspect.getdoc(component) or "").partition("\nArgs:\n")[0]).strip(),
+        "arguments": describe_arguments(component),
     }

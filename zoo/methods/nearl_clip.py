@@ -15,7 +15,7 @@ from zoo.registry import Injected, Slot, register
 
 @register("method", "nearl_clip")
 class NearlClip(ClipClassification):
-    """1,458,432 trainable parameters on ViT-B/16 with the defaults; see :class:`~zoo.adapters.nearl.NearlAdapter`."""
+    """A frozen CLIP with NEARL's adapter: 1,458,432 trained parameters on ViT-B/16 with the defaults."""
 
     def __init__(
         self,
@@ -28,6 +28,17 @@ class NearlClip(ClipClassification):
         direction: Direction = "both",
         base_precision: BasePrecision | None = None,
     ) -> None:
-        """Build; see :class:`~zoo.adapters.nearl.NearlAdapter` for the arguments."""
+        """Build the adapter, :class:`~zoo.adapters.nearl.NearlAdapter`, on a frozen CLIP.
+
+        Args:
+            clip: the base.
+            class_names: the classes, in the order of the labels.
+            useformer: builder of the USEformer.
+            adapter: builder of the OCA of each layer and modality.
+            template: prompt for a class, with {} for its name; the data set's if it has one.
+            interaction: which image tokens the text tokens interact with: those of the instance, or the mean of its class.
+            direction: of the interaction; "image_to_text" and "text_to_image" adapt one tower only (ablations).
+            base_precision: of the CLIP; as stored if None. Trained weights are float32.
+        """
         wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, direction=direction)
         super().__init__(clip, wired, class_names, template, base_precision=base_precision)

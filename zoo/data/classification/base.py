@@ -61,7 +61,7 @@ class LabelledImages(Dataset[Sample]):
 class ClassificationData(ZooData):
     """A dataset of labelled images in three splits, complete or few-shot.
 
-    With ``shots`` K, the training split is K images a class, sampled by the seed, and the validation split at most 4 a class
+    With ``shots`` K, the training split is K images per class, sampled by the seed, and the validation split at most 4
     (CoOp's protocol). ``classes`` "base" and "novel" are the first and the second half of the class list.
     """
 

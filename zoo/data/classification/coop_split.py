@@ -61,7 +61,7 @@ class CoopSplit(ClassificationData):
             images: folder that its paths are relative to.
             class_names: names to replace those of the file in prompts, {name in the file: name in the prompt}.
             patient_pattern: regular expression whose first group is the patient in a path, to check the splits.
-            shots: training images a class; all if None.
+            shots: training images per class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, rotated and scaled a little.

@@ -61,7 +61,7 @@ class ImageCsv(_ImageList):
         Args:
             table: the CSV file, with a header.
             images: folder that paths are relative to; that of the table if None.
-            shots: training images a class; all if None.
+            shots: training images per class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, rotated and scaled a little.
@@ -111,7 +111,7 @@ class ImageFolder(_ImageList):
         Args:
             folder: its sub-folders are classes, or splits named train, val and test with classes below.
             patient_pattern: regular expression whose first group is the patient in a path.
-            shots: training images a class; all if None.
+            shots: training images per class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, rotated and scaled a little.

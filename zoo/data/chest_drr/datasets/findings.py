@@ -54,7 +54,7 @@ class ChestDrrFindings(ClassificationData):
         """Set the protocol.
 
         Args:
-            shots: training images a class; all if None.
+            shots: training images per class; all if None.
             classes: all, or the base or novel half.
             augment: whether training images are shifted, rotated and scaled a little.
             render: how radiographs are rendered.

@@ -19,6 +19,7 @@ import typer
 import zoo
 from zoo.cards.schema import CardRecord
 from zoo.cards.store import read_card
+from zoo.config.deprecations import RENAMED_COMPONENTS, RENAMED_KEYS
 from zoo.engine.descriptions import summary_of
 from zoo.metrics.intervals import Measured
 from zoo.registry import KINDS, component_classes, registry
@@ -47,7 +48,7 @@ METHODS = {
     "interleaved_reasoning/chest_drr_crop": "crop",
     "interleaved_reasoning/chest_drr_generated": "generated image",
     "medseg_r/chest_drr": "MedSeg-R",
-    "medseg_r/chest_drr_oracle": "mask head with oracle (upper bound)",
+    "medseg_r/chest_drr_oracle": "oracle: named target, same mask head",
     "medseg_r/chest_drr_unet": "U-Net (baseline)",
 }
 """Recipes of the tables, as a table's row names them."""
@@ -264,7 +265,18 @@ def _type_name(annotation: Any) -> str:
     return {bool: "flag", str: "text", int: "number", Path: "path"}[annotation]
 
 
+def renames(spec: str) -> str:
+    """Every renamed component and key, with the version since which the new name is read."""
+    rows = [[renamed.kind, "", f"`{renamed.old}`", f"`{renamed.new}`", renamed.since] for renamed in RENAMED_COMPONENTS]
+    rows += [
+        [key.kind, f"`{key.component}`" if key.component else "all", f"`{key.old}`", f"`{key.new}`", key.since]
+        for key in RENAMED_KEYS
+    ]
+    return markdown(["kind", "component", "earlier name", "name", "since"], rows)
+
+
 BLOCKS = {
+    "renames": renames,
     "table": results,
     "components": components,
     "models": models,

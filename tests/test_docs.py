@@ -306,14 +306,25 @@ def test_versions_and_licences_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     readme = (ROOT / "README.md").read_text()
-    assert citation["version"] == zoo.__version__ and f"version = {{{zoo.__version__}}}" in readme
+    assert f"version = {{{citation['version']}}}" in readme
     assert citation["license"] == project["license"] and f"license = {{{project['license']}}}" in readme
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
     assert {item["value"] for item in citation["identifiers"]} == set(project["urls"].values())
-    released = re.search(
-        rf"^## \[{re.escape(zoo.__version__)}\] - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
-    )
-    assert released is not None and str(citation["date-released"]) == released[1]
+    releases = re.findall(r"^## \[([\d.]+)\] - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[0] == (citation["version"], str(citation["date-released"]))
+
+
+def test_the_version_is_the_last_release_or_on_the_way_to_the_next_and_renames_are_not_ahead_of_it():
+    from packaging.version import Version
+
+    from zoo.config.deprecations import RENAMED_COMPONENTS, RENAMED_KEYS
+
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    version, (released, *_) = Version(zoo.__version__), re.findall(r"^## \[([\d.]+)\]", changes, re.MULTILINE)
+    unreleased = changes.partition("## [Unreleased]\n")[2].partition("\n## ")[0].strip()
+    assert (version.is_devrelease and version > Version(released)) if unreleased else version == Version(released)
+    renames = [*RENAMED_COMPONENTS, *RENAMED_KEYS]
+    assert renames and all(Version(renamed.since) <= Version(version.base_version) for renamed in renames)
 
 
 def test_the_lowest_versions_are_the_bounds_of_every_dependency(capsys):

@@ -12,7 +12,7 @@ Example:
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _PUBLIC = {
     "LoaderSpec": "zoo.data.base",

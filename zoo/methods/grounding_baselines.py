@@ -1,8 +1,8 @@
 """Two baselines for reasoning segmentation that do not read the question.
 
-``named_grounding`` is an upper bound for the mask head: an oracle names the target. ``finding_unet`` is the plain U-Net
-(Ronneberger et al., arXiv 1505.04597; segmentation-models-pytorch) with a channel for each target of the dataset. Both are
-evaluated on the questions that have targets; neither answers in words.
+``named_grounding`` is an oracle for the mask head: it is given the name of the target in place of a question. ``finding_unet``
+is the plain U-Net (Ronneberger et al., arXiv 1505.04597; segmentation-models-pytorch) with a channel for each target of the
+dataset. Both are evaluated on the questions that have targets; neither answers in words.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class ClassificationData(ZooData):
     (CoOp's protocol). ``classes`` "base" and "novel" are the first and the second half of the class list.
     """
 
-    template: ClassVar[str] = ""
+    template: str = ""
     """Prompt for a class, with {} for its name, if the data set has one; a method's default otherwise."""
 
     def __init__(

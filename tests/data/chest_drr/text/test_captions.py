@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from zoo.data.chest_drr.datasets.findings import CLASSES, ChestDrrFindings
+from zoo.data.chest_drr.datasets.findings import ChestDrrFindings
 from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding
 from zoo.data.chest_drr.text.captions import NO_FINDING, build_facts, write_caption
+from zoo.data.chest_drr.text.wording import read_wording
 
 REGIONS = {
     f"{side} {zone}": {"box": box}
@@ -72,10 +73,9 @@ def test_a_report_is_true_of_the_same_findings_alone():
 
 def test_zero_shot_prompts_are_among_the_captions():
     """All classes' prompts but those of more words than a caption has: their words are in others."""
-    texts = {
-        text for case in CLASSES.values() for text, _ in captions(record(*([_finding(*case)] if case else [])), 2000)
-    }
-    missing = [name for name in CLASSES if ChestDrrFindings.template.replace("{}", name) not in texts]
+    classes = read_wording("tasks")["findings"]["classes"]
+    texts = {text for case in classes.values() for text, _ in captions(record(*(_finding(*one) for one in case)), 2000)}
+    missing = [name for name in classes if ChestDrrFindings.template.replace("{}", name) not in texts]
     assert not missing
 
 

@@ -70,7 +70,7 @@ def test_wording_is_read_once_and_has_no_line_twice():
     assert read_wording("clues") is read_wording("clues")
     for path in sorted((PACKAGE / "data" / "chest_drr" / "text").glob("*.yaml")):
         for entries in _lists(read_wording(path.stem)):
-            assert len(entries) == len(set(entries)), path
+            assert len(entries) == len(set(map(str, entries))), path
 
 
 def _lists(content: object) -> Iterable[list[str]]:

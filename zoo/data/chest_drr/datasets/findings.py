@@ -1,7 +1,7 @@
-"""chest_drr as a few-shot classification task: portable radiographs with one finding each, of known severity."""
+"""chest_drr as few-shot classification tasks: portable radiographs with one finding each, of known severity and place."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -14,70 +14,71 @@ from zoo.data.chest_drr.rendering.spec import ImageSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.chest_drr.text.wording import read_wording
 from zoo.data.classification.base import Classes, ClassificationData, Item
-from zoo.ranges import PositiveInt
+from zoo.data.io.crops import crop
 from zoo.registry import Unpacked, register
 
-CLASSES: dict[str, tuple[str, str] | None] = {
-    "no finding": None,
-    "a small pleural effusion": ("pleural effusion", "small"),
-    "a large pleural effusion": ("pleural effusion", "large"),
-    "dense lobar consolidation": ("consolidation", "dense"),
-    "a pulmonary nodule": ("nodule", "large"),
-    "a pulmonary mass": ("mass", "large"),
-    "a small pneumothorax": ("pneumothorax", "small"),
-    "a large pneumothorax": ("pneumothorax", "large"),
-    "lobar atelectasis": ("atelectasis", "lobar"),
-    "severe cardiomegaly": ("cardiomegaly", "severe"),
-}
-"""The finding and severity of each class."""
+Task = Literal["findings", "side", "lobe", "severity", "normal", "close_up"]
+TASKS: tuple[Task, ...] = get_args(Task)
+"""The tasks of ``tasks.yaml``."""
 
-PER_CLASS = {"train": 48, "val": 16, "test": 60}
+_OFFSET = 1_000_000
+_SIDES = ("left", "right")
 
 
 @register("dataset", "chest_drr_findings")
 class ChestDrrFindings(ClassificationData):
-    """Ten classes; 48, 16 and 60 images of each for training, validation and test."""
+    """One of six tasks: the finding, its side, its lobe, its severity, whether there is any, or a close-up of a lung."""
 
     license: ClassVar[str] = LICENSE
     source: ClassVar[str] = SOURCE_TEXT
     limitations: ClassVar[str] = LIMITATIONS
-    template: ClassVar[str] = "a chest radiograph showing {}."
+    template: str = "a chest radiograph showing {}."
 
     def __init__(
         self,
-        shots: PositiveInt | None = 16,
+        shots: int | None = 16,
         classes: Classes = "all",
         augment: bool = False,
+        task: Task = "findings",
         render: Annotated[ImageSpec, Unpacked] = ImageSpec(style="portable", image_size=128),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Set the protocol.
 
         Args:
-            shots: training images per class; all if None.
+            shots: training images a class; all if None.
             classes: all, or the base or novel half.
             augment: whether training images are shifted, rotated and scaled a little.
+            task: what the classes are: "findings", the finding with its severity; "side" and "lobe", where it is; "severity",
+                how large an effusion is; "normal", whether there is any; "close_up", the finding on a close-up of one lung.
             render: how radiographs are rendered.
             loader: how batches are loaded; its seed samples the shots, and the images do not depend on it.
         """
-        super().__init__(list(CLASSES), shots, classes, None, augment, loader)
+        self._task: dict[str, Any] = read_wording("tasks")[task]
+        super().__init__(list(self._task["classes"]), shots, classes, None, augment, loader)
         self.render = render
-        self.spec = CaseSpec(style=render.style, image_size=render.image_size, seed=1, classes=list(CLASSES.values()))
+        self.template = self._task.get("template", type(self).template)
+        contents = [_simplify(alternatives) for alternatives in self._task["classes"].values()]
+        self._side = render.image_size
+        # A close-up has the resolution of a film of twice the size.
+        size = 2 * self._side if "crop" in self._task else self._side
+        self.spec = CaseSpec(style=render.style, image_size=size, seed=self._task["seed"], classes=contents)
         self._series: dict[str, CaseSeries] = {}
 
     @property
     def class_texts(self) -> Mapping[str, Sequence[str]]:
-        """Six descriptions of each class."""
-        return read_wording("classes")
+        """Descriptions of each class."""
+        texts = read_wording("classes")
+        return {name: texts[name] for name in self.all_class_names}
 
     def read_items(self) -> dict[str, list[Item]]:
         """Render what the cache lacks; the class of a case is its index modulo the number of classes."""
-        counts = {split: per_class * len(CLASSES) for split, per_class in PER_CLASS.items()}
+        classes = len(self.all_class_names)
+        counts = {split: per_class * classes for split, per_class in self._task["images"].items()}
         self._series = build_series(self.spec, counts, self.render.render_workers)
-        offsets = dict(zip(counts, (0, 1_000_000, 2_000_000), strict=True))
         return {
-            split: [Item(offsets[split] + index, index % len(CLASSES)) for index in range(count)]
-            for split, count in counts.items()
+            split: [Item(number * _OFFSET + index, index % classes) for index in range(count)]
+            for number, (split, count) in enumerate(counts.items())
         }
 
     def example_images(self, count: int) -> list[ExampleImage]:
@@ -86,5 +87,18 @@ class ChestDrrFindings(ClassificationData):
 
     def read(self, source: int) -> torch.Tensor:
         """An image by its source number: a million for each split before its own, plus the index in it."""
-        split = list(PER_CLASS)[source // 1_000_000]
-        return as_tensor(self._series[split].image(source % 1_000_000))
+        series, index = self._series[list(self._task["images"])[source // _OFFSET]], source % _OFFSET
+        image = as_tensor(series.image(index))
+        if "crop" not in self._task:
+            return image
+        record = series.record(index)
+        # A film without a finding shows either lung in turn.
+        side = next((finding["side"] for finding in record["findings"]), _SIDES[index // len(self.all_class_names) % 2])
+        return crop(image, record["regions"][f"{side} {self._task['crop']}"]["box"], self._side)
+
+
+def _simplify(alternatives: list[list[str]]) -> Sequence[str] | Sequence[Sequence[str]] | None:
+    """One alternative stands for itself, so that the films of a class that has one keep their place in the cache."""
+    if len(alternatives) > 1:
+        return [tuple(finding) for finding in alternatives]
+    return tuple(alternatives[0]) if alternatives else None

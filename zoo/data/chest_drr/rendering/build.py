@@ -166,9 +166,6 @@ def _work(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    classes = job["spec"]["classes"]
-    if classes is not None:
-        job["spec"]["classes"] = [tuple(item) if item else None for item in classes]
     for split, start, images, records in job["parts"]:
         _render_part(CaseSpec(**job["spec"]), (split, start, Path(images), Path(records)))
 

@@ -1,5 +1,6 @@
 """One case of chest_drr: the findings, the radiograph, and its ground truth."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from zoo.data.io.masks import encode_mask
 
 SPLITS = ("train", "val", "test")
 _HEART = {"": (0.86, 0.97), "mild": (1.16, 1.22), "severe": (1.36, 1.5)}
+CaseClass = Sequence[str] | None
+"""The finding of a case: kind, severity, side and lobe, as far as they are fixed; None for no finding."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class CaseSpec:
     """What a series of cases is sampled from.
 
     ``kinds``: the findings that may occur, with severities ``{kind: [severity, ...]}``; ``at_most``: the most in a case;
-    ``classes``: if given, case ``i`` has exactly the finding ``classes[i % len]``, a (kind, severity) or None.
+    ``classes``: if given, case ``i`` has exactly the finding ``classes[i % len]``: (kind, severity, side, lobe), of which the
+    last may be left out and are sampled then, None for no finding, or a list of such, which take turns.
     """
 
     style: str = "standard"
@@ -28,7 +32,7 @@ class CaseSpec:
     seed: int = 0
     kinds: dict[str, list[str]] | None = None
     at_most: int = 3
-    classes: list[tuple[str, str] | None] | None = None
+    classes: list[CaseClass | Sequence[Sequence[str]]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +76,8 @@ def case_generator(spec: CaseSpec, split: str, index: int) -> np.random.Generato
 def sample_findings(spec: CaseSpec, index: int, rng: np.random.Generator) -> list[Finding]:
     """Sample findings: that of the case's class, or up to ``at_most``, no two of which would hide each other."""
     if spec.classes is not None:
-        label = spec.classes[index % len(spec.classes)]
-        return [sample_finding(label[0], rng, label[1])] if label else []
+        fixed = class_of_case(spec.classes, index)
+        return [sample_finding(fixed[0], rng, *fixed[1:])] if fixed else []
     kinds = spec.kinds or {kind: list(severities) for kind, severities in SEVERITIES.items()}
     count = int(rng.choice([0, *range(1, spec.at_most + 1)], p=_count_probabilities(spec.at_most)))
     findings: list[Finding] = []
@@ -82,6 +86,15 @@ def sample_findings(spec: CaseSpec, index: int, rng: np.random.Generator) -> lis
         if not any(_overlaps(finding, other) for other in findings):
             findings.append(finding)
     return findings
+
+
+def class_of_case(classes: list[CaseClass | Sequence[Sequence[str]]], index: int) -> CaseClass:
+    """The finding of case ``index``; alternatives of a class take turns."""
+    choice: Any = classes[index % len(classes)]
+    if choice and not isinstance(choice[0], str):
+        choice = choice[index // len(classes) % len(choice)]
+    case: CaseClass = choice
+    return case
 
 
 def _count_probabilities(at_most: int) -> np.ndarray:

@@ -24,6 +24,7 @@ SEVERITIES: dict[str, tuple[str, ...]] = {
 }
 """Every finding with its severities, mildest first."""
 
+_SIDES = ("left", "right")
 _FLUID, _SOFT, _AIR = 15.0, 30.0, -1000.0
 
 
@@ -52,20 +53,22 @@ def read_findings(record: dict[str, Any]) -> list[Finding]:
     return [Finding(**{name: item[name] for name in names}) for item in record["findings"]]
 
 
-def sample_finding(kind: str, rng: np.random.Generator, severity: str | None = None) -> Finding:
-    """Sample side, lobe and, if None, severity of a finding.
+def sample_finding(kind: str, rng: np.random.Generator, severity: str = "", side: str = "", lobe: str = "") -> Finding:
+    """Sample what is empty of severity, side and lobe of a finding.
 
     Raises:
-        ArgumentError: no such finding or severity.
+        ArgumentError: no such finding, severity, side or lobe.
     """
-    if kind not in SEVERITIES or severity not in (None, *SEVERITIES[kind]):
+    if kind not in SEVERITIES or severity not in ("", *SEVERITIES[kind]):
         raise ArgumentError(f"no finding '{kind}' of severity '{severity}'; there are {SEVERITIES}")
+    if side not in ("", *_SIDES) or lobe not in ("", *LOBES):
+        raise ArgumentError(f"no place '{lobe or side}'; there are {', '.join((*_SIDES, *LOBES))}")
     severity = severity or str(rng.choice(SEVERITIES[kind]))
     if kind == "cardiomegaly":
         return Finding(kind, severity)
     if kind in ("pleural effusion", "pneumothorax"):
-        return Finding(kind, severity, str(rng.choice(["left", "right"])))
-    lobe = str(rng.choice(list(LOBES)))
+        return Finding(kind, severity, side or str(rng.choice(_SIDES)))
+    lobe = lobe or str(rng.choice([name for name in LOBES if name.startswith(side)]))
     return Finding(kind, severity, lobe.split()[0], lobe)
 
 

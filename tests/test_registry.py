@@ -54,6 +54,17 @@ def test_duplicates_are_refused():
         adapters.add("oca", "c:D")
 
 
+def test_a_mistaken_entry_point_is_named_and_not_the_decorator():
+    adapters = Registry("adapter")
+    adapters.add("wave", "waves:Wav", offered=True)
+    with pytest.raises(
+        DuplicateComponentError, match="entry point 'adapter.wave' names waves:Wav, and .* is waves:Wave;"
+    ):
+        adapters.add("wave", "waves:Wave")
+    with pytest.raises(DuplicateComponentError, match="another.module:Wave needs another name"):
+        adapters.add("wave", "another.module:Wave")
+
+
 def test_the_decorator_refuses_a_taken_name():
     with pytest.raises(DuplicateComponentError, match="needs another name"):
         register("adapter", "oca")(type("Other", (), {}))
@@ -84,6 +95,10 @@ def test_another_package_offers_components(tmp_path):
     [
         ("adapter.wave = tiny_prats:Wave", "UnknownComponentError: adapter 'wave' is registered as 'tiny_prats:Wave'"),
         ("adapter.wave = json:Wave", "which does not exist: module 'json' has no attribute 'Wave'"),
+        (
+            "adapter.wave = waves:Wav",
+            "DuplicateComponentError: the entry point 'adapter.wave' names waves:Wav, and the component registered by that",
+        ),
         ("adaptor.wave = json:loads", "broken offers 'adaptor.wave', which is not KIND.NAME; did you mean adapter?"),
         ("wave = json:loads", "broken offers 'wave', which is not KIND.NAME"),
     ],
@@ -93,6 +108,9 @@ def test_a_broken_offer_is_named_and_leaves_the_rest_alone(point, expected, tmp_
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[zoo.components]\n{point}\n")
+    (tmp_path / "waves.py").write_text(
+        "from zoo.registry import register\n@register('adapter', 'wave')\nclass Wave: 'A wave.'"
+    )
     code = "from zoo.registry import registry\nassert 'oca' in registry('adapter')\nregistry('adapter').resolve('wave')"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PACKAGE.parent}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -18,6 +18,10 @@ class ZooError(Exception):
     """
 
 
+class ZooWarning(UserWarning):
+    """Any warning that is meant for a user; the command line prints it as a message."""
+
+
 class ArgumentError(ZooError, ValueError):
     """An argument that a component or function cannot take."""
 

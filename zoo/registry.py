@@ -93,15 +93,28 @@ class Registry:
         """Make an empty registry of ``kind``."""
         self.kind = kind
         self._targets: dict[str, str] = {}
+        self._offered: set[str] = set()
 
-    def add(self, name: str, target: str) -> None:
+    def add(self, name: str, target: str, *, offered: bool = False) -> None:
         """Record ``name`` for ``module:attribute``; the same pair twice is one entry.
+
+        Args:
+            name: of the component.
+            target: its ``module:attribute``.
+            offered: by an entry point, which may be mistaken about the attribute.
 
         Raises:
             DuplicateComponentError: ``name`` is taken by another target.
         """
         known = self._targets.setdefault(name, target)
-        if known != target:
+        if known == target:
+            self._offered |= {name} if offered else set()
+        elif name in self._offered and known.partition(":")[0] == target.partition(":")[0]:
+            raise DuplicateComponentError(
+                f"the entry point '{self.kind}.{name}' names {known}, and the component registered by that name is {target}; "
+                "correct the entry point"
+            )
+        else:
             raise DuplicateComponentError(
                 f"{self.kind} '{name}' is already registered as {known}; {target} needs another name"
             )
@@ -234,9 +247,9 @@ def _offered_components() -> Iterator[tuple[str, str, str]]:
 @cache
 def _registries() -> dict[str, Registry]:
     registries = {kind: Registry(kind) for kind in KINDS}
-    for source in (components_in(PACKAGE, "zoo"), _offered_components()):
+    for offered, source in ((False, components_in(PACKAGE, "zoo")), (True, _offered_components())):
         for kind, name, target in source:
-            registries[_known_kind(kind)].add(name, target)
+            registries[_known_kind(kind)].add(name, target, offered=offered)
     return registries
 
 

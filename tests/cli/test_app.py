@@ -14,6 +14,18 @@ def call(*arguments: str, code: int = 0) -> str:
     return result.output + result.stderr
 
 
+def test_the_version_is_printed():
+    import zoo
+
+    assert call("--version") == f"medvl-zoo {zoo.__version__}\n"
+
+
+def test_exit_codes_are_documented_and_usage_is_2():
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage" in " ".join(call("--help").split())
+    assert "No such option" in call("list", "--jsn", code=2)
+    assert "Missing argument" in call("train", code=2)
+
+
 @pytest.mark.parametrize(
     "verb",
     [

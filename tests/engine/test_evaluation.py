@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from zoo.cards.store import CardError
 from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import train
@@ -36,3 +37,12 @@ def test_other_classes_are_measured_where_weights_do_not_depend_on_them(tiny_rec
     folder = run(tiny_recipe, tmp_path / "probe", probe, "trainer.max_epochs=1")
     with pytest.raises(CardError, match="the weights do not fit the method"):
         open_evaluation(folder, ["data.classes=base"])
+
+
+def test_a_source_that_is_neither_run_nor_card_is_named(tmp_path):
+    with pytest.raises(CardError, match="runs/none is neither a run folder nor a card; there are: .*clip-small"):
+        open_evaluation("runs/none")
+    with pytest.raises(CardError, match="holds neither a run .* nor a card"):
+        open_evaluation(tmp_path)
+    with pytest.raises(CardError, match="did you mean clip-small-chest-drr"):
+        open_evaluation("clip-small-chest-dr")

@@ -1,6 +1,7 @@
 """Publishing runs as cards, and fine-tuning from them."""
 
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from zoo.config.recipe import read_recipe
 from zoo.engine.publishing import publish
 from zoo.engine.training import train
 from zoo.engine.verification import verify
+from zoo.errors import ZooWarning
 
 
 def test_a_card_holds_trained_weights_only_and_its_base_by_fingerprint(cards):
@@ -48,6 +50,26 @@ def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, 
     target = publish(folder, "tiny-fine", folder=cards)
     assert all(result.holds for result in verify("tiny-fine", progress=False))
     assert [card.name for card in card_chain(target.name)] == ["tiny-base", "tiny-nearl", "tiny-fine"]
+
+
+@pytest.mark.parametrize(
+    ("license", "message", "stated"),
+    [
+        (None, "no licence is given, so the card says 'unknown'", "unknown"),
+        ("apache2", "'apache2' is not a licence name of the Hugging Face Hub; did you mean apache-2.0", "apache2"),
+    ],
+)
+def test_a_licence_is_never_chosen_for_its_owner(license, message, stated, cards, published_cards):
+    with pytest.warns(ZooWarning, match=message):
+        publish(published_cards.parent / "nearl", "tiny-nearl", folder=cards, replace=True, license=license)
+    assert read_card("tiny-nearl").record.license == stated
+
+
+def test_a_known_licence_passes_without_a_warning(cards, published_cards):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ZooWarning)
+        publish(published_cards.parent / "nearl", "tiny-nearl", folder=cards, replace=True, license="cc-by-nc-4.0")
+    assert read_card("tiny-nearl").record.license == "cc-by-nc-4.0"
 
 
 def test_the_old_card_stays_until_the_new_one_is_whole(cards, published_cards, monkeypatch):

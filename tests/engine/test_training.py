@@ -13,9 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zoo.config.recipe import read_recipe
+from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.evaluation import evaluate, open_evaluation
-from zoo.engine.training import RunError, git_revision, read_log, save_weights, train, warn_of_slow_half_precision
+from zoo.engine.training import (
+    RunError,
+    default_run_folder,
+    git_revision,
+    read_log,
+    save_weights,
+    train,
+    warn_of_slow_half_precision,
+)
+from zoo.paths import recipes_folder
 
 
 def run(recipe: Path, out: Path, *settings: str, resume: bool = False) -> Path:
@@ -59,6 +68,41 @@ def test_a_run_learns_writes_its_record_and_is_reproduced_from_it(tiny_recipe, t
     assert json.loads((first / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     again = run(first / "recipe.yaml", tmp_path / "again")
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(first).items())
+
+
+def test_a_folder_of_other_files_is_no_run_folder(tiny_recipe, tmp_path):
+    recipe = read_recipe(tiny_recipe)
+    (tmp_path / "mine").mkdir()
+    for name in ("a.txt", "b.txt", "c.txt", "recipe.yaml", ".hidden"):
+        (tmp_path / "mine" / name).touch()
+    with pytest.raises(
+        RunError, match=r"mine is not a run and not empty: it holds a.txt, b.txt, c.txt and 1 more; choose"
+    ):
+        train(recipe, tmp_path / "mine")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir())[0] == ".hidden"
+    assert len(list((tmp_path / "mine").iterdir())) == 5
+    with pytest.raises(RunError, match=r"a.txt is a file; choose a folder"):
+        train(recipe, tmp_path / "mine" / "a.txt")
+
+
+def test_a_run_has_the_name_of_its_recipe(tiny_recipe, tmp_path):
+    assert default_run_folder(read_recipe("coop/chest_drr_16shot", ["seed=1"])) == Path("runs/coop/chest_drr_16shot")
+    file = recipes_folder() / "coop" / "chest_drr_16shot.yaml"
+    assert default_run_folder(read_recipe(file)) == Path("runs/coop/chest_drr_16shot")
+    assert default_run_folder(read_recipe(tiny_recipe)) == Path("runs") / tiny_recipe.stem
+    record = tmp_path / "run" / "recipe.yaml"
+    record.parent.mkdir()
+    shutil.copy(tiny_recipe, record)
+    (record.parent / "environment.json").write_text("{}")
+    assert default_run_folder(read_recipe(record)) == record.parent
+    with pytest.raises(RunError, match="give the folder"):
+        default_run_folder(Recipe({}))
+
+
+def test_a_recipe_is_trained_by_name_into_its_folder(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train(str(tiny_recipe)) == Path("runs") / tiny_recipe.stem
+    assert (tmp_path / "runs" / tiny_recipe.stem / "model.safetensors").is_file()
 
 
 def test_the_last_checkpoint_holds_trained_weights_only(tiny_recipe, tmp_path):

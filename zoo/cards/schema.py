@@ -8,6 +8,16 @@ PLAIN_NAME = r"[\w][\w.-]{0,99}"
 PlainName = Field(pattern=f"^{PLAIN_NAME}$", max_length=100)
 
 
+LICENSES = (
+    "apache-2.0 mit bsd-2-clause bsd-3-clause isc zlib unlicense cc0-1.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 gpl-2.0 gpl-3.0 "
+    "lgpl-2.1 lgpl-3.0 agpl-3.0 mpl-2.0 epl-2.0 eupl-1.2 odbl odc-by pddl openrail openrail++ creativeml-openrail-m "
+    "bigscience-openrail-m bigcode-openrail-m cdla-permissive-2.0 cdla-sharing-1.0 llama2 llama3 llama3.1 llama3.2 llama3.3 "
+    "llama4 gemma h-research other unknown"
+).split()
+"""Licence names of the Hugging Face Hub that weights have; "unknown" grants nothing."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

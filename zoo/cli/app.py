@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from zoo import __version__
 from zoo.cli import cards, data, explore, predict, train
 from zoo.cli.console import console, parse_integers, report_errors
 
 app = typer.Typer(
-    help="A model zoo for medical vision-language research.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -19,6 +19,21 @@ app = typer.Typer(
 for group in (explore, train, predict, cards):
     app.add_typer(group.commands)
 app.add_typer(data.commands, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"medvl-zoo {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A model zoo for medical vision-language research. Exit codes: 0 done, 1 failed, 2 wrong usage."""
 
 
 @app.command()

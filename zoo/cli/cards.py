@@ -17,7 +17,10 @@ def publish(
     version: Annotated[str, typer.Option(help="Increase it when the card changes.")] = "1.0.0",
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
     limitations: Annotated[str, typer.Option(help="Added to the limitations of the data set.")] = "",
-    license: Annotated[str, typer.Option(help="Of the weights, as a Hugging Face licence name.")] = "apache-2.0",
+    license: Annotated[
+        str | None,
+        typer.Option(help="Of the weights, as a Hugging Face licence name, as cc-by-4.0; unknown if left out."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
     device: Device = "auto",
     settings: Set = None,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zoo.config.deprecations import RecipeDeprecationWarning
-from zoo.errors import ZooError
+from zoo.errors import ZooError, ZooWarning
 
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 """Environment variables with the rank of a process: torchrun, SLURM, Lightning; the first that is set counts."""
@@ -41,10 +41,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 def report_errors() -> Iterator[None]:
     """Print the user's errors as a message, and exit with 1: the zoo's, the disk's, and the hub's. A bug keeps its trace.
 
-    A warning about old names in a recipe is printed as a message too, once.
+    A warning of the zoo, about old names in a recipe for example, is printed as a message too, once.
     """
     try:
-        with _recipe_warnings_as_messages():
+        with _warnings_as_messages():
             yield
     except _expected_errors() as error:
         multiline = isinstance(error, ZooError)  # may have a line for each problem; others get one line
@@ -59,11 +59,11 @@ _printed_warnings: set[str] = set()  # a command may read a recipe several times
 
 
 @contextmanager
-def _recipe_warnings_as_messages() -> Iterator[None]:
+def _warnings_as_messages() -> Iterator[None]:
     default = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if not issubclass(category, RecipeDeprecationWarning):
+        if not issubclass(category, RecipeDeprecationWarning | ZooWarning):
             default(message, category, *place, **options)
         elif is_first_process() and str(message) not in _printed_warnings:
             _printed_warnings.add(str(message))
@@ -71,7 +71,8 @@ def _recipe_warnings_as_messages() -> Iterator[None]:
             errors.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", RecipeDeprecationWarning)
+        for category in (RecipeDeprecationWarning, ZooWarning):
+            warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield
 

@@ -16,7 +16,7 @@ commands = typer.Typer()
 def train(
     recipe: Annotated[str, typer.Argument(help="a recipe, by name or file")],
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/METHOD/NAME or runs/NAME by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Train a recipe. Example: `zoo train nearl_clip/chest_drr_16shot trainer.max_epochs=5 --out runs/try`."""
@@ -25,15 +25,10 @@ def train(
     from zoo.engine.training import train as run_training
 
     with report_errors():
-        folder, content = out or _run_folder(recipe), read_recipe(recipe, settings or [])
+        content = read_recipe(recipe, settings or [])
         preflight(resolve_recipe(content), to_run=True)
-        run_training(content, folder, resume=resume)
+        folder = run_training(content, out, resume=resume)
         console.print(f"run: {folder}\nnext: zoo eval {folder}")
-
-
-def _run_folder(recipe: str) -> Path:
-    path = Path(recipe)
-    return path.parent if path.name == "recipe.yaml" else Path("runs") / path.with_suffix("")
 
 
 @commands.command("eval")

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from zoo.cards.store import CardError, read_card, read_safetensors
+from zoo.cards.store import PROSE, CardError, list_cards, read_card, read_safetensors
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.data.base import ZooData
@@ -17,6 +17,7 @@ from zoo.engine.loading import load_resolved
 from zoo.engine.trainers import inference_trainer, is_first_process
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.metrics.intervals import Measured, measure
+from zoo.registry import nearest
 
 
 @dataclass
@@ -43,6 +44,13 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
         return _open_run(run, overrides, device)
     if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
         raise CardError(f"{run} is an unfinished run; resume it with: zoo train {run}/recipe.yaml --resume")
+    if not (run / PROSE).is_file() and str(source) not in list_cards():
+        where = (
+            "holds neither a run (model.safetensors) nor a card"
+            if run.is_dir()
+            else "is neither a run folder nor a card"
+        )
+        raise CardError(f"{source} {where}{nearest(str(source), list_cards())}")
     card = read_card(source)
     resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from zoo.cards.prose import write_prose
-from zoo.cards.schema import PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
+from zoo.cards.schema import LICENSES, PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import (
     RECIPE,
     WEIGHTS,
@@ -27,9 +28,11 @@ from zoo.cards.store import (
 from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights
+from zoo.errors import ZooWarning
 from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
 from zoo.paths import publishing_folder
+from zoo.registry import nearest
 
 OUT_OF_SCOPE = "Any clinical use: diagnosis, triage, or decisions about patients."
 
@@ -41,7 +44,7 @@ def publish(
     version: str = "1.0.0",
     half: bool = False,
     limitations: str = "",
-    license: str = "apache-2.0",
+    license: str | None = None,
     tolerance: float = 0.01,
     replace: bool = False,
     folder: Path | None = None,
@@ -57,7 +60,8 @@ def publish(
         half: store float16, half the size; metrics are then measured with the stored weights, else taken from the
             cached outputs of the run where a comparison has evaluated it.
         limitations: added to those of the data set.
-        license: of the weights, as a Hugging Face licence name.
+        license: of the weights, as a Hugging Face licence name; "unknown" if None, with a warning, since only their owner can
+            grant one.
         tolerance: by which a metric may differ when it is verified.
         replace: overwrite a card of this name.
         folder: for cards; that of the zoo if None.
@@ -76,6 +80,7 @@ def publish(
         raise CardError(f"{target} exists; increase its version and use --replace, or choose another name")
     if not (run / "model.safetensors").is_file():
         raise CardError(f"{run} is not a finished run: it has no model.safetensors")
+    license = _checked_license(license)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as scratch:
         draft = Path(scratch) / name
@@ -96,6 +101,21 @@ def publish(
         check_files(Card(draft, record))
         replace_folder(draft, target)
     return target
+
+
+def _checked_license(license: str | None) -> str:
+    """The licence as the card states it, with a warning where there is none or the Hub has no such name."""
+    if license is None:
+        warnings.warn(
+            "no licence is given, so the card says 'unknown', which lets nobody use the weights; publish with --license NAME, "
+            "after reading the licences of the base and of the data",
+            ZooWarning,
+            stacklevel=3,
+        )
+    elif license not in LICENSES:
+        message = f"'{license}' is not a licence name of the Hugging Face Hub{nearest(license, list(LICENSES))}"
+        warnings.warn(message, ZooWarning, stacklevel=3)
+    return license or "unknown"
 
 
 def _write_weights(run: Path, draft: Path, half: bool) -> None:

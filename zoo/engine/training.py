@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.config.recipe import Recipe, read_recipe
+from zoo.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import build_trainer, is_first_process, training_arguments
 from zoo.errors import ZooError
-from zoo.paths import PACKAGE
+from zoo.paths import PACKAGE, recipes_folder
 from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
@@ -34,21 +34,31 @@ class RunError(ZooError, RuntimeError):
     """A run folder that is taken, or that has nothing to resume."""
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
+def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume: bool = False) -> Path:
     """Train a recipe into the folder ``out``.
 
     With ``resume`` an interrupted run continues from its last checkpoint, even in mid-epoch, and ends with the weights
     of an uninterrupted one.
 
+    Args:
+        recipe: as read, or its name or file.
+        out: the run folder; :func:`default_run_folder` if None.
+        resume: continue an interrupted run.
+
+    Returns:
+        The run folder.
+
     Raises:
         RecipeError: the recipe does not fit the registries.
         StrategyError: its strategy is not available here.
         DeviceError: its devices are not available here.
-        RunError: ``out`` holds a run and ``resume`` is off, or has no run of this recipe to resume; training was interrupted,
-            or there was nothing to train on.
+        RunError: ``out`` holds a run and ``resume`` is off, holds other files, or has no run of this recipe to resume; training
+            was interrupted, or there was nothing to train on.
     """
     from lightning import seed_everything
 
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    out = default_run_folder(recipe) if out is None else Path(out)
     check_strategy(recipe)
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp it launches the others once the folder is claimed
@@ -146,12 +156,42 @@ def git_revision(folder: Path) -> str | None:
         return None
 
 
+def default_run_folder(recipe: Recipe) -> Path:
+    """``runs/METHOD/NAME`` for a published recipe, ``runs/NAME`` for a file; for the record of a run, its folder.
+
+    Raises:
+        RunError: the recipe was not read from a file, so that it has no name.
+    """
+    files = [Path(source) for source, _ in recipe.layers if source != COMMAND_LINE]
+    if not files:
+        raise RunError("a recipe that is not from a file has no name for a run; give the folder, `out`")
+    file = files[-1].resolve()
+    if _is_record(file.parent) and file.name == "recipe.yaml":
+        return files[-1].parent
+    published = recipes_folder().resolve()
+    return Path("runs") / (file.relative_to(published).with_suffix("") if published in file.parents else file.stem)
+
+
+def _is_record(folder: Path) -> bool:
+    """Whether a folder has the record of a run, finished or not."""
+    return all((folder / name).is_file() for name in ("recipe.yaml", "environment.json"))
+
+
 def _claim(out: Path, resume: bool) -> None:
     if resume:
         last_checkpoint(out)
     elif any((out / name).exists() for name in ("model.safetensors", "checkpoints")):
         raise RunError(f"{out} already contains a run; resume it with --resume or choose another folder with --out")
+    elif out.exists() and not _is_record(out) and (names := _visible_names(out)):
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise RunError(f"{out} is not a run and not empty: it holds {shown}; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _visible_names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose a folder with --out")
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:

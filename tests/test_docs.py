@@ -85,6 +85,16 @@ def test_readmes_parts_alone_run(capsys):
     assert "573696" in capsys.readouterr().out
 
 
+def test_the_tutorial_on_parts_runs(tmp_path, monkeypatch, striped_folder, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films").symlink_to(striped_folder)
+    names: dict = {}
+    for code in fenced_blocks((DOCS / "tutorials" / "parts.md").read_text(), "python"):
+        exec(code, names)
+    assert "torch.Size([2, 128])" in capsys.readouterr().out
+    assert names["trainer"].callback_metrics and any(tmp_path.joinpath("output").iterdir())
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=relative)
 def test_python_in_pages_parses(page):
     for code in fenced_blocks(page.read_text(), "python"):

@@ -190,3 +190,16 @@ def test_a_folder_that_lacks_weights_is_refused(tmp_path, kind):
     save_file({**weights, lost: weights[lost][:-1]}, file, metadata={"format": "pt"})
     with pytest.raises((WeightsError, RuntimeError, ValueError)):
         load()
+
+
+def test_progress_bars_are_for_terminals(capsys):
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
+
+    from zoo.encoders.loading import progress_on_terminals
+
+    with progress_on_terminals():
+        assert sum(gguf.tqdm([1, 2])) + sum(logging.tqdm([3])) == 6
+    assert capsys.readouterr().err == ""
+    assert sum(gguf.tqdm([1, 2])) + sum(logging.tqdm([3])) == 6
+    assert capsys.readouterr().err != "", "restored"

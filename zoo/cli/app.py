@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zoo import __version__
+import zoo
 from zoo.cli import cards, data, explore, predict, train
 from zoo.cli.console import console, parse_integers, report_errors
 
@@ -23,7 +23,7 @@ app.add_typer(data.commands, name="data")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.print(f"medvl-zoo {__version__}", highlight=False)
+        console.print(f"medvl-zoo {zoo.__version__}", highlight=False)
         raise typer.Exit()
 
 

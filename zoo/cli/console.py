@@ -1,7 +1,6 @@
 """What all commands share: the console, error messages, tables and JSON."""
 
 import json
-import logging
 import os
 import sys
 import warnings
@@ -25,7 +24,6 @@ def is_first_process() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which advertises a package where it is imported
 console, errors = Console(quiet=not is_first_process()), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +26,25 @@ _OTHER_FORMATS = ["*/*", "consolidated*"]
 """Copies of the same weights that some repositories have beside them."""
 
 _NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
+
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which advertises a package where peft imports it
+
+
+@contextmanager
+def progress_on_terminals() -> Iterator[None]:
+    """Show transformers' progress bars on a terminal only: in a log, each of their updates would be left behind."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils.logging import set_tqdm_hook
+
+    bar = gguf.tqdm  # type: ignore[attr-defined]
+    previous = set_tqdm_hook(lambda create, args, options: create(*args, **{"disable": None, **options}))
+    gguf.tqdm = partial(bar, disable=None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        set_tqdm_hook(previous)
+        gguf.tqdm = bar  # type: ignore[attr-defined]
 
 
 class QuantizationError(ZooError, RuntimeError):
@@ -105,7 +127,8 @@ def load_pretrained(
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if quantization is not None:
         options["quantization_config"] = _quantization_config(quantization)
-    model, report = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
+    with progress_on_terminals():
+        model, report = model_class.from_pretrained(source, use_safetensors=True, output_loading_info=True, **options)
     if wrong := sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}):
         raise WeightsError(
             f"{source} lacks {len(wrong)} weights of a {type(model).__name__}, or has them in another shape, as {wrong[0]}; "

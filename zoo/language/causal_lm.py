@@ -16,6 +16,7 @@ from zoo.encoders.loading import (
     checkpoint_activations,
     load_pretrained,
     local_folder,
+    progress_on_terminals,
 )
 from zoo.errors import MissingWeightsError
 from zoo.pretrained import fingerprint_of, should_load_weights
@@ -101,9 +102,10 @@ class CausalLM(LanguageModel):
             dtype = torch.float32 if gguf_file else config.dtype or torch.float32
             model = build_stand_in(AutoModelForCausalLM, config, dtype, attention, quantization)
         elif gguf_file:
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch.float32, attn_implementation=attention, **options
-            )
+            with progress_on_terminals():
+                model = AutoModelForCausalLM.from_pretrained(
+                    source, dtype=torch.float32, attn_implementation=attention, **options
+                )
         else:
             check_quantization(quantization)
             model = load_pretrained(AutoModelForCausalLM, local_folder(source, revision), attention, quantization)
@@ -136,9 +138,10 @@ class SmolLM2(LanguageModel):
             model, tokenizer = build_stand_in(AutoModelForCausalLM, config, torch.float32, attention, None), None
         else:
             folder, file = _smollm2_file()
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=file, dtype=torch.float32, attn_implementation=attention
-            )
+            with progress_on_terminals():
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, gguf_file=file, dtype=torch.float32, attn_implementation=attention
+                )
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         if gradient_checkpointing:
             checkpoint_activations(model)

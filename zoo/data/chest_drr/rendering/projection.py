@@ -17,6 +17,9 @@ from zoo.errors import ArgumentError
 WATER_ATTENUATION = 0.0195
 """Linear attenuation of water per millimetre near 65 keV, the mean energy of a 110 kV beam."""
 
+_ROWS = 8
+"""Rows of a film that are projected at a time."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -96,15 +99,27 @@ def project(
         The line integral of attenuation (size, size), head up and the patient's left at the right edge; and the map's
         samples (size, size, depth).
     """
-    points, step = _ray_points(volume, view, size)
-    indices = (points - torch.tensor(volume.origin)) / torch.tensor(volume.spacing)
     sizes = torch.tensor(hounsfield.shape[::-1])
-    grid = (indices / (sizes - 1) * 2 - 1)[None]
     attenuation = torch.from_numpy(_attenuation(hounsfield))[None, None]
-    sampled = functional.grid_sample(attenuation, grid, align_corners=True, padding_mode="border")
-    x, y, z = indices.round_().long().clamp_(min=torch.zeros(3).long(), max=sizes - 1).unbind(dim=-1)
-    samples = torch.from_numpy(voxel_map).flatten()[(z * sizes[1] + y) * sizes[0] + x]
-    return (sampled[0, 0].sum(dim=-1) * step).numpy(), samples.numpy()
+    flat_map = torch.from_numpy(voxel_map).flatten()
+    bend = functional.interpolate(
+        torch.from_numpy(view.bend).reshape(1, 3, 3, 3, 3),
+        size=(size, size, len(_depths(volume))),
+        mode="trilinear",
+        align_corners=True,
+    )[0].permute(1, 2, 3, 0)
+    integrals, samples = [], []
+    for start in range(0, size, _ROWS):  # rows at a time, so that what is computed on the way stays in the processor's cache
+        rows = slice(start, min(start + _ROWS, size))
+        indices = (_ray_points(volume, view, size, rows, bend) - torch.tensor(volume.origin)) / torch.tensor(
+            volume.spacing
+        )
+        grid = (indices / (sizes - 1) * 2 - 1)[None]
+        sampled = functional.grid_sample(attenuation, grid, align_corners=True, padding_mode="border")
+        x, y, z = indices.round_().long().clamp_(min=torch.zeros(3).long(), max=sizes - 1).unbind(dim=-1)
+        integrals.append(sampled[0, 0].sum(dim=-1) * volume.spacing[1])
+        samples.append(flat_map[(z * sizes[1] + y) * sizes[0] + x])
+    return torch.cat(integrals).numpy(), torch.cat(samples).numpy()
 
 
 def _attenuation(hounsfield: np.ndarray) -> np.ndarray:
@@ -114,20 +129,23 @@ def _attenuation(hounsfield: np.ndarray) -> np.ndarray:
     return WATER_ATTENUATION * (water + 1.1 * bone)
 
 
-def _ray_points(volume: ChestVolume, view: View, size: int) -> tuple[torch.Tensor, float]:
-    """Millimetre points (size, size, depth, 3) in the undeformed patient, and the distance between two on a ray."""
-    pixel, depth_step = view.field / size, volume.spacing[1]
+def _depths(volume: ChestVolume) -> torch.Tensor:
+    """Millimetres (depth) from the patient's middle of the samples of a ray."""
+    return torch.arange(-135.0, 135.0, volume.spacing[1], dtype=torch.float64)
+
+
+def _ray_points(volume: ChestVolume, view: View, size: int, rows: slice, bend: torch.Tensor) -> torch.Tensor:
+    """Millimetre points (rows, size, depth, 3) in the undeformed patient; ``bend`` (size, size, depth, 3) displaces them."""
+    pixel, depths = view.field / size, _depths(volume)
     columns = (torch.arange(size, dtype=torch.float64) + 0.5) * pixel - view.field / 2 + view.offset[0]
-    rows = view.field / 2 - (torch.arange(size, dtype=torch.float64) + 0.5) * pixel + view.offset[1]
-    depths = torch.arange(-135.0, 135.0, depth_step, dtype=torch.float64)
+    heights = view.field / 2 - (torch.arange(size, dtype=torch.float64) + 0.5) * pixel + view.offset[1]
     # The field is measured at the patient's middle: rays meet in the focus, `source` millimetres from the detector.
     focus = 1 - torch.sign(torch.tensor(view.source)) * depths / (abs(view.source) - 150)
     x = columns[None, :, None] / focus
-    z = rows[:, None, None] / focus
-    x, z = x.expand(size, size, -1), z.expand(size, size, -1)
-    y = depths.expand(size, size, -1)
-    points = torch.stack([x, y, z], dim=-1) @ _rotation(view).T
-    return points + _displacement(volume, view, points), depth_step
+    z = heights[rows, None, None] / focus
+    shape = (z.shape[0], size, len(depths))
+    points = torch.stack([x.expand(shape), depths.expand(shape), z.expand(shape)], dim=-1) @ _rotation(view).T
+    return points + _displacement(volume, view, points, bend[rows])
 
 
 def _rotation(view: View) -> torch.Tensor:
@@ -138,7 +156,7 @@ def _rotation(view: View) -> torch.Tensor:
     return (about_z @ about_x @ about_y).double()
 
 
-def _displacement(volume: ChestVolume, view: View, points: torch.Tensor) -> torch.Tensor:
+def _displacement(volume: ChestVolume, view: View, points: torch.Tensor, bend: torch.Tensor) -> torch.Tensor:
     """Displacement from each point to its place in the undeformed patient: breath, heart, mediastinum, smooth bends."""
     x, z = points[..., 0], points[..., 2]
     heart = torch.from_numpy(volume.centroid(51))
@@ -151,9 +169,7 @@ def _displacement(volume: ChestVolume, view: View, points: torch.Tensor) -> torc
     moved[..., 2] = 0.45 * scale * from_heart[..., 2]
     below = torch.clamp((60 - z) / 190, 0, 1)
     moved[..., 2] += view.breath * 22 * below * below * (3 - 2 * below)
-    bend = torch.from_numpy(view.bend).reshape(1, 3, 3, 3, 3)
-    bends = functional.interpolate(bend, size=points.shape[:3], mode="trilinear", align_corners=True)
-    return moved + bends[0].permute(1, 2, 3, 0)
+    return moved + bend
 
 
 def develop(integral: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:

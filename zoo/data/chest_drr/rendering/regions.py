@@ -129,21 +129,39 @@ def _lateral_recess(volume: ChestVolume, *, left: bool) -> np.ndarray:
     return np.array([lungs.x[lowest], lungs.y[lowest], lungs.z[lowest]])
 
 
-def _project_codes(samples: np.ndarray, selected: np.ndarray, at_least: int) -> np.ndarray:
-    """Pixels (size, size) whose rays have at least that many samples of the selected codes (a table of booleans)."""
-    return np.count_nonzero(selected[samples], axis=-1) >= at_least
+def _project_codes(samples: np.ndarray, selections: dict[str, tuple[np.ndarray, int]]) -> dict[str, np.ndarray]:
+    """Pixels (size, size) whose rays have enough samples of the selected codes.
+
+    Args:
+        samples: (size, size, depth) of a map of codes.
+        selections: by name, a table (codes) of booleans, and the least number of samples, from 1 to 4.
+    """
+    sets = np.zeros(len(next(iter(selections.values()))[0]), dtype=np.uint32)  # of each code, a bit for each selection
+    for bit, (selected, _) in enumerate(selections.values()):
+        sets |= selected.astype(np.uint32) << np.uint32(bit)
+    seen = [np.zeros(samples.shape[:2], dtype=np.uint32) for _ in range(4)]  # once, twice, three times, four times
+    for codes in np.ascontiguousarray(samples.transpose(2, 0, 1)):
+        present = sets[codes]
+        for times in (3, 2, 1):
+            seen[times] |= seen[times - 1] & present
+        seen[0] |= present
+    return {
+        name: (seen[at_least - 1] >> np.uint32(bit) & np.uint32(1)).astype(bool)
+        for bit, (name, (_, at_least)) in enumerate(selections.items())
+    }
 
 
 def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
     """Masks (size, size) of all regions from the samples (size, size, depth) of a region map."""
     codes = np.arange(_FINDING_STEP * 8)
     organ, landmark = codes % _LANDMARK_STEP, codes % _FINDING_STEP // _LANDMARK_STEP
-    masks = {name: _project_codes(samples, organ == code, 2) for code, name in enumerate(_ORGAN_NAMES, start=1)}
-    masks |= {name: _project_codes(samples, landmark == code, 1) for code, name in enumerate(_LANDMARKS, start=1)}
     central = [
         _ORGAN_NAMES.index(name) + 1 for name in ("cardiac silhouette", "aorta", "superior vena cava", "trachea")
     ]
-    masks["mediastinum"] = _project_codes(samples, np.isin(organ, [*central, _MEDIASTINUM]), 4)
+    selections = {name: (organ == code, 2) for code, name in enumerate(_ORGAN_NAMES, start=1)}
+    selections |= {name: (landmark == code, 1) for code, name in enumerate(_LANDMARKS, start=1)}
+    selections["mediastinum"] = (np.isin(organ, [*central, _MEDIASTINUM]), 4)
+    masks = _project_codes(samples, selections)
     masks["cardiac silhouette"] = _closed(masks["cardiac silhouette"])
     for code, side in ((1, "right"), (2, "left")):
         depth = np.count_nonzero((organ == code)[samples], axis=-1)
@@ -160,7 +178,7 @@ def region_masks(samples: np.ndarray) -> dict[str, np.ndarray]:
 
 def finding_mask(samples: np.ndarray, position: int) -> np.ndarray:
     """Mask (size, size) of the finding painted as ``position`` + 1."""
-    return _project_codes(samples, np.arange(_FINDING_STEP * 8) // _FINDING_STEP == position + 1, 1)
+    return (samples // _FINDING_STEP == position + 1).any(axis=-1)
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:

@@ -189,7 +189,7 @@ def test_traces_without_findings_are_not_scored_by_any(tmp_path, decoder, monkey
     method = InterleavedReasoning(decoder, evidence="none", max_tokens=200).eval()
     outputs = outputs_for(method, data, ["A pleural effusion."], monkeypatch)
     assert "truth" not in outputs
-    assert {"bleu4", "rouge_l", "cider"} == set(method.metrics())
+    assert {"bleu4", "rouge_l", "cider", "repeated_sentences"} == set(method.metrics())
 
 
 def test_the_prompt_is_that_of_the_dataset(tmp_path, cards, monkeypatch):

@@ -1,4 +1,4 @@
-"""Image encoders with patch tokens: the image tower of any CLIP of the zoo, and timm's vision transformers by name."""
+"""Image encoders with patch tokens: the image tower of any CLIP of the zoo, timm's vision transformers, U-Net encoders."""
 
 from abc import abstractmethod
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.pretrained import fingerprint_of, should_load_weights
@@ -109,3 +110,46 @@ class TimmVisionEncoder(VisionEncoder):
         """See :class:`VisionEncoder`."""
         tokens: torch.Tensor = self.model.forward_features((images - self.mean) / self.std)
         return tokens[:, self._prefix :]
+
+
+@register("vision_encoder", "unet_vision")
+class UnetVision(VisionEncoder):
+    """The coarsest feature maps of a U-Net's encoder as tokens, one for each pixel of the coarsest.
+
+    The weights of a trained U-Net come with ``init_from``. Batch norm keeps its running statistics, also where the weights train.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, encoder: str = "tu-efficientnet_lite0", depth: int = 5, levels: int = 2, image_size: int = 256
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            encoder: of segmentation-models-pytorch; "tu-NAME" for any timm model.
+            depth: number of its feature maps, each half as wide as the one before.
+            levels: how many of them, the coarsest, are read; finer ones by squares of pixels.
+            image_size: side of the input in pixels, a multiple of 2 to the power of ``depth``.
+
+        Raises:
+            ArgumentError: the sizes do not fit.
+        """
+        import segmentation_models_pytorch as smp
+
+        super().__init__()
+        if image_size % 2**depth or not 1 <= levels <= depth:
+            raise ArgumentError(f"image_size is {image_size}, levels is {levels}, of an encoder of depth {depth}")
+        self.encoder: Any = smp.encoders.get_encoder(encoder, in_channels=3, depth=depth, weights=None)
+        widths = self.encoder.out_channels[: -levels - 1 : -1]
+        self.levels, self.image_size, self.tokens = levels, image_size, (image_size // 2**depth) ** 2
+        self.width = sum(width * 4**level for level, width in enumerate(widths))
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionEncoder`."""
+        normalized = ((images - self.mean) / self.std).to(next(self.encoder.parameters()).dtype)
+        maps = self.encoder(normalized)[: -self.levels - 1 : -1]
+        return torch.cat([merge_patches(feature_map, 2**level) for level, feature_map in enumerate(maps)], dim=-1)

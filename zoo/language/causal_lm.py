@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -19,8 +19,9 @@ from zoo.encoders.loading import (
     progress_on_terminals,
 )
 from zoo.errors import MissingWeightsError
+from zoo.language.word_tokenizer import word_tokenizer
 from zoo.pretrained import fingerprint_of, should_load_weights
-from zoo.registry import register
+from zoo.registry import Injected, register
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: {{ message['content'] }}"
@@ -28,6 +29,9 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
 )
 """Chat template for a tokenizer that has none; the wording is ours."""
+
+_CHAT_WORDS = ("USER", "ASSISTANT", ":")
+"""Words of :data:`CHAT_TEMPLATE`."""
 
 _SMOLLM2 = {
     "vocab_size": 49152,
@@ -112,6 +116,52 @@ class CausalLM(LanguageModel):
         if gradient_checkpointing:
             checkpoint_activations(model)
         super().__init__(model, AutoTokenizer.from_pretrained(source, **options))
+
+
+@register("language_model", "small_causal_lm")
+class SmallCausalLM(LanguageModel):
+    """A small Llama with random weights and a word-level tokenizer."""
+
+    def __init__(
+        self,
+        words: Annotated[list[str], Injected],
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        max_length: int = 1024,
+        attention: Attention = "sdpa",
+    ) -> None:
+        """Build.
+
+        Args:
+            words: of the text tokenizer; the dataset provides them.
+            width: of the hidden states.
+            layers: of the transformer.
+            heads: of the attention.
+            max_length: maximum number of positions.
+            attention: transformers' implementation.
+        """
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        special = {"<pad>": 0, "</s>": 1, "<unk>": 2}
+        known = list(dict.fromkeys([*words, *_CHAT_WORDS]))
+        config = LlamaConfig(
+            vocab_size=len(special) + len(known),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=max_length,
+            pad_token_id=special["<pad>"],
+            bos_token_id=None,
+            eos_token_id=special["</s>"],
+            tie_word_embeddings=True,
+        )
+        tokenizer = word_tokenizer(special, known)
+        tokenizer.add_special_tokens({"pad_token": "<pad>", "eos_token": "</s>"})
+        model: Any = LlamaForCausalLM  # untyped in transformers
+        super().__init__(model._from_config(config, attn_implementation=attention), tokenizer)
 
 
 @register("language_model", "smollm2_135m")

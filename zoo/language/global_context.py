@@ -50,6 +50,8 @@ class GlobalContext(nn.Module):
     """
 
     width: int
+    image_size: int
+    """Side in pixels of the square that an image is letterboxed into."""
     merge: int = 1
     seg_token_id: int
     image_token_id: int
@@ -66,6 +68,11 @@ class GlobalContext(nn.Module):
     @abstractmethod
     def lm(self) -> Any:
         """The transformers model with embedding and output layer; LoRA is injected into it."""
+
+    @property
+    @abstractmethod
+    def tokens_per_image(self) -> int:
+        """Image tokens of an image."""
 
     @abstractmethod
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -107,6 +114,8 @@ class GlobalContext(nn.Module):
         """Input embeddings (batch, positions, width), projected image tokens (tokens, width) in their places."""
         dtype = base_dtype(self.backbone.parameters())  # the backbone's, whatever that of a trained embedding table
         inputs_embeds: torch.Tensor = self.lm.get_input_embeddings()(input_ids).to(dtype)
+        if not len(image_embeds):
+            return inputs_embeds
         is_image = (input_ids == self.image_token_id)[..., None]
         return inputs_embeds.masked_scatter(is_image, torch.cat(list(image_embeds)).to(dtype))
 
@@ -141,6 +150,10 @@ class GlobalContext(nn.Module):
             answer_ids = answer_ids if self.eos_token_id in answer_ids else [*answer_ids, self.eos_token_id]
             input_ids, labels = [*input_ids, *answer_ids], [*labels, *answer_ids]
         return input_ids, labels
+
+    def image_block(self, image_tokens: int) -> list[int]:
+        """Input ids of an image within text: its placeholders, and the tokens that delimit it where the model has such."""
+        return self._encode(IMAGE, image_tokens)
 
     def _apply_chat_template(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         return str(
@@ -266,7 +279,7 @@ class CausalContext(GlobalContext):
         side = math.isqrt(vision.tokens)
         if side % merge:
             raise ArgumentError(f"merge is {merge}, of {side} x {side} tokens")
-        self.merge = merge
+        self.merge, self.image_size = merge, vision.image_size
         self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
         self.width, self.tokenizer = model.width, model.tokenizer
         self.projector = build_projector(vision.width * merge**2, self.width)
@@ -288,10 +301,16 @@ class CausalContext(GlobalContext):
         """See :class:`GlobalContext`."""
         return self.model.model.model
 
-    @torch.no_grad()
-    def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    @property
+    def tokens_per_image(self) -> int:
         """See :class:`GlobalContext`."""
-        return list(self.vision(torch.stack([letterbox(image, self.vision.image_size) for image in images])))
+        return self.vision.tokens // self.merge**2
+
+    def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """See :class:`GlobalContext`; with gradients where the vision encoder trains."""
+        trains = any(parameter.requires_grad for parameter in self.vision.parameters())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            return list(self.vision(torch.stack([letterbox(image, self.image_size) for image in images])))
 
     def project(self, image_features: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`."""

@@ -116,6 +116,11 @@ class VisionLanguageContext(GlobalContext):
         """See :class:`GlobalContext`."""
         return self.model.model.language_model
 
+    @property
+    def tokens_per_image(self) -> int:
+        """See :class:`GlobalContext`."""
+        return self.grid**2
+
     @torch.no_grad()
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """See :class:`GlobalContext`."""
@@ -143,18 +148,19 @@ class VisionLanguageContext(GlobalContext):
         return list(torch.zeros(len(squares), self.grid**2, self.width, device=squares[0].device))
 
     def position_ids(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside the image's square."""
-        order = super().position_ids(input_ids, attention_mask)
+        """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside an image's square.
+
+        A token of text is one step after the one before it, and ``grid`` steps after the beginning of an image before it.
+        """
         if self.family != "qwen2_5_vl":
-            return order
+            return super().position_ids(input_ids, attention_mask)
         is_image = input_ids == self.image_token_id
-        inside = is_image.cumsum(dim=1) - 1
-        count = self.grid**2
-        past = ~is_image & (inside == count - 1)
-        time = torch.where(is_image, order - inside, order - past * (count - self.grid))
-        row = torch.where(is_image, time + inside // self.grid, time)
-        column = torch.where(is_image, time + inside % self.grid, time)
-        return torch.stack([time, row, column])
+        is_text = ~is_image & attention_mask.bool()
+        count = is_image.cumsum(dim=1) - is_image.long()  # image tokens before
+        inside = torch.where(is_image, count % self.grid**2, 0)
+        before = is_text.cumsum(dim=1) - is_text.long()
+        time = before + self.grid * (count // self.grid**2)
+        return torch.stack([time, time + inside // self.grid, time + inside % self.grid])
 
     def next_position_ids(self, position_ids: torch.Tensor) -> torch.Tensor:
         """See :class:`GlobalContext`; Qwen2.5-VL's three position ids all continue from the greatest."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from zoo.data.traces.records import Box
-from zoo.data.vocabulary import Label
+from zoo.data.vocabulary import Label, ReportLabeler
 from zoo.errors import ZooError
 
 
@@ -95,6 +95,47 @@ def macro_f1(predicted: torch.Tensor, target: torch.Tensor) -> float:
     occurring = [index for index in range(target.shape[1]) if target[:, index].any()]
     scores = [f1(predicted[:, index], target[:, index]) for index in occurring]
     return sum(scores) / len(scores) if scores else float("nan")
+
+
+def f1_of_sizes(
+    predicted: torch.Tensor, target: torch.Tensor, areas: torch.Tensor, smallest: float, largest: float
+) -> float:
+    """Micro F1 over the findings of a range of sizes; NaN if there are none.
+
+    As COCO's average precision by area, it ignores findings of other sizes, stated or not, and counts every finding that is stated
+    and absent, which has no size.
+
+    Args:
+        predicted: 0 and 1 (n, labels).
+        target: the same.
+        areas: share of the image (n, labels) that each finding of ``target`` covers.
+        smallest: least area of the range.
+        largest: area at which the range ends.
+    """
+    in_range = (areas >= smallest) & (areas < largest) & (target > 0)
+    if not in_range.any():
+        return float("nan")
+    ignored = (target > 0) & ~in_range
+    return f1(predicted.masked_fill(ignored, 0), target.masked_fill(ignored, 0))
+
+
+def repeats_sentence(reports: Sequence[str]) -> torch.Tensor:
+    """1 for each report (n) that has a sentence more than once, else 0."""
+    sentences = [[part.strip() for part in re.split(r"[.\n]", report.lower()) if part.strip()] for report in reports]
+    return torch.tensor([float(len(set(parts)) < len(parts)) for parts in sentences])
+
+
+def impression_agreement(reports: Sequence[str], labeler: ReportLabeler) -> torch.Tensor:
+    """1 for each report (n) whose impression names the findings that its other text states; NaN for one without an impression."""
+    scores = []
+    for report in reports:
+        match = re.search(r"impression:(.*?)(findings:|$)", report, re.IGNORECASE | re.DOTALL)
+        if match is None:
+            scores.append(float("nan"))
+            continue
+        rest = report[: match.start()] + report[match.end() :]
+        scores.append(float(labeler.label(match.group(1)) == labeler.label(rest)))
+    return torch.tensor(scores)
 
 
 def box_iou(box: Box, other: Box) -> float:

@@ -6,8 +6,9 @@ from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.traces import ChestDrrIvl
 from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.chest_drr.text.labels import LABELER
-from zoo.data.traces.datasets import IvlJsonl, TokenTraces, Traces
+from zoo.data.traces.datasets import IvlJsonl, Traces
 from zoo.data.traces.records import RecordError
+from zoo.data.traces.tokens import TokenTraces, TraceTokens
 
 RENDER = RenderSpec(size=32, image_size=64, render_workers=2)
 
@@ -57,13 +58,15 @@ class CountingCodec:
     def sequence_fingerprint(self):
         return self.mode
 
-    def tokenize_images(self, images):
+    reads_images = False
+
+    def encode_images(self, images, whole):
         CountingCodec.encoded += len(images)
         return torch.stack([(image.mean() * 255).long().expand(4) for image in images])
 
     def encode_record(self, record, images):
         ids = [*images[0].tolist(), *range(300, 300 + len(record.steps))]
-        return (ids, [-100] * 4 + ids[4:]) if len(ids) <= self.max_tokens else None
+        return TraceTokens(ids, [-100] * 4 + ids[4:]) if len(ids) <= self.max_tokens else None
 
 
 def test_images_are_encoded_once_for_all_modes(traces):

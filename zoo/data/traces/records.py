@@ -50,8 +50,9 @@ class Step:
 class IvlRecord:
     """A trace: prompt (with its ``<image>`` placeholders), steps, report and image files.
 
-    ``findings`` and ``regions`` are the ground truth, where the dataset has it: (finding, side) pairs, and the true box of each
-    region by name.
+    ``findings``, ``finding_areas`` and ``regions`` are the ground truth, where the dataset has it: (finding, side) pairs, the share
+    of the image that each of them covers, and the true box of each region by name. ``close_up`` marks a record whose input is not
+    a whole radiograph.
     """
 
     prompt: str
@@ -61,6 +62,13 @@ class IvlRecord:
     line: int = 0
     findings: list[tuple[str, str]] | None = None
     regions: dict[str, Box] = field(default_factory=dict)
+    finding_areas: list[float] | None = None
+    close_up: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """Number of input images, which come first in ``images``."""
+        return self.prompt.count(IMAGE_PLACEHOLDER)
 
 
 def read_records(path: Path) -> list[IvlRecord]:
@@ -160,7 +168,17 @@ def _build_record(content: dict[str, Any], folder: Path, number: int) -> IvlReco
         line=number,
         findings=None if findings is None else [(str(kind), str(side)) for kind, side in findings],
         regions={str(name): _parse_box(box) for name, box in (content.get("regions") or {}).items()},
+        finding_areas=_parse_areas(content.get("finding_areas"), findings),
+        close_up=bool(content.get("close_up", False)),
     )
+
+
+def _parse_areas(areas: Any, findings: Any) -> list[float] | None:
+    if areas is None:
+        return None
+    if findings is None or len(areas) != len(findings):
+        raise RecordError(f"'finding_areas' must have a number for each of 'findings', not {areas!r}")
+    return [float(area) for area in areas]
 
 
 def parse_response(response: str, first_image: int = 1) -> tuple[list[Step], str]:

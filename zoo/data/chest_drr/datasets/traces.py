@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +16,14 @@ from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
 from zoo.data.chest_drr.rendering.cases import SPLITS
 from zoo.data.chest_drr.rendering.spec import RenderSpec
-from zoo.data.chest_drr.text.traces import PROMPT, build_pairs, build_trace, trace_words
+from zoo.data.chest_drr.text.traces import PROMPT, Search, build_pairs, build_trace, trace_words
 from zoo.data.io.crops import square_box
 from zoo.data.traces.datasets import TraceData
-from zoo.data.traces.records import IvlRecord, read_records
+from zoo.data.traces.records import Box, IvlRecord, read_records
 from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
-TRACES_VERSION = 2
+TRACES_VERSION = 3
 """Raised whenever the trace of the same case changes."""
 
 
@@ -33,6 +35,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
         self,
         pairs: bool = False,
         variants: PositiveInt = 1,
+        search: Search = "targeted",
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=16, eval_batch_size=60),
     ) -> None:
@@ -42,12 +45,14 @@ class ChestDrrIvl(RenderedCases, TraceData):
             pairs: instead of each trace, a randomly cropped radiograph and the crop of a region, each with a list of its findings;
                 a base model is trained on them.
             variants: traces of a training case, of other regions and wording, or pairs.
+            search: which regions a trace examines: one for each finding and one or two more, or the same ones in every film.
             render: how many radiographs are rendered, and how; crops have their resolution.
             loader: how batches are loaded; the traces do not depend on its seed.
         """
         super().__init__(loader)
         self.configure_rendering(render)
-        self.pairs, self.variants = pairs, variants
+        self.pairs, self.variants, self.search = pairs, variants, search
+        self.any_step = search == "systematic"
 
     def metadata(self) -> dict[str, Any]:
         """The prompt, and the words of all traces for a word-level tokenizer, as well."""
@@ -56,10 +61,11 @@ class ChestDrrIvl(RenderedCases, TraceData):
     def records(self, split: str) -> list[IvlRecord]:
         """Render and write what the cache lacks, and read it."""
         kind, variants = "pairs" if self.pairs else "traces", self.variants if split == "train" else 1
-        folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}"
+        suffix = "" if self.search == "targeted" else f"-{self.search}"
+        folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}{suffix}"
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
         if not file.is_file():
-            series, write = self.series(split), _write_pairs if self.pairs else _write_traces
+            series, write = self.series(split), partial(_write_pairs if self.pairs else _write_traces, self.search)
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):  # another process may be writing the same
                 if not file.is_file():
@@ -67,43 +73,50 @@ class ChestDrrIvl(RenderedCases, TraceData):
         return read_records(file)
 
 
-Writer = Callable[[dict[str, Any], np.ndarray, np.random.Generator], Iterator[tuple[dict[str, Any], list[np.ndarray]]]]
-"""Turns a case record and its image into trace records and their images."""
+Writer = Callable[[dict[str, Any], int, np.random.Generator], Iterator[tuple[dict[str, Any], list[Box]]]]
+"""Turns a case record and its image's size into trace records and the squares of the image that are theirs."""
 
 
 def write_records(series: CaseSeries, split: str, file: Path, write: Writer, variants: int = 1) -> None:
-    """Write a series as a JSONL file, and its images as PNG files in a folder beside it."""
+    """Write a series as a JSONL file, and its images, each once, as PNG files in a folder beside it."""
     from rich.progress import track
 
     folder = file.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+    partial_file = file.with_suffix(".partial")
     try:
-        with partial.open("w", encoding="utf-8") as out:
+        with partial_file.open("w", encoding="utf-8") as out, ThreadPoolExecutor() as pool:
             for index in track(range(len(series)), description=f"writing {file.stem}", transient=True):
                 image, case = (series.image(index) >> 8).astype(np.uint8), series.record(index)
+                squares: dict[str, Box] = {}
                 for variant in range(variants):
                     rng = np.random.default_rng([SPLITS.index(split), index, variant])
-                    for number, (record, images) in enumerate(write(case, image, rng)):
-                        names = [f"{index:06d}-{variant}-{number}-{i}.png" for i in range(len(images))]
-                        for name, pixels in zip(names, images, strict=True):
-                            Image.fromarray(pixels).save(folder / name)
+                    for record, boxes in write(case, len(image), rng):
+                        names = [f"{index:06d}-{'-'.join(map(str, box))}.png" for box in boxes]
                         out.write(json.dumps({**record, "images": [f"{folder.name}/{name}" for name in names]}) + "\n")
-        partial.replace(file)
+                        squares |= dict(zip(names, boxes, strict=True))
+                list(
+                    pool.map(lambda item, image=image: _write_square(image, item[1], folder / item[0]), squares.items())
+                )
+        partial_file.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
+
+
+def _write_square(image: np.ndarray, box: Box, path: Path) -> None:
+    left, top, right, bottom = box
+    Image.fromarray(image[top:bottom, left:right]).save(path, compress_level=1)
 
 
 def _write_traces(
-    case: dict[str, Any], image: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
-    trace = build_trace(case, image.shape[0], rng)
-    squares = [square_box(box, *image.shape) for box in trace.pop("boxes")]
-    yield trace, [image, *(image[top:bottom, left:right] for left, top, right, bottom in squares)]
+    search: Search, case: dict[str, Any], size: int, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], list[Box]]]:
+    trace = build_trace(case, size, rng, search)
+    yield trace, [(0, 0, size, size), *(square_box(box, size, size) for box in trace.pop("boxes"))]
 
 
 def _write_pairs(
-    case: dict[str, Any], image: np.ndarray, rng: np.random.Generator
-) -> Iterator[tuple[dict[str, Any], list[np.ndarray]]]:
-    for record, (left, top, right, bottom) in build_pairs(case, image.shape[0], rng):
-        yield record, [image[top:bottom, left:right]]
+    search: Search, case: dict[str, Any], size: int, rng: np.random.Generator
+) -> Iterator[tuple[dict[str, Any], list[Box]]]:
+    for record, square in build_pairs(case, size, rng, search):
+        yield record, [square]

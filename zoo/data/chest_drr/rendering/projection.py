@@ -109,7 +109,9 @@ def project(
         align_corners=True,
     )[0].permute(1, 2, 3, 0)
     integrals, samples = [], []
-    for start in range(0, size, _ROWS):  # rows at a time, so that what is computed on the way stays in the processor's cache
+    for start in range(
+        0, size, _ROWS
+    ):  # rows at a time, so that what is computed on the way stays in the processor's cache
         rows = slice(start, min(start + _ROWS, size))
         indices = (_ray_points(volume, view, size, rows, bend) - torch.tensor(volume.origin)) / torch.tensor(
             volume.spacing

@@ -34,7 +34,13 @@ def negative_sentences(finding: str) -> list[str]:
 
 
 def write_report(
-    findings: list[Finding], names: list[str], rng: np.random.Generator, *, severity: bool = True, negatives: int = 2
+    findings: list[Finding],
+    names: list[str],
+    rng: np.random.Generator,
+    *,
+    severity: bool = True,
+    negatives: int = 2,
+    ordered: bool = False,
 ) -> str:
     """A report on a case: a sentence for each finding, and sentences that deny up to ``negatives`` of the others.
 
@@ -44,6 +50,7 @@ def write_report(
         rng: samples order and wording.
         severity: whether severities are stated.
         negatives: most findings that are denied.
+        ordered: keep the order of ``findings``, so that a model need not remember which of them it has stated.
 
     Raises:
         ArgumentError: a finding is not among ``names``, so that the report would omit it.
@@ -52,7 +59,8 @@ def write_report(
     if omitted or not set(names) <= set(SEVERITIES):
         raise ArgumentError(f"the report may name {names}, and the case has {sorted(omitted)} besides")
     wording = read_wording("reports")
-    sentences = [describe(findings[i], rng, severity=severity) for i in rng.permutation(len(findings))]
+    order = range(len(findings)) if ordered else rng.permutation(len(findings))
+    sentences = [describe(findings[i], rng, severity=severity) for i in order]
     absent = [str(name) for name in rng.permutation([n for n in names if all(f.kind != n for f in findings)])]
     sentences += [str(rng.choice(wording["negative"][name])) for name in absent[:negatives]]
     if not findings:

@@ -6,7 +6,7 @@ are ours.
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco
@@ -16,6 +16,7 @@ from zoo.data.chest_drr.rendering.regions import REGIONS, ZONES
 from zoo.data.chest_drr.text.reports import describe, report_texts, write_report
 from zoo.data.chest_drr.text.wording import read_wording
 from zoo.data.io.crops import square_box
+from zoo.data.io.masks import RunLength
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, Box, format_box
 from zoo.data.vocabulary import label_name
 
@@ -29,6 +30,19 @@ _PREFERRED_REGIONS = (
 )
 """Regions that a finding is examined in where possible; most of a trace's normal steps are sampled from the same ones."""
 
+SYSTEMATIC_REGIONS = (
+    *(f"{side} {zone}" for side in ("right", "left") for zone in ZONES if zone != "apical zone"),
+    "cardiac silhouette",
+)
+"""Regions of a systematic search, in order. Together they hold every finding."""
+
+Search = Literal["targeted", "systematic"]
+"""Which regions a trace examines.
+
+``targeted``: one for each finding and one or two more, so that the choice of regions tells what was found before it is examined.
+``systematic``: :data:`SYSTEMATIC_REGIONS`, whatever there is to find.
+"""
+
 _BOX_GRID = 64
 """Boxes in a trace are rounded outwards to a grid of this many steps across the image."""
 
@@ -36,60 +50,72 @@ _MIN_OVERLAP = 0.25
 """A finding is visible in a region that holds this share of it, or of which it covers this share."""
 
 
-def build_trace(record: dict[str, Any], image_size: int, rng: np.random.Generator) -> dict[str, Any]:
+def build_trace(
+    record: dict[str, Any], image_size: int, rng: np.random.Generator, search: Search = "targeted"
+) -> dict[str, Any]:
     """A trace on a case record, without its image files.
 
+    The report of a systematic search states the findings in the order of its list.
+
     Returns:
-        ``prompt``, ``response``, ``findings``, ``regions`` (true boxes) and ``boxes`` (of the steps, rounded, in order).
+        ``prompt``, ``response``, ``findings``, ``finding_areas`` (shares of the image), ``regions`` (true boxes) and ``boxes``
+        (of the steps, rounded, in order).
     """
     wording = read_wording("traces")
     findings = read_findings(record)
     visible = _visible_findings(record, findings)
-    names = _sample_regions(record, findings, visible, rng)
+    systematic = search == "systematic"
+    names = _systematic_regions(record) if systematic else _sample_regions(record, findings, visible, rng)
     boxes = [_round_box(record["regions"][name]["box"], image_size) for name in names]
     steps = []
     for position, (name, box) in enumerate(zip(names, boxes, strict=True)):
         opening = f"{wording['next' if position else 'first']} {rng.choice(wording['openings']).format(region=name)}"
         statement = _write_statement(name, [findings[i] for i in visible[name]], rng)
         steps.append(f"{opening} {IMAGE_PLACEHOLDER} {format_box(box)} {statement}")
-    report = write_report(findings, list(SEVERITIES), rng)
+    report = write_report(_in_order(findings) if systematic else findings, list(SEVERITIES), rng, ordered=systematic)
     report = f"{wording['impression']} {_list_findings(findings)} {wording['findings']} {report}"
     return {
         "prompt": PROMPT,
         "response": " ".join([*steps, SUMMARY, report]),
         "findings": [[finding.kind, finding.side] for finding in findings],
+        "finding_areas": [round(float(coco.area(item["mask"])) / image_size**2, 5) for item in record["findings"]],
         "regions": {name: item["box"] for name, item in record["regions"].items() if item["box"]},
         "boxes": boxes,
     }
 
 
 def build_pairs(
-    record: dict[str, Any], image_size: int, rng: np.random.Generator
+    record: dict[str, Any], image_size: int, rng: np.random.Generator, search: Search = "targeted"
 ) -> Iterator[tuple[dict[str, Any], Box]]:
     """Squares of a radiograph, each with a bare list of its findings as a record without steps: all of it, then one region.
 
     Most tokens of a report are wording; the list trains a small model to recognise findings. The radiograph is cropped by up to
     a twelfth, and the region's square is shifted and scaled a little, so that few images are trained on twice. Half of the
-    regions show a finding, where there is one.
+    regions show a finding, where there is one; those of a systematic search are the ones that it examines.
     """
     prompts = read_wording("traces")["prompts"]
     findings = read_findings(record)
     visible = _visible_findings(record, findings)
-    present = [name for name in REGIONS if record["regions"][name]["box"]]
+    examined = SYSTEMATIC_REGIONS if search == "systematic" else REGIONS
+    present = [name for name in examined if record["regions"][name]["box"]]
     abnormal = [name for name in present if visible[name]] or present
     side = round(image_size * rng.uniform(1 - 1 / 12, 1))
     left, top = (int(rng.integers(image_size - side + 1)) for _ in range(2))
     yield {"prompt": prompts["findings"], "response": _list_findings(findings)}, (left, top, left + side, top + side)
     name = str(rng.choice(abnormal if rng.random() < 0.5 else present))
     square = square_box(_jitter_box(record["regions"][name]["box"], rng), image_size, image_size)
-    yield {"prompt": prompts["crop"], "response": _list_findings([findings[i] for i in visible[name]])}, square
+    response = _list_findings([findings[i] for i in visible[name]])
+    yield {"prompt": prompts["crop"], "response": response, "close_up": True}, square
 
 
 def _list_findings(findings: list[Finding]) -> str:
     """Findings as a bare list in a fixed order."""
-    order = sorted(findings, key=lambda finding: (list(SEVERITIES).index(finding.kind), finding.side))
-    names = "; ".join(label_name(finding.kind, finding.side) for finding in order)
+    names = "; ".join(label_name(finding.kind, finding.side) for finding in _in_order(findings))
     return f"{names or read_wording('traces')['no_finding']}."
+
+
+def _in_order(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: (list(SEVERITIES).index(finding.kind), finding.side))
 
 
 def _jitter_box(box: Box, rng: np.random.Generator) -> Box:
@@ -104,23 +130,22 @@ def _jitter_box(box: Box, rng: np.random.Generator) -> Box:
 
 def _visible_findings(record: dict[str, Any], findings: list[Finding]) -> dict[str, list[int]]:
     """Indices of the findings that are visible in each region."""
-    regions = {name: coco.decode(item["mask"]).astype(bool) for name, item in record["regions"].items()}
-    masks = [coco.decode(item["mask"]).astype(bool) for item in record["findings"]]
+    masks = [item["mask"] for item in record["findings"]]
     return {
         name: [
             index
             for index, (finding, mask) in enumerate(zip(findings, masks, strict=True))
-            if _is_visible(finding, mask, name, region)
+            if _is_visible(finding, mask, name, region["mask"])
         ]
-        for name, region in regions.items()
+        for name, region in record["regions"].items()
     }
 
 
-def _is_visible(finding: Finding, mask: np.ndarray, name: str, region: np.ndarray) -> bool:
+def _is_visible(finding: Finding, mask: RunLength, name: str, region: RunLength) -> bool:
     if finding.kind == "cardiomegaly" or name in _HEART:
         return finding.kind == "cardiomegaly" and name in _HEART
-    smaller = max(min(region.sum(), mask.sum()), 1)
-    return bool((region & mask).sum() >= _MIN_OVERLAP * smaller)
+    smaller = max(min(int(coco.area(region)), int(coco.area(mask))), 1)
+    return int(coco.area(coco.merge([region, mask], intersect=True))) >= _MIN_OVERLAP * smaller
 
 
 def _sample_regions(
@@ -139,6 +164,10 @@ def _sample_regions(
         candidates = [name for name in _PREFERRED_REGIONS if name in present] if rng.random() < 0.6 else present
         sampled.add(str(rng.choice(candidates)))
     return [name for name in REGIONS if name in sampled]
+
+
+def _systematic_regions(record: dict[str, Any]) -> list[str]:
+    return [name for name in SYSTEMATIC_REGIONS if record["regions"][name]["box"]]
 
 
 def _round_box(box: Box, image_size: int) -> Box:

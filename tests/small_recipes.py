@@ -70,6 +70,11 @@ def _interleaved(decoder: str, evidence: str, tokens: int, more: str = "") -> st
     return f"data: {TRACES}\nmethod: {{name: interleaved_reasoning, {options}}}\n"
 
 
+def _vision_language(context: str, evidence: str, more: str = "") -> str:
+    options = f"evidence: {evidence}, max_tokens: 900, max_new_tokens: 6, context: {CONTEXTS[context]}{more}"
+    return f"data: {TRACES}\nmethod: {{name: interleaved_vision_language, {options}}}\n"
+
+
 USEFORMER = "useformer: {name: useformer, width: 32, depth: 2, queries: 2, synergy: 32}"
 RECIPES = {
     **{
@@ -91,6 +96,12 @@ RECIPES = {
     "interleaved_reasoning small crop": _interleaved("small", "crop", 160),
     "interleaved_reasoning small generated": _interleaved("small", "generated", 160),
     "interleaved_reasoning anole": _interleaved("anole", "generated", 400, ", lora_rank: 2, too_long: shorten"),
+    "interleaved_vision_language llava crop": _vision_language("llava", "crop", ", lora_rank: 2, image_cache: none"),
+    "interleaved_vision_language qwen crop": _vision_language("qwen", "crop", ", lora_rank: 2, film_size: 32"),
+    "interleaved_vision_language causal_lm crop": _vision_language(
+        "causal_lm", "crop", ", train_vision: true, image_cache: pixels"
+    ),
+    "interleaved_vision_language causal_lm text": _vision_language("causal_lm", "text", ", lora_rank: 2"),
     "finding_unet": f"data: {MEDSEG}\nmethod: {{name: finding_unet, image_size: 64, channels: [16, 16, 8, 8, 8]}}\n",
     "named_grounding": f"data: {MEDSEG}\nmethod: {{name: named_grounding, width: 16, grounding: {HEADS['unet']}}}\n",
     "clip_pretraining": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {SMALL_CLIP}}}\n",

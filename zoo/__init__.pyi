@@ -44,6 +44,7 @@ from zoo.encoders.clip import SmallClip as SmallClip
 from zoo.encoders.sentence_clip import MiniLmClip as MiniLmClip
 from zoo.encoders.vision import ClipVision as ClipVision
 from zoo.encoders.vision import TimmVisionEncoder as TimmVisionEncoder
+from zoo.encoders.vision import UnetVision as UnetVision
 from zoo.engine.api import evaluate as evaluate
 from zoo.engine.api import list_components as list_components
 from zoo.engine.api import list_models as list_models
@@ -59,6 +60,7 @@ from zoo.errors import ZooError as ZooError
 from zoo.heads.sam_grounding import SamGrounding as SamGrounding
 from zoo.heads.unet_grounding import UnetGrounding as UnetGrounding
 from zoo.language.causal_lm import CausalLM as CausalLM
+from zoo.language.causal_lm import SmallCausalLM as SmallCausalLM
 from zoo.language.causal_lm import SmolLM2 as SmolLM2
 from zoo.language.global_context import CausalContext as CausalContext
 from zoo.language.vision_language import VisionLanguageContext as VisionLanguageContext
@@ -67,6 +69,7 @@ from zoo.methods.clip_pretraining import ClipPretraining as ClipPretraining
 from zoo.methods.grounding_baselines import FindingUnet as FindingUnet
 from zoo.methods.grounding_baselines import NamedGrounding as NamedGrounding
 from zoo.methods.interleaved_reasoning import InterleavedReasoning as InterleavedReasoning
+from zoo.methods.interleaved_vision_language import InterleavedVisionLanguage as InterleavedVisionLanguage
 from zoo.methods.medseg_r import MedSegR as MedSegR
 from zoo.methods.nearl_clip import NearlClip as NearlClip
 from zoo.methods.vq_tokenizer import VQTokenizer as VQTokenizer

@@ -1,9 +1,9 @@
-"""The small interleaved model: its vocabulary, its text tokenizer, and the positions of codes in their image."""
+"""The small interleaved model: its vocabulary, and the positions of codes in their image."""
 
 import torch
 
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
-from zoo.decoders.interleaved_models import vocabulary_map, word_tokenizer
+from zoo.decoders.interleaved_models import vocabulary_map
 
 
 def test_a_vocabulary_map_spells_codes_as_chameleon_does():
@@ -12,16 +12,6 @@ def test_a_vocabulary_map_spells_codes_as_chameleon_does():
     assert (token_ids["<eoss>"], token_ids["<racm3:break>"]) == (8196, 8197)
     assert (token_ids["<reserved08706>"], token_ids["<image>"]) == (8710, 8711)
     assert len(set(token_ids.values())) == len(token_ids)
-
-
-def test_a_word_tokenizer_restores_a_report():
-    token_ids = vocabulary_map(8)
-    words = "Findings The heart is normal No well defined mass [ ] , . : - 12 4".split()
-    tokenizer = word_tokenizer(token_ids, words)
-    text = "Findings: The heart is normal. No well-defined mass, [12, 4]."
-    encoded = tokenizer.encode(text, add_special_tokens=False)
-    assert min(encoded) > max(token_ids.values()) and tokenizer.decode(encoded) == text
-    assert tokenizer.encode("unheard", add_special_tokens=False) == [tokenizer.unk_token_id]
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from zoo.encoders.vision import ClipVision, TimmVisionEncoder, build_projector, merge_patches
+from zoo.encoders.vision import ClipVision, TimmVisionEncoder, UnetVision, build_projector, merge_patches
+from zoo.errors import ArgumentError
 
 
 def test_timm_gives_patch_tokens():
@@ -37,3 +38,18 @@ def test_the_projector_is_llavas():
     hidden = torch.nn.functional.gelu(projector[0](torch.ones(8)))
     torch.testing.assert_close(projector(torch.ones(8)), projector[2](hidden))
     assert projector[2](hidden).shape == (12,)
+
+
+def test_a_unets_encoder_gives_a_token_for_each_pixel_of_its_coarsest_map():
+    torch.manual_seed(0)
+    vision = UnetVision(encoder="tu-efficientnet_lite0", levels=2, image_size=64).eval()
+    images = torch.rand(2, 3, 64, 64)
+    tokens = vision(images)
+    assert tokens.shape == (2, vision.tokens, vision.width) == (2, 4, 320 + 4 * 112)
+    normalized = torch.stack([(image - vision.mean) / vision.std for image in images])
+    finer, coarsest = vision.encoder(normalized)[-2:]
+    torch.testing.assert_close(tokens[:, 1, :320], coarsest[:, :, 0, 1])
+    squares = finer[:, :, 0:2, 2:4].reshape(2, -1)  # the same place at twice the resolution
+    torch.testing.assert_close(tokens[:, 1, 320:], squares)
+    with pytest.raises(ArgumentError, match="image_size is 60"):
+        UnetVision(image_size=60)

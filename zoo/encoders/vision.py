@@ -123,7 +123,11 @@ class UnetVision(VisionEncoder):
     std: torch.Tensor
 
     def __init__(
-        self, encoder: str = "tu-efficientnet_lite0", depth: int = 5, levels: int = 2, image_size: int = 256
+        self,
+        encoder: str = "tu-efficientnet_lite0",
+        depth: PositiveInt = 5,
+        levels: PositiveInt = 2,
+        image_size: PositiveInt = 256,
     ) -> None:
         """Build with random weights.
 

@@ -21,6 +21,7 @@ from zoo.encoders.loading import (
 from zoo.errors import MissingWeightsError
 from zoo.language.word_tokenizer import word_tokenizer
 from zoo.pretrained import fingerprint_of, should_load_weights
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
 
 CHAT_TEMPLATE = (
@@ -125,10 +126,10 @@ class SmallCausalLM(LanguageModel):
     def __init__(
         self,
         words: Annotated[list[str], Injected],
-        width: int = 256,
-        layers: int = 4,
-        heads: int = 4,
-        max_length: int = 1024,
+        width: PositiveInt = 256,
+        layers: PositiveInt = 4,
+        heads: PositiveInt = 4,
+        max_length: PositiveInt = 1024,
         attention: Attention = "sdpa",
     ) -> None:
         """Build.

@@ -27,6 +27,7 @@ from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
 from zoo.metrics.clinical import ReportMetricName
 from zoo.precision import BasePrecision, autocast_to, base_dtype
 from zoo.pretrained import fingerprint_of
+from zoo.ranges import Dropout, NonNegativeInt, PositiveInt
 from zoo.registry import Injected, Slot, register
 
 ImageCache = Literal["features", "pixels", "none"]
@@ -53,16 +54,16 @@ class InterleavedVisionLanguage(ReportGeneration):
         context: Annotated[GlobalContext, Slot("language_model")],
         evidence: Literal["crop", "box", "text", "none"] = "crop",
         prompt: Annotated[str, Injected] = PROMPT,
-        film_size: int | None = None,
+        film_size: PositiveInt | None = None,
         train_vision: bool = False,
         image_cache: ImageCache = "features",
-        max_tokens: int = 2048,
-        max_new_tokens: int = 512,
+        max_tokens: PositiveInt = 2048,
+        max_new_tokens: PositiveInt = 512,
         too_long: TooLong = "drop",
-        max_images: int = 8,
-        lora_rank: int | None = None,
-        lora_alpha: int = 32,
-        lora_dropout: float = 0.0,
+        max_images: NonNegativeInt = 8,
+        lora_rank: PositiveInt | None = None,
+        lora_alpha: PositiveInt = 32,
+        lora_dropout: Dropout = 0.0,
         lora_targets: list[str] | None = None,
         external_metrics: list[ReportMetricName] | None = None,
         base_precision: BasePrecision | None = None,

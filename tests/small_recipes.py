@@ -93,6 +93,9 @@ RECIPES = {
     "medseg_r llava sam all rows": _medseg("llava", "sam", ", train_vocabulary: all"),
     "medseg_r qwen sam": _medseg("qwen", "sam"),
     "medseg_r causal_lm unet": _medseg("causal_lm", "unet", ", shared_levels: 2"),
+    "medseg_r causal_lm unet reject": _medseg(
+        "causal_lm", "unet", ", reject_token: true, presence_weight: 1.0, presence_threshold: 0.0, lora_targets: all"
+    ),
     "interleaved_reasoning small crop": _interleaved("small", "crop", 160),
     "interleaved_reasoning small generated": _interleaved("small", "generated", 160),
     "interleaved_reasoning anole": _interleaved("anole", "generated", 400, ", lora_rank: 2, too_long: shorten"),

@@ -98,8 +98,9 @@ def force_masks_and_images(method: torch.nn.Module) -> list[torch.Tensor]:
         if layer is None:
             continue
         opening = getattr(model.config, "vocabulary_map", {}).get("<racm3:break>")
-        # [SEG] is the last token of the vocabulary but for the image token, which is never written.
-        raised = {-2: 1e4, -1: 2e4} if opening is None else {opening: 1e4}
+        # The image token is never written.
+        context = getattr(method, "context", None)
+        raised = {context.seg_token_id: 1e4, context.image_token_id: 2e4} if opening is None else {opening: 1e4}
         layer.register_forward_hook(lambda _, __, logits, raised=raised: logits + _bias(logits, raised))
         break
     decoded: list[torch.Tensor] = []

@@ -3,7 +3,7 @@
 MedSeg-R (arXiv 2506.10465) names the module and gives no parts; this one follows LISA (arXiv 2308.00692) and LLaVA (arXiv
 2304.08485), so it is reconstructed. ``[SEG]`` joins the vocabulary, and a mask is decoded from its last hidden state. Input
 ids hold one placeholder for each image token, so a position in them is the position in the merged sequence: no offset depends
-on how many image tokens a model has.
+on how many image tokens a model has. ``[REJ]``, in place of ``[SEG]`` for a target that is absent, is GSVA's (arXiv 2312.10103).
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from zoo.constants import IGNORE_INDEX
-from zoo.data.conversations.records import SEG
+from zoo.data.conversations.records import REJ, SEG
 from zoo.data.io.letterbox import letterbox
 from zoo.encoders.vision import VisionEncoder, build_projector, merge_patches
 from zoo.errors import ArgumentError
@@ -35,11 +35,15 @@ ChatTurn = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated for one prompt: the text, the hidden states (n, width) of its ``[SEG]``, and whether it ended."""
+    """What was generated for one prompt: the text, the hidden states (n, width) of its ``[SEG]``, and whether it ended.
+
+    ``presence`` (n) in [0, 1] scores each ``[SEG]``, where a method does.
+    """
 
     text: str
     seg_hidden_states: torch.Tensor
     ended: bool
+    presence: torch.Tensor | None = None
 
 
 class GlobalContext(nn.Module):
@@ -54,6 +58,8 @@ class GlobalContext(nn.Module):
     """Side in pixels of the square that an image is letterboxed into."""
     merge: int = 1
     seg_token_id: int
+    rej_token_id: int | None = None
+    """Of ``[REJ]``; None until :meth:`add_reject_token`."""
     image_token_id: int
     eos_token_id: int
     tokenizer: Any
@@ -166,7 +172,7 @@ class GlobalContext(nn.Module):
 
     def _without_special_tokens(self, question: str) -> str:
         """Special tokens in a question would act as such."""
-        for token in (*self.tokenizer.all_special_tokens, IMAGE, SEG):
+        for token in (*self.tokenizer.all_special_tokens, IMAGE, SEG, REJ):
             question = question.replace(token, " ")
         return question
 
@@ -225,6 +231,21 @@ class GlobalContext(nn.Module):
     def fingerprint(self) -> str:
         """sha256 over the names, shapes and float32 bytes of all weights that are not trained."""
         return fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
+
+    def add_reject_token(self) -> None:
+        """Add ``[REJ]``, after the tokens that every model has, so that their rows stay where they are."""
+        if self.tokenizer is None:  # planned: the id only has to exist
+            self.rej_token_id = int(self.lm.get_input_embeddings().num_embeddings)
+            resize_vocabulary(self.lm, self.rej_token_id + 1)
+            return
+        self.tokenizer.add_tokens([REJ])
+        resize_vocabulary(self.lm, len(self.tokenizer))
+        self.rej_token_id = int(self.tokenizer.convert_tokens_to_ids(REJ))
+
+    @property
+    def new_token_ids(self) -> list[int]:
+        """Ids of the tokens whose rows train: ``[SEG]``, and ``[REJ]`` where it was added."""
+        return [self.seg_token_id] if self.rej_token_id is None else [self.seg_token_id, self.rej_token_id]
 
     def _add_special_tokens(self) -> None:
         """Add ``[SEG]`` and, where the tokenizer has none, the image token; old embedding rows stay bit for bit."""

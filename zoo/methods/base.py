@@ -239,11 +239,20 @@ class ZooModule(LightningModule):
     def _all_parameters(self) -> torch.Tensor:
         """Zero, with a gradient of zero for every trained parameter.
 
-        Processes wait for one another's gradients, and a batch without targets gives the mask head none. A single process does
-        the same, so that it trains as several do. Weights that FSDP2 or ZeRO-3 has resharded by now were used, and have one.
+        Processes wait for one another's gradients, and a batch without targets gives the mask head none. A single process gets
+        the same gradients in :meth:`on_after_backward`, without the kernels. Weights that FSDP2 or ZeRO-3 has resharded by now
+        were used, and have one.
         """
+        if self._trainer is not None and self._trainer.world_size == 1:
+            return torch.zeros((), device=self.device)
         trained = (p for p in self.parameters() if p.requires_grad and not is_sharded(p))
         return sum((p.sum() * 0.0 for p in trained), torch.zeros((), device=self.device))
+
+    def on_after_backward(self) -> None:
+        """Give trained parameters that a batch has not used a gradient of zero, so that one process trains as several do."""
+        unused = (p for p in self.parameters() if p.requires_grad and p.grad is None)
+        for parameter in unused if self.trainer.world_size == 1 else ():
+            parameter.grad = torch.zeros_like(parameter)
 
     def _logged_losses(self, batch: dict[str, Any], name: str) -> torch.Tensor:
         with self.autocast():

@@ -2,12 +2,12 @@
 
 From the paper: a global context module that gives multi-modal tokens, a pixel grounding module that decodes masks from them,
 trained end to end. From LISA (arXiv 2308.00692), on whose line it builds: the ``[SEG]`` mechanism, loss weights, LoRA and schedule.
-The layers of both modules are reconstructed.
+The layers of both modules are reconstructed. ``[REJ]`` for absent targets is GSVA's (arXiv 2312.10103).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -16,32 +16,42 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.datasets import ConversationData
-from zoo.data.conversations.records import Turn, validate_question
+from zoo.data.conversations.records import (
+    Turn,
+    rejected_phrases,
+    validate_question,
+    with_rejection,
+    without_rejection,
+)
 from zoo.data.io.letterbox import letterbox, unletterbox
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import build_projector, merge_patches
 from zoo.errors import ArgumentError
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
+from zoo.heads.presence import PresenceHead, presence_loss
 from zoo.language.global_context import Answer, ChatTurn, GlobalContext
+from zoo.language.lora import LoraTargets, add_lora
+from zoo.methods.answered_questions import (
+    confirm,
+    question_metrics,
+    question_outputs,
+    questions_of,
+    without_last_answer,
+)
 from zoo.methods.base import LossModule, Metric, Outputs
-from zoo.methods.distributed import index_of_rows
 from zoo.methods.predictions import Segmentation, on_cpu
-from zoo.metrics.answers import PARTS, answer_row
-from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
 from zoo.precision import BasePrecision
 from zoo.pretrained import fingerprint_of
-from zoo.ranges import Dropout, NonNegativeFloat, NonNegativeInt, PositiveInt
+from zoo.ranges import Dropout, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import Slot, register
 
 QUESTION = "Segment all abnormalities."
-KINDS = ("explicit", "implicit", "several", "absent", "other_side", "everything", "")
-"""Kinds of question; "" where a dataset gives none."""
 
 
 @register("method", "medseg_r")
 class MedSegR(LossModule):
-    """``text_weight CE + bce_weight BCE + dice_weight Dice`` over conversations with masks.
+    """``text_weight CE + bce_weight BCE + dice_weight Dice + presence_weight BCE`` over conversations with masks.
 
     Language model and image encoders are frozen but for LoRA; LoRA, the rows of new tokens, the projector and the mask head
     train.
@@ -65,8 +75,12 @@ class MedSegR(LossModule):
         lora_rank: NonNegativeInt = 8,
         lora_alpha: PositiveInt = 16,
         lora_dropout: Dropout = 0.05,
+        lora_targets: LoraTargets = "qv",
         train_vocabulary: Literal["new", "all"] = "new",
         shared_levels: NonNegativeInt = 0,
+        reject_token: bool = False,
+        presence_weight: NonNegativeFloat = 0.0,
+        presence_threshold: Fraction = 0.5,
         max_new_tokens: PositiveInt = 96,
         cache_limit_gb: NonNegativeFloat = 20.0,
         base_precision: BasePrecision | None = None,
@@ -79,12 +93,17 @@ class MedSegR(LossModule):
             text_weight: of the cross-entropy over answers.
             bce_weight: of the masks' binary cross-entropy.
             dice_weight: of the masks' Dice loss.
-            lora_rank: of peft's LoRA on query and value; 0 for none.
+            lora_rank: of peft's LoRA; 0 for none.
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
+            lora_targets: query and value, or all projections of the language model's blocks.
             train_vocabulary: train the embedding and output rows of new tokens only, or of all tokens as LISA does.
             shared_levels: number of the mask head's coarsest feature maps that, pooled and projected, are added to the language
                 model's image tokens, so that the answer profits from features learned from masks (ours).
+            reject_token: answers hold ``[REJ]`` for each target that was asked for and is absent. An answer of the data that has
+                neither ``[SEG]`` nor ``[REJ]`` gets one at its end.
+            presence_weight: of the cross-entropy of each ``[SEG]``'s presence, over true and wrong answers; 0 for no presence head.
+            presence_threshold: a generated ``[SEG]`` whose presence is lower is vetoed; chosen on validation data.
             max_new_tokens: maximum number of tokens of an answer.
             cache_limit_gb: size of the disk cache of frozen image embeddings; 0 disables it.
             base_precision: of frozen weights; as stored if None. Trained weights are float32.
@@ -93,12 +112,17 @@ class MedSegR(LossModule):
         self.base_precision = base_precision
         self.context = context
         self.grounding = grounding(language_width=context.width)
-        self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight}
+        self.weights = {"text": text_weight, "bce": bce_weight, "dice": dice_weight, "presence": presence_weight}
+        self.presence = PresenceHead(context.width) if presence_weight else None
+        self.presence_threshold, self.reject_token = presence_threshold, reject_token
+        self.rejects = reject_token or self.presence is not None
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
         self.shared_levels = shared_levels
         shared_width = sum(self.grounding.feature_widths[-shared_levels:]) * context.merge**2 if shared_levels else 0
         self.shared = build_projector(shared_width, context.width) if shared_levels else None
-        _add_lora(context, lora_rank, lora_alpha, lora_dropout, train_vocabulary)
+        if reject_token:
+            context.add_reject_token()
+        add_lora(context, lora_rank, lora_alpha, lora_dropout, lora_targets, train_vocabulary)
         self._caches: dict[str, EmbeddingCache] | None = None
 
     def fingerprint_base(self) -> str:
@@ -187,18 +211,27 @@ class MedSegR(LossModule):
 
         Returns:
             ``input_ids`` and ``labels`` (batch, positions); ``seg_batch_idx`` and ``seg_token_idx`` (n), where each ``[SEG]``
-            of an answer is; ``label_batch_idx`` and ``label_token_idx`` (m), where each token of an answer is.
+            of an answer is, those of wrong answers only where there is a presence head; ``label_batch_idx`` and
+            ``label_token_idx`` (m), where each token of a true answer is. Where there is a presence head, ``present`` (n), 1 for
+            the ``[SEG]`` of a true answer, else 0, and ``present_idx``, the indices of the former among the n.
         """
         pairs = [
-            self.context.tokenize([(turn.question, turn.answer) for turn in turns], len(embeds))
+            self.context.tokenize([(turn.question, self._answer(turn.answer)) for turn in turns], len(embeds))
             for turns, embeds in zip(conversations, image_embeds, strict=True)
         ]
         ids, answers = zip(*pairs, strict=True)
+        learned = [
+            without_last_answer(row) if turns[-1].wrong else row
+            for row, turns in zip(answers, conversations, strict=True)
+        ]
         input_ids = pad_sequence(
             [torch.tensor(row) for row in ids], batch_first=True, padding_value=self.context.eos_token_id
         )
-        labels = pad_sequence([torch.tensor(row) for row in answers], batch_first=True, padding_value=IGNORE_INDEX)
-        seg_batch_idx, seg_token_idx = (labels == self.context.seg_token_id).nonzero(as_tuple=True)
+        labels, judged = (
+            pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=IGNORE_INDEX)
+            for rows in (learned, learned if self.presence is None else answers)
+        )
+        seg_batch_idx, seg_token_idx = (judged == self.context.seg_token_id).nonzero(as_tuple=True)
         label_batch_idx, label_token_idx = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
         tokens = {
             "input_ids": input_ids,
@@ -208,7 +241,16 @@ class MedSegR(LossModule):
             "label_batch_idx": label_batch_idx,
             "label_token_idx": label_token_idx,
         }
+        if self.presence is not None:
+            present = labels[seg_batch_idx, seg_token_idx] != IGNORE_INDEX
+            tokens |= {"present": present.float(), "present_idx": present.nonzero()[:, 0]}
         return {name: value.to(self.device) for name, value in tokens.items()}
+
+    def _answer(self, text: str | None) -> str | None:
+        """An answer as the language model learns it."""
+        if text is None:
+            return None
+        return with_rejection(text) if self.reject_token else without_rejection(text)
 
     def forward(
         self, tokens: dict[str, torch.Tensor], image_embeds: Sequence[torch.Tensor], mask_features: Features
@@ -219,7 +261,7 @@ class MedSegR(LossModule):
         return hidden_states, self.grounding(mask_features, hidden_states[batch_idx, token_idx], batch_idx)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The weighted sum of the three losses, and each."""
+        """The weighted sum of the losses, and each."""
         hashes = batch.get("image_hash")
         mask_features = self.encode_mask_features(batch["image"], hashes)
         image_embeds = self.encode_images(batch["image"], mask_features, hashes)
@@ -228,8 +270,14 @@ class MedSegR(LossModule):
         batch_idx, token_idx = tokens["label_batch_idx"], tokens["label_token_idx"]
         # Logits only where there is a label: most of a sequence is image and question.
         logits = self.context.logits(hidden_states[batch_idx, token_idx - 1]).float()
-        text = functional.cross_entropy(logits, tokens["labels"][batch_idx, token_idx])
-        parts = {"text": text, **mask_losses(mask_logits, batch["masks"])}
+        labels = tokens["labels"][batch_idx, token_idx]
+        parts = {"text": functional.cross_entropy(logits, labels) if len(labels) else logits.sum() * 0.0}
+        if self.presence is None:
+            parts |= mask_losses(mask_logits, batch["masks"])
+        else:
+            seg_hidden_states = hidden_states[tokens["seg_batch_idx"], tokens["seg_token_idx"]]
+            parts |= mask_losses(mask_logits[tokens["present_idx"]], batch["masks"])
+            parts["presence"] = presence_loss(self.presence(seg_hidden_states, mask_logits), tokens["present"])
         loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         return {"loss": loss, **parts}
 
@@ -244,13 +292,14 @@ class MedSegR(LossModule):
             conversations: questions and answers, oldest first.
 
         Returns:
-            For each the answer, and a mask of 0 and 1 (n, height, width) for each of its ``[SEG]``.
+            For each the answer, and a mask of 0 and 1 (n, height, width) for each of its ``[SEG]``. Where answers may reject,
+            those that are vetoed are gone; see :func:`zoo.methods.answered_questions.confirm`.
         """
         inputs = [image.to(self.device) for image in images]
         mask_features = self.encode_mask_features(inputs)
         image_embeds = self.encode_images(inputs, mask_features)
         prompts = [
-            self.context.tokenize(turns, len(embeds))[0]
+            self.context.tokenize([(question, self._answer(answer)) for question, answer in turns], len(embeds))[0]
             for turns, embeds in zip(conversations, image_embeds, strict=True)
         ]
         answers = self.context.generate(prompts, image_embeds, self.max_new_tokens)
@@ -262,51 +311,26 @@ class MedSegR(LossModule):
         )
         if not len(image_idx):
             return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
-        mask_logits = self.grounding(mask_features, torch.cat(seg_hidden_states), image_idx)
-        return [
+        states = torch.cat(seg_hidden_states)
+        mask_logits = self.grounding(mask_features, states, image_idx)
+        if self.presence is not None:
+            scores = self.presence(states, mask_logits).sigmoid().split([len(part) for part in seg_hidden_states])
+            answers = [replace(answer, presence=score) for answer, score in zip(answers, scores, strict=True)]
+        generated = [
             (answer, (unletterbox(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
             for index, (answer, image) in enumerate(zip(answers, images, strict=True))
         ]
+        return [confirm(*pair, self.presence_threshold) for pair in generated] if self.rejects else generated
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
-        """One row for each question: areas, correct parts of the answer, missing and superfluous ``[SEG]``, kind of question."""
-        images: list[torch.Tensor] = []
-        conversations: list[list[ChatTurn]] = []
-        expected: list[tuple[Turn, torch.Tensor]] = []
-        for image, turns, masks in zip(batch["image"], batch["turns"], batch["masks"], strict=True):
-            start = 0
-            for index, turn in enumerate(turns):
-                images.append(image)
-                conversations.append([*((t.question, t.answer) for t in turns[:index]), (turn.question, None)])
-                expected.append((turn, masks[start : start + len(turn.masks)]))
-                start += len(turn.masks)
-        rows = list(zip(expected, self.generate(images, conversations), strict=True))
-        score = partial(answer_row, vocabulary=self.vocabulary, labeler=self.labeler)
-        return {
-            **index_of_rows(batch, [len(turns) for turns in batch["turns"]]),
-            "areas": torch.tensor([question_row(masks, target.cpu()) for (_, target), (_, masks) in rows]),
-            "answers": torch.tensor([score(answer.text, turn.targets) for (turn, _), (answer, _) in rows]),
-            "seg": torch.tensor([[len(target) - len(masks), len(target)] for (_, target), (_, masks) in rows]),
-            "kind": torch.tensor([KINDS.index(turn.kind) for (turn, _), _ in rows]),
-            "target": torch.tensor([target_index(turn.targets, self.vocabulary) for (turn, _), _ in rows]),
-            "ended": torch.tensor([float(answer.ended) for _, (answer, _) in rows]),
-        }
+        """One row for each question; see :func:`zoo.methods.answered_questions.question_outputs`."""
+        questions = questions_of(batch)
+        answers = self.generate([image for image, *_ in questions], [turns for _, turns, *_ in questions])
+        return question_outputs(batch, answers, self.vocabulary, self.labeler, rejects=self.rejects)
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU (overall, by kind of question, by target), cIoU, Dice, accuracy of answers, wrong numbers of ``[SEG]``."""
-        return {
-            "giou": lambda o: giou(o["areas"]),
-            **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
-            "absent_recognised": giou_where("kind", KINDS.index("absent")),
-            "other_side_recognised": giou_where("kind", KINDS.index("other_side")),
-            "giou_everything": giou_where("kind", KINDS.index("everything")),
-            "ciou": lambda o: ciou(o["areas"]),
-            "dice": lambda o: dice(o["areas"]),
-            **giou_by_target(self.vocabulary),
-            **{f"{part}_accuracy": partial(_accuracy_of_part, column) for column, part in enumerate(PARTS)},
-            "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
-            "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),
-        }
+        """See :func:`zoo.methods.answered_questions.question_metrics`."""
+        return question_metrics(self.vocabulary, rejects=self.rejects)
 
     def predict_images(  # type: ignore[override]
         self,
@@ -322,7 +346,7 @@ class MedSegR(LossModule):
             histories: earlier questions and answers of each.
 
         Raises:
-            QuestionError: a question is empty, too long, or holds ``[SEG]``.
+            QuestionError: a question is empty, too long, or holds ``[SEG]`` or ``[REJ]``.
         """
         questions = [validate_question(question) for question in questions or [QUESTION] * len(images)]
         histories = histories or [()] * len(images)
@@ -330,7 +354,12 @@ class MedSegR(LossModule):
         generated = self.generate(images, conversations)
         return [
             Segmentation(
-                image, question, answer.text, answer.ended, tuple(encode_mask(mask.numpy() > 0) for mask in masks)
+                image,
+                question,
+                without_rejection(answer.text),
+                answer.ended,
+                tuple(encode_mask(mask.numpy() > 0) for mask in masks),
+                tuple(rejected_phrases(answer.text)) if self.rejects else None,
             )
             for image, question, (answer, masks) in zip(on_cpu(images), questions, generated, strict=True)
         ]
@@ -365,35 +394,6 @@ class MedSegR(LossModule):
             "label_token_idx": torch.arange(count + 64, count + 96),
             "image": [image],
             "masks": [torch.ones(1, side, side)],
+            "present": torch.ones(1),
+            "present_idx": torch.zeros(1, dtype=torch.long),
         }
-
-
-def _accuracy_of_part(column: int, outputs: Outputs) -> float:
-    """Accuracy over questions that ask for this part of an answer; the others are NaN."""
-    return float(outputs["answers"][:, column].nanmean())
-
-
-def _add_lora(context: GlobalContext, rank: int, alpha: int, dropout: float, vocabulary: str) -> None:
-    """Inject LoRA into the language model's queries and values; unfreeze the vocabulary's new or all rows."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model = context.lm
-    names = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in ("q_proj", "v_proj")}
-    targets = [name for name in names if "vision" not in name and "visual" not in name]
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    tables = {name: [context.seg_token_id] for name, part in model.named_modules() if part is inputs or part is outputs}
-    tied = inputs.weight is outputs.weight
-    if rank and targets:
-        rows = {name: ids for name, ids in tables.items() if not (tied and model.get_submodule(name) is outputs)}
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=targets,
-            bias="none",
-            trainable_token_indices=rows if vocabulary == "new" else None,
-        )
-        inject_adapter_in_model(config, model)
-    if vocabulary == "all":
-        inputs.weight.requires_grad_(True)
-        outputs.weight.requires_grad_(True)

@@ -96,12 +96,16 @@ class Findings(Prediction):
 
 @dataclass(frozen=True)
 class Segmentation(Prediction):
-    """An answer to a question and its masks (COCO run lengths), one for each ``[SEG]``; ``ended`` is False if it was cut off."""
+    """An answer to a question and its masks (COCO run lengths), one for each ``[SEG]``; ``ended`` is False if it was cut off.
+
+    ``rejected`` holds the targets that the answer says are absent, in its words; None from a method that does not tell them.
+    """
 
     question: str = ""
     answer: str = ""
     ended: bool = True
     masks: tuple[RunLength, ...] = field(default=(), repr=False)
+    rejected: tuple[str, ...] | None = None
     suffix: ClassVar[str] = ".html"
 
     @property
@@ -110,8 +114,9 @@ class Segmentation(Prediction):
         return mask_phrases(self.answer, len(self.masks))
 
     def to_dict(self) -> dict[str, Any]:
-        """``question``, ``answer``, ``ended`` and ``masks``."""
-        return {"question": self.question, "answer": self.answer, "ended": self.ended, "masks": list(self.masks)}
+        """``question``, ``answer``, ``ended`` and ``masks``; ``rejected`` where it is known."""
+        content = {"question": self.question, "answer": self.answer, "ended": self.ended, "masks": list(self.masks)}
+        return content if self.rejected is None else {**content, "rejected": list(self.rejected)}
 
     def _save(self, file: Path) -> None:
         """A page with question, answer and overlay; next to it the overlay, each mask, and the answer as JSON."""

@@ -2,8 +2,9 @@
 
 The files of MedSeg-QA are not public; the record format here is ours (reconstructed): a line of JSON with ``image``, ``masks``
 (COCO run lengths) and ``conversations`` of user and assistant turns, where each ``[SEG]`` in an answer stands for the next
-mask. An answer without ``[SEG]`` means that there is nothing to segment. The formats of LISA and COCO are read by
-:mod:`zoo.data.conversations.formats`.
+mask. An answer without ``[SEG]`` means that there is nothing to segment; ``[REJ]`` in an answer says of which target. An
+assistant turn with ``"wrong": true``, the last of its conversation, affirms what is absent: its ``[SEG]`` have no masks. The
+formats of LISA and COCO are read by :mod:`zoo.data.conversations.formats`.
 """
 
 import json
@@ -20,6 +21,10 @@ from zoo.data.vocabulary import label_name
 from zoo.errors import ZooError
 
 SEG = "[SEG]"
+REJ = "[REJ]"
+"""In an answer, stands for a target that was asked for and is absent (GSVA, arXiv 2312.10103)."""
+VETO = "(no sign of it)"
+"""What stands in an answer for a ``[SEG]`` that was vetoed, or whose mask is empty."""
 MAX_QUESTION = 2_000
 """Maximum number of characters of a question."""
 _MAX_LINE = 20_000_000
@@ -45,13 +50,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question with its answer. ``masks`` are those of the answer's ``[SEG]``, in order; ``kind`` groups metrics."""
+    """One question with its answer. ``masks`` are those of the answer's ``[SEG]``, in order; ``kind`` groups metrics.
+
+    A ``wrong`` answer affirms what is absent. Its words are not learned; that its targets are absent is.
+    """
 
     question: str
     answer: str
     masks: tuple[RunLength, ...] = field(default=(), repr=False)
     targets: tuple[Target, ...] = ()
     kind: str = ""
+    wrong: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,31 @@ def mask_phrases(answer: str, count: int) -> list[str]:
     return (phrases + [""] * count)[:count]
 
 
+def rejected_phrases(answer: str) -> list[str]:
+    """The words before each ``[REJ]`` or :data:`VETO` of an answer, in their sentence or list: the targets that are rejected."""
+    parts = re.split(f"{re.escape(REJ)}|{re.escape(VETO)}", answer)[:-1]
+    parts = [re.split(r"[.:,;]\s", part.split(SEG)[-1].strip(" .,;:"))[-1] for part in parts]
+    return [part.removeprefix("and ") for part in parts]
+
+
+def with_rejection(answer: str) -> str:
+    """An answer with ``[REJ]`` before its last full stop, if it has neither ``[SEG]`` nor ``[REJ]``: it denies what was asked for."""
+    if SEG in answer or REJ in answer:
+        return answer
+    text = answer.strip()
+    return f"{text.removesuffix('.')} {REJ}{'.' * text.endswith('.')}".lstrip()
+
+
+def without_rejection(answer: str) -> str:
+    """An answer as it is read: without ``[REJ]``."""
+    return re.sub(rf"\s*{re.escape(REJ)}", "", answer)
+
+
 def validate_question(text: str) -> str:
     """A question with its white space normalised.
 
     Raises:
-        QuestionError: it is empty, too long, or contains ``[SEG]``, which only answers may.
+        QuestionError: it is empty, too long, or contains ``[SEG]`` or ``[REJ]``, which only answers may.
     """
     question = " ".join(text.split())
     if not question:
@@ -83,6 +112,8 @@ def validate_question(text: str) -> str:
         raise QuestionError(f"the question has {len(question)} characters; the maximum is {MAX_QUESTION}")
     if SEG in question:
         raise QuestionError(f"the question contains {SEG}, which stands for a mask in answers only")
+    if REJ in question:
+        raise QuestionError(f"the question contains {REJ}, which stands for an absent target in answers only")
     return question
 
 
@@ -126,14 +157,17 @@ def _turns(content: dict[str, Any]) -> Iterator[Turn]:
     start = 0
     for index in range(0, len(messages), 2):
         question, answer = _content(messages[index], "user"), _content(messages[index + 1], "assistant")
-        end = start + answer.count(SEG)
+        wrong = messages[index + 1].get("wrong") is True
+        if wrong and index + 2 < len(messages):
+            raise QuestionError("an answer that is marked as wrong must be the last of its conversation")
+        end = start + (0 if wrong else answer.count(SEG))
         if end > len(masks):
             raise QuestionError(f"the answers have more {SEG} than the record has masks ({len(masks)})")
         kind = str(kinds[index // 2]) if index // 2 < len(kinds) else ""
         turn_targets = tuple(
             Target(**{str(key): str(value) for key, value in target.items()}) for target in targets[start:end]
         )
-        yield Turn(validate_question(question), answer, tuple(masks[start:end]), turn_targets, kind)
+        yield Turn(validate_question(question), answer, tuple(masks[start:end]), turn_targets, kind, wrong)
         start = end
     if start != len(masks):
         raise QuestionError(f"the answers have {start} {SEG} and the record has {len(masks)} masks")
@@ -181,8 +215,11 @@ def to_record(conversation: Conversation, image: str) -> dict[str, Any]:
         "targets": [vars(target) for turn in conversation.turns for target in turn.targets],
         "kinds": [turn.kind for turn in conversation.turns],
         "conversations": [
-            {"role": role, "content": text}
+            message
             for turn in conversation.turns
-            for role, text in (("user", turn.question), ("assistant", turn.answer))
+            for message in (
+                {"role": "user", "content": turn.question},
+                {"role": "assistant", "content": turn.answer, **({"wrong": True} if turn.wrong else {})},
+            )
         ],
     }

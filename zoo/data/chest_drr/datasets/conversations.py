@@ -14,6 +14,7 @@ from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
 from zoo.data.chest_drr.rendering.cases import SPLITS
 from zoo.data.chest_drr.rendering.spec import RenderSpec
+from zoo.data.chest_drr.text.contrasts import sample_contrasts
 from zoo.data.chest_drr.text.phrasings import TEST, TRAIN
 from zoo.data.chest_drr.text.questions import (
     sample_all_findings_question,
@@ -41,6 +42,8 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         self,
         turns: PositiveInt = 2,
         variants: PositiveInt = 1,
+        reject: bool = False,
+        contrasts: bool = False,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(batch_size=4, eval_batch_size=16),
     ) -> None:
@@ -49,28 +52,36 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         Args:
             turns: most questions of a conversation, each of another kind.
             variants: conversations about each training image, with other questions.
+            reject: answers repeat what was asked for, and hold ``[REJ]`` where it is absent; the questions stay the same.
+            contrasts: every second conversation about a training image asks for present and absent findings with the same
+                chance, and may end in a wrong answer (:mod:`zoo.data.chest_drr.text.contrasts`).
             render: how many radiographs are rendered, and how.
             loader: how batches are loaded; the questions do not depend on its seed.
         """
         super().__init__(loader)
         self.configure_rendering(render)
-        self.turns, self.variants = turns, variants
+        self.turns, self.variants, self.reject, self.contrasts = turns, variants, reject, contrasts
 
     def conversations(self, split: str) -> list[Conversation]:
         """Render and write what the cache lacks, and read it."""
         folder = series_folder(self.spec) / f"questions-{QUESTIONS_VERSION}-{self.turns}"
-        variants = self.variants if split == "train" else 1
-        file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
+        is_train = split == "train"
+        variants = self.variants if is_train else 1
+        options = {"reject": self.reject, "contrasts": self.contrasts and is_train}
+        names = [split, str(self.counts[split]), str(variants), *(name for name, chosen in options.items() if chosen)]
+        file = folder / f"{'-'.join(names)}.jsonl"
         if not file.is_file():
             series = self.series(split)
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):  # another process may be writing the same
                 if not file.is_file():
-                    write_questions(series, split, self.turns, variants, file)
+                    write_questions(series, split, self.turns, variants, file, **options)
         return read_conversations(file)
 
 
-def write_questions(series: CaseSeries, split: str, turns: int, variants: int, file: Path) -> None:
+def write_questions(
+    series: CaseSeries, split: str, turns: int, variants: int, file: Path, reject: bool = False, contrasts: bool = False
+) -> None:
     """Write a series as a JSONL file, and its images as PNG files in a folder beside it."""
     from rich.progress import track
 
@@ -83,7 +94,8 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
                 name = f"{folder.name}/{index:06d}.png"
                 if not (file.parent / name).is_file():  # written with other variants before
                     _write_png((series.image(index) >> 8).astype(np.uint8), file.parent / name)
-                for conversation in _sample_conversations(series.record(index), split, index, turns, variants):
+                record = series.record(index)
+                for conversation in _sample_conversations(record, split, index, turns, variants, reject, contrasts):
                     out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
         partial.replace(file)
     finally:
@@ -91,16 +103,17 @@ def write_questions(series: CaseSeries, split: str, turns: int, variants: int, f
 
 
 def _sample_conversations(
-    record: dict[str, Any], split: str, index: int, turns: int, variants: int
+    record: dict[str, Any], split: str, index: int, turns: int, variants: int, reject: bool, contrasts: bool
 ) -> Iterator[tuple[Turn, ...]]:
     seed = [11, SPLITS.index(split), index]
     phrasing = TEST if split == "test" else TRAIN
     for variant in range(variants):
-        yield sample_conversation(record, phrasing, np.random.default_rng([*seed, variant]), turns)
+        sample = sample_contrasts if contrasts and variant % 2 else sample_conversation
+        yield sample(record, phrasing, np.random.default_rng([*seed, variant]), turns, reject=reject)
     if split == "test":
         samplers = (sample_contralateral_question, sample_all_findings_question)
-        for variant, sample in enumerate(samplers, start=variants):
-            if conversation := sample(record, phrasing, np.random.default_rng([*seed, variant])):
+        for variant, sample_one in enumerate(samplers, start=variants):
+            if conversation := sample_one(record, phrasing, np.random.default_rng([*seed, variant]), reject=reject):
                 yield conversation
 
 

@@ -33,24 +33,28 @@ class RenderSpec(ImageSpec):
     """How radiographs are rendered, and how many. In a recipe, the fields are arguments of the dataset.
 
     Attributes:
-        size: training cases; a tenth as many, at least 64, each for validation and test.
+        size: training cases.
+        held_out: cases of the validation split, and of the test split; a tenth of ``size``, at least 64, if None.
         image_size: side of the square radiograph in pixels.
         style: of the radiograph.
         render_workers: rendering processes; all cores if None.
 
     Raises:
-        ArgumentError: there is no training case.
+        ArgumentError: there is no training case, or no case held out.
     """
 
     size: PositiveInt = 2000
+    held_out: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         """Check the number of cases."""
         if self.size < 1:
             raise ArgumentError(f"size is {self.size}; at least one training case must be rendered")
+        if self.held_out is not None and self.held_out < 1:
+            raise ArgumentError(f"held_out is {self.held_out}; at least one case must be held out")
 
     @property
     def counts(self) -> dict[str, int]:
         """Cases of each split."""
-        held_out = max(self.size // 10, MIN_HELD_OUT)
+        held_out = max(self.size // 10, MIN_HELD_OUT) if self.held_out is None else self.held_out
         return {"train": self.size, "val": held_out, "test": held_out}

@@ -4,7 +4,7 @@ Each kind has at least forty wordings for training and validation and as many ot
 question is worded as in another split. The wording was written for this dataset.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from zoo.data.chest_drr.text.wording import read_wording
@@ -35,9 +35,15 @@ class Phrasing:
     contralateral: float = 0.0
     open_questions: tuple[str, ...] = ()
     any_number: bool = False
+    _wordings: dict[tuple[str, str], list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def questions(self, kind: str, finding: str = "pleural effusion") -> list[str]:
         """All wordings of a kind of question, with {} for the target, or {side} in a clue to ``finding``."""
+        if (kind, finding) not in self._wordings:
+            self._wordings[kind, finding] = self._combine(kind, finding)
+        return self._wordings[kind, finding]
+
+    def _combine(self, kind: str, finding: str) -> list[str]:
         if kind == "implicit":
             return [frame.format(clue) for frame in self.frames for clue in self.clues[finding]]
         if kind == "several":

@@ -14,7 +14,7 @@ from zoo.data.chest_drr.rendering.regions import ZONES
 from zoo.data.chest_drr.text.labels import LABELS
 from zoo.data.chest_drr.text.phrasings import Phrasing
 from zoo.data.chest_drr.text.wording import read_wording
-from zoo.data.conversations.records import SEG, Target, Turn
+from zoo.data.conversations.records import REJ, SEG, Target, Turn
 
 KINDS = ("explicit", "implicit", "several", "absent")
 """The kinds that :func:`sample_conversation` samples from.
@@ -46,13 +46,14 @@ def build_target(finding: dict[str, Any], regions: dict[str, Any]) -> Target:
 
 
 def sample_conversation(
-    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2
+    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, turns: int = 2, *, reject: bool = False
 ) -> tuple[Turn, ...]:
     """Up to ``turns`` questions and answers on a case record, each of another kind, in random order.
 
-    Kinds that a case cannot have are left out.
+    Kinds that a case cannot have are left out. With ``reject`` the questions are the same, and the answers are those that repeat
+    what was asked for and hold ``[REJ]``.
     """
-    sampler = _TurnSampler(record, phrasing, rng)
+    sampler = TurnSampler(record, phrasing, rng, reject=reject)
     samplers = {
         "explicit": sampler.explicit,
         "implicit": sampler.implicit,
@@ -64,30 +65,33 @@ def sample_conversation(
 
 
 def sample_contralateral_question(
-    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator
+    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, *, reject: bool = False
 ) -> tuple[Turn, ...]:
     """One question about a finding on the unaffected side; none if no finding is on one side only."""
-    turn = _TurnSampler(record, phrasing, rng).contralateral()
+    turn = TurnSampler(record, phrasing, rng, reject=reject).contralateral()
     return () if turn is None else (turn,)
 
 
 def sample_all_findings_question(
-    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator
+    record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, *, reject: bool = False
 ) -> tuple[Turn, ...]:
     """One question about all findings of an image with one or none; none if there are more."""
-    sampler = _TurnSampler(record, phrasing, rng)
+    sampler = TurnSampler(record, phrasing, rng, reject=reject)
     return (sampler.all_findings(),) if len(sampler.targets) < 2 else ()
 
 
-class _TurnSampler:
+class TurnSampler:
     """Samples questions and their answers on a case record; each method is one kind of question."""
 
-    def __init__(self, record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator) -> None:
+    def __init__(
+        self, record: dict[str, Any], phrasing: Phrasing, rng: np.random.Generator, *, reject: bool = False
+    ) -> None:
+        """Read the visible findings of a record; ``reject`` chooses the wording of answers."""
         visible = [item for item in record["findings"] if int(coco.area(item["mask"]))]
         self.targets = [build_target(item, record["regions"]) for item in visible]
         self.masks = [item["mask"] for item in visible]
         self.regions = record["regions"]
-        self.phrasing, self.rng = phrasing, rng
+        self.phrasing, self.rng, self.reject = phrasing, rng, reject
 
     def explicit(self) -> Turn:
         """A finding by its name, or in a quarter of the cases (and those without findings) an anatomical region."""
@@ -99,17 +103,17 @@ class _TurnSampler:
         else:
             name = self._choose([name for name, item in self.regions.items() if item["box"]])
             target, mask = Target(name), self.regions[name]["mask"]
-        return Turn(question.format(name), self._affirm(target), (mask,), (target,), "explicit")
+        return Turn(question.format(name), self.affirm(target, name), (mask,), (target,), "explicit")
 
     def implicit(self) -> Turn | None:
         """A finding by a clue; None where each finding is on both sides."""
-        unambiguous = [index for index, target in enumerate(self.targets) if self._is_only_of_its_kind(target)]
+        unambiguous = self.unambiguous()
         if not unambiguous:
             return None
         index = int(self.rng.choice(unambiguous))
         target = self.targets[index]
-        question = self._hint(target.finding, target.side)
-        return Turn(question, self._affirm(target), (self.masks[index],), (target,), "implicit")
+        question, name = self.hint(target.finding, target.side)
+        return Turn(question, self.affirm(target, name), (self.masks[index],), (target,), "implicit")
 
     def several(self) -> Turn | None:
         """All findings; where there are fewer than two, only if ``phrasing.any_number``."""
@@ -117,7 +121,7 @@ class _TurnSampler:
             return self.all_findings() if self.phrasing.any_number else None
         targets, findings = self.targets, list(SEVERITIES)
         order = sorted(range(len(targets)), key=lambda i: (findings.index(targets[i].finding), targets[i].side))
-        phrases = [f"{_locate(targets[i])} {SEG}" for i in order]
+        phrases = [f"{locate(targets[i])} {SEG}" for i in order]
         template = read_wording("questions")["answers"]["several"]
         answer = template.format(count=len(order), targets=", ".join(phrases[:-1]), last=phrases[-1])
         masks = tuple(self.masks[i] for i in order)
@@ -125,7 +129,7 @@ class _TurnSampler:
 
     def all_findings(self) -> Turn:
         """All findings of an image with one or none."""
-        answer = self._affirm(self.targets[0]) if self.targets else self._deny(read_wording("questions")["any_finding"])
+        answer = self.affirm(self.targets[0]) if self.targets else self.deny(read_wording("questions")["any_finding"])
         return Turn(self._ask_for_all(), answer, tuple(self.masks), tuple(self.targets), ALL_FINDINGS)
 
     def absent(self) -> Turn:
@@ -136,10 +140,11 @@ class _TurnSampler:
         finding = self._choose([name for name in SEVERITIES if name not in present])
         side = "" if finding == "cardiomegaly" else self._choose(["left", "right"])
         if self.rng.random() < 0.5:
-            question = self._choose(self.phrasing.questions("absent")).format(self._name(Target(finding, side)))
+            name = self._name(Target(finding, side))
+            question = self._choose(self.phrasing.questions("absent")).format(name)
         else:
-            question = self._hint(finding, side)
-        return Turn(question, self._deny(finding), kind="absent")
+            question, name = self.hint(finding, side)
+        return Turn(question, self.deny(finding, name), kind="absent")
 
     def contralateral(self) -> Turn | None:
         """A finding on the unaffected side: by name, or half of the time by a clue that tells the side, where there are any."""
@@ -155,27 +160,43 @@ class _TurnSampler:
             question = self._choose(sided).format(side=side)
         else:
             question = self._choose(self.phrasing.questions("absent")).format(name)
-        return Turn(question, self._deny(name), kind=CONTRALATERAL)
+        return Turn(question, self.deny(name), kind=CONTRALATERAL)
 
     def _ask_for_all(self) -> str:
         if self.phrasing.open_questions and self._happens(1 / 3):
             return self._choose(self.phrasing.open_questions)
         return self._choose(self.phrasing.questions("several"))
 
-    def _hint(self, finding: str, side: str) -> str:
-        """A question that gives a clue to a finding."""
+    def hint(self, finding: str, side: str) -> tuple[str, str]:
+        """A question that gives a clue to a finding, and the finding's name, with its side if the clue tells it."""
         question = self._choose(self.phrasing.questions("implicit", finding))
-        return without_side(question) if self._happens(self.phrasing.sideless) else question.format(side=side)
+        if self._happens(self.phrasing.sideless):
+            return without_side(question), finding
+        return question.format(side=side), Target(finding, side if "{side}" in question else "").name
+
+    def unambiguous(self) -> list[int]:
+        """Indices of the findings that are on one side only."""
+        return [index for index, target in enumerate(self.targets) if self._is_only_of_its_kind(target)]
 
     def _name(self, target: Target) -> str:
         return target.finding if self._happens(self.phrasing.sideless) else target.name
 
-    def _affirm(self, target: Target) -> str:
-        text = self._choose(read_wording("questions")["answers"]["present"]).format(_locate(target), seg=SEG)
+    def affirm(self, target: Target, asked: str = "") -> str:
+        """The answer where a target is; ``asked`` is its name as the question has it, empty where all findings were asked for."""
+        wording = read_wording("questions")
+        text = self._choose(wording["answers"]["present"]).format(locate(target), seg=SEG)
+        if self.reject:
+            template = wording["rejecting_answers"]["present" if asked else "one_finding"]
+            text = template.format(asked=asked, target=locate(target), seg=SEG)
         return text[0].upper() + text[1:]
 
-    def _deny(self, name: str) -> str:
-        return self._choose(read_wording("questions")["answers"]["absent"]).format(name)
+    def deny(self, name: str, asked: str = "") -> str:
+        """The answer where there is no ``name``; ``asked`` is the name as the question has it."""
+        wording = read_wording("questions")
+        text = self._choose(wording["answers"]["absent"]).format(name)
+        if self.reject:
+            text = wording["rejecting_answers"]["absent"].format(asked=asked or name, rej=REJ)
+        return text[0].upper() + text[1:]
 
     def _is_only_of_its_kind(self, target: Target) -> bool:
         return [other.finding for other in self.targets].count(target.finding) == 1
@@ -185,10 +206,11 @@ class _TurnSampler:
         return bool(share) and self.rng.random() < share
 
     def _choose(self, texts: Any) -> str:
-        return str(self.rng.choice(texts))
+        # The numbers that Generator.choice would draw, without its copy of all texts.
+        return str(texts[int(self.rng.integers(len(texts)))])
 
 
-def _locate(target: Target) -> str:
+def locate(target: Target) -> str:
     """A target with its place, as answers have it: "the left pleural effusion in the lower lung zone"."""
     template = read_wording("questions")["answers"]["target_in_zone" if target.zone else "target"]
     return template.format(target=target.name, zone=target.zone)

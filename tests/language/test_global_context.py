@@ -144,3 +144,18 @@ def test_merging_leaves_a_quarter_of_the_image_tokens(tmp_path):
     assert (embeds != other).any(dim=-1).tolist() == [[False, False, False, True]] * 2
     with pytest.raises(ValueError, match="merge is 3, of 4 x 4 tokens"):
         CausalContext(small_vision(), language, merge=3)
+
+
+def test_the_rejecting_token_comes_after_all_others(tmp_path):
+    plain, rejecting = (CausalContext(small_vision(), CausalLM(str(causal_lm(tmp_path / name)))) for name in "ab")
+    rejecting.add_reject_token()
+    assert plain.rej_token_id is None and plain.new_token_ids == [plain.seg_token_id]
+    assert rejecting.rej_token_id == len(plain.lm.get_input_embeddings().weight)
+    assert rejecting.new_token_ids == [plain.seg_token_id, rejecting.rej_token_id]
+    tables = [context.lm.get_input_embeddings().weight for context in (plain, rejecting)]
+    assert torch.equal(tables[0], tables[1][:-1]) and not tables[1].requires_grad
+    input_ids, labels = rejecting.tokenize([("The [REJ] mass?", "Mass [REJ]: no. Nodule [SEG].")], 2)
+    assert labels.count(rejecting.rej_token_id) == labels.count(rejecting.seg_token_id) == 1
+    assert input_ids.count(rejecting.rej_token_id) == 1, "a question has none"
+    assert labels.index(rejecting.rej_token_id) < labels.index(rejecting.seg_token_id)
+    assert rejecting.tokenizer.decode([rejecting.rej_token_id]) == "[REJ]"

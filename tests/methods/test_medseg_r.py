@@ -321,3 +321,138 @@ def test_data_without_conversations_are_refused(folder, striped_folder):
 def test_unfinished_runs_say_so(folder, tmp_path):
     with pytest.raises(Exception, match="no card is named"):
         open_evaluation(tmp_path / "nothing")
+
+
+REJECTING = ", reject_token: true, presence_weight: 1.0"
+LEFT, RIGHT = "Left: the left block [SEG].", "Right [REJ]: no."
+
+
+@pytest.fixture(scope="module")
+def rejecting(folder):
+    """The same images; every answer takes both sides, and the third image's last answer is wrong."""
+    lines = []
+    for line in (folder / "data.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        answer = f"{LEFT} {RIGHT}" if record["masks"] else "None."
+        record["conversations"] = [*messages("Both.", answer)]
+        if not record["masks"]:
+            record["conversations"] += [*messages("Left.", "Left: the left block [SEG].", wrong=True)]
+            record["kinds"] *= 2
+        lines.append(json.dumps(record))
+    (folder / "rejecting.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def messages(question: str, answer: str, **more: bool):
+    return {"role": "user", "content": question}, {"role": "assistant", "content": answer, **more}
+
+
+def rejecting_recipe(folder, name: str = "rejecting", options: str = REJECTING, epochs: int = 1):
+    recipe_of(folder, "unet", epochs)
+    text = (folder / "unet.yaml").read_text().replace("data.jsonl", "rejecting.jsonl")
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        text.replace("  lora_rank: 4\n", f"  lora_rank: 4\n  {options.strip(', ').replace(', ', chr(10) + '  ')}\n")
+    )
+    return read_recipe(path)
+
+
+def rejecting_batch(assembly, *indices: int):
+    return assembly.data.collate([assembly.data.split("train")[index] for index in indices])
+
+
+def test_rejecting_tokens_and_wrong_answers_are_where_they_were_written(rejecting):
+    from zoo.engine.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(rejecting_recipe(rejecting))
+    method, batch = assembly.method, rejecting_batch(assembly, 0, 2)
+    context = method.context
+    embeds = method.encode_images(batch["image"], method.encode_mask_features(batch["image"]))
+    tokens = method.tokenize(batch["turns"], embeds)
+    ids, labels = tokens["input_ids"], tokens["labels"]
+    assert (ids == context.rej_token_id).sum(dim=1).tolist() == [1, 1], "one was written, one was added to 'None.'"
+    assert tokens["seg_batch_idx"].tolist() == [0, 1] and tokens["present"].tolist() == [1, 0]
+    assert tokens["present_idx"].tolist() == [0]
+    positions = tokens["seg_batch_idx"], tokens["seg_token_idx"]
+    assert (ids[positions] == context.seg_token_id).all() and (labels[positions] != -100).tolist() == [True, False]
+    learned = context.tokenizer.decode(labels[1][labels[1] != -100].tolist())
+    assert "None [REJ]." in learned and "block" not in learned
+
+
+def test_every_loss_has_its_gradient(rejecting):
+    from zoo.engine.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(rejecting_recipe(rejecting))
+    method, batch = assembly.method.train(), rejecting_batch(assembly, 0, 2)
+    losses = method.losses(batch)
+    assert set(losses) == {"loss", "text", "bce", "dice", "presence"} and all(value > 0 for value in losses.values())
+    torch.testing.assert_close(
+        losses["loss"], losses["text"] + 2 * losses["bce"] + 0.5 * losses["dice"] + losses["presence"]
+    )
+    losses["presence"].backward()
+    lora = [value for name, value in method.named_parameters() if "lora_B" in name]
+    assert all(value.grad.any() for value in method.presence.parameters()) and any(value.grad.any() for value in lora)
+    assert all(value.grad is None for value in method.grounding.kernel.parameters())
+    only_wrong = {**batch, "turns": [batch["turns"][1][1:]], "image": batch["image"][1:], "masks": [batch["masks"][1]]}
+    only_wrong.pop("image_hash")
+    alone = method.losses(only_wrong)
+    assert alone["text"] == alone["bce"] == alone["dice"] == 0 and alone["presence"] > 0
+
+
+def test_without_the_options_nothing_is_rejected(rejecting):
+    """Written ``[REJ]`` is left out, wrong answers teach nothing, and the weights are those of the published method."""
+    from zoo.engine.assembly import assemble
+
+    torch.manual_seed(0)
+    plain = assemble(rejecting_recipe(rejecting, "plain", ""))
+    method, batch = plain.method, rejecting_batch(plain, 0, 2)
+    assert method.context.rej_token_id is None and not any("presence" in name for name in method.state_dict())
+    embeds = method.encode_images(batch["image"], method.encode_mask_features(batch["image"]))
+    tokens = method.tokenize(batch["turns"], embeds)
+    assert "present" not in tokens and tokens["seg_batch_idx"].tolist() == [0]
+    text = method.context.tokenizer.decode(tokens["input_ids"][0].tolist())
+    assert "Right: no." in text and "[REJ]" not in text
+    assert set(method.losses(batch)) == {"loss", "text", "bce", "dice"}
+
+
+@pytest.mark.parametrize(("threshold", "vetoed"), [(0.0, False), (1.1, True)])
+def test_generation_with_both_tokens(rejecting, monkeypatch, threshold, vetoed):
+    from zoo.engine.assembly import assemble
+
+    torch.manual_seed(0)
+    method = assemble(rejecting_recipe(rejecting)).method.eval()
+    method.presence_threshold = threshold
+    torch.nn.init.constant_(method.grounding.kernel.bias, 1.0)
+    with torch.no_grad():
+        method.grounding.kernel.bias[-1] = 50.0  # no mask is empty
+    monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(f"{LEFT} {RIGHT}"))
+    prediction = method.predict_image(torch.rand(1, 40, 40), "Both.")
+    if vetoed:
+        assert prediction.answer == "Left: the left block (no sign of it). Right: no."
+        assert prediction.masks == () and prediction.rejected == ("the left block", "Right")
+    else:
+        assert prediction.answer == "Left: the left block [SEG]. Right: no." and len(prediction.masks) == 1
+        assert prediction.rejected == ("Right",) == tuple(prediction.to_dict()["rejected"])
+        assert prediction.labels == ["the left block"]
+
+
+def test_a_rejecting_card_is_published_and_verified(rejecting, tmp_path, monkeypatch):
+    """Its metrics are those of its weights after a round trip through the files, and count ``[REJ]``."""
+    from zoo.engine.verification import verify
+
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
+    torch.manual_seed(0)
+    options = REJECTING + ", lora_targets: all, presence_threshold: 0.3"
+    run = train(rejecting_recipe(rejecting, "published", options, epochs=2), tmp_path / "run")
+    log = read_log(run)
+    assert log["train_presence"].dropna().gt(0).all() and log["val_presence"].notna().any()
+    publish(run, "tiny-reject", folder=tmp_path / "cards")
+    checks = verify("tiny-reject")
+    assert checks and all(check.holds for check in checks)
+    evaluation = open_evaluation("tiny-reject", device="cpu")
+    assert evaluation.method.presence_threshold == 0.3 and evaluation.method.context.rej_token_id
+    measured = evaluate(evaluation, progress=False)
+    assert {"missing_rej", "superfluous_rej", "vetoed", "absent_recognised"} <= set(measured)
+    assert measured["giou"].n == 8, "wrong answers are not asked for"

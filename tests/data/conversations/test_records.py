@@ -9,14 +9,19 @@ from PIL import Image
 
 from zoo.data.conversations.records import (
     MAX_QUESTION,
+    REJ,
     SEG,
+    VETO,
     Conversation,
     QuestionError,
     Target,
     mask_phrases,
     read_conversations,
+    rejected_phrases,
     to_record,
     validate_question,
+    with_rejection,
+    without_rejection,
 )
 from zoo.data.io.masks import decode_masks, encode_mask
 
@@ -80,6 +85,7 @@ def messages(*texts: str) -> list[dict[str, str]]:
         ({"conversations": messages("Segment.", "Nothing.")}, "have 0 [SEG] and the record has 2 masks"),
         ({"conversations": messages("Segment.")}, "pairs of user and assistant"),
         ({"conversations": messages(f"Segment {SEG}.", f"{SEG} {SEG}")}, "the question contains [SEG]"),
+        ({"conversations": messages(f"Segment {REJ}.", f"{SEG} {SEG}")}, "the question contains [REJ]"),
         ({"conversations": messages("x" * 10_000, f"{SEG} {SEG}")}, "10000 characters"),
         ({"conversations": messages(" \n", f"{SEG} {SEG}")}, "the question is empty"),
         (
@@ -113,3 +119,37 @@ def test_each_mask_has_a_phrase():
     assert mask_phrases(answer, 2) == ["the left mass in the mid lung zone", "the cardiomegaly"]
     assert mask_phrases("Fluid is seen. It is here [SEG], there[SEG]", 3) == ["It is here", "there", ""]
     assert mask_phrases("[SEG]", 1) == [""] and mask_phrases("Nothing.", 0) == []
+
+
+def test_an_answer_without_a_mask_gets_a_rejecting_token():
+    assert with_rejection("There is no mass.") == "There is no mass [REJ]." and with_rejection("None") == "None [REJ]"
+    assert with_rejection("") == REJ
+    for answer in (f"The mass {SEG}.", f"Mass {REJ}: no sign of it."):
+        assert with_rejection(answer) == answer
+    assert without_rejection(f"Mass {REJ}: no sign. Nodule {REJ}.") == "Mass: no sign. Nodule."
+    assert without_rejection(with_rejection("There is no mass.")) == "There is no mass."
+
+
+def test_rejected_targets_are_named_by_the_words_before_their_tokens():
+    answer = f"Left mass {REJ}: no sign of it. The nodule {SEG}, a cyst {REJ} and the scar {VETO}."
+    assert rejected_phrases(answer) == ["Left mass", "a cyst", "the scar"]
+    assert rejected_phrases(f"The nodule {SEG}.") == []
+
+
+def test_a_wrong_answer_is_the_last_and_has_no_masks(tmp_path):
+    wrong = [*messages("Segment the mass.", f"The mass {SEG}.")]
+    wrong[-1]["wrong"] = True
+    path = write(tmp_path, {"image": "a.png", "masks": [], "targets": [], "kinds": [], "conversations": wrong})
+    (conversation,) = read_conversations(path)
+    (turn,) = conversation.turns
+    assert turn.wrong and turn.answer == f"The mass {SEG}." and turn.masks == ()
+    assert to_record(conversation, "a.png")["conversations"] == wrong
+    first = {
+        "image": "a.png",
+        "masks": [],
+        "targets": [],
+        "kinds": [],
+        "conversations": [*wrong, *messages("And?", "Nothing.")],
+    }
+    with pytest.raises(QuestionError, match="must be the last of its conversation"):
+        read_conversations(write(tmp_path, first))

@@ -140,8 +140,9 @@ class TurnSampler:
         finding = self._choose([name for name in SEVERITIES if name not in present])
         side = "" if finding == "cardiomegaly" else self._choose(["left", "right"])
         if self.rng.random() < 0.5:
+            template = self._choose(self.phrasing.questions("absent"))
             name = self._name(Target(finding, side))
-            question = self._choose(self.phrasing.questions("absent")).format(name)
+            question = template.format(name)
         else:
             question, name = self.hint(finding, side)
         return Turn(question, self.deny(finding, name), kind="absent")

@@ -69,6 +69,8 @@ METRICS = {
     "other_side_recognised": "contralateral recognised",
     "missing_seg": "missing [SEG]",
     "superfluous_seg": "superfluous [SEG]",
+    "missing_rej": "missing [REJ]",
+    "superfluous_rej": "superfluous [REJ]",
 }
 """Metrics, as a table's head names them; others lose their underscores."""
 

@@ -12,3 +12,9 @@ def test_a_tenth_is_held_out_twice(size, held_out):
 def test_there_must_be_a_training_case():
     with pytest.raises(ArgumentError, match="size is 0; at least one training case"):
         RenderSpec(size=0)
+
+
+def test_more_training_cases_may_leave_the_test_split_as_it_is():
+    assert RenderSpec(size=4000, held_out=200).counts == {"train": 4000, "val": 200, "test": 200}
+    with pytest.raises(ArgumentError, match="held_out is 0; at least one case"):
+        RenderSpec(held_out=0)

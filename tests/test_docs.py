@@ -91,8 +91,9 @@ def test_the_tutorial_on_parts_runs(tmp_path, monkeypatch, striped_folder, capsy
     names: dict = {}
     for code in fenced_blocks((DOCS / "tutorials" / "parts.md").read_text(), "python"):
         exec(code, names)
-    assert "torch.Size([2, 128])" in capsys.readouterr().out
-    assert names["trainer"].callback_metrics and any(tmp_path.joinpath("output").iterdir())
+    printed = capsys.readouterr().out
+    assert "torch.Size([2, 128])" in printed and "accuracy" in printed
+    assert names["method"].trainer is names["trainer"] and list(tmp_path.joinpath("output").glob("*.png"))
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=relative)

@@ -1,5 +1,7 @@
 """Comparisons: runs are reused, and those of another recipe refused."""
 
+import json
+
 import pytest
 
 from zoo.engine.comparison import compare
@@ -34,3 +36,20 @@ def test_methods_that_cannot_predict_novel_classes_are_refused_before_training(t
     with pytest.raises(ArgumentError, match=r"bound\.yaml learn weights for the classes of training"):
         compare([str(tiny_recipe), str(bound)], tmp_path / "out", protocol="base_to_novel", seeds=[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_is_chosen_on_validation_images_and_tasks_are_averaged(tiny_recipe, tmp_path):
+    out, recipe = tmp_path / "out", str(tiny_recipe)
+    over, grid = {"data.image_size": ["32", "40"]}, {"optimizer.lr": ["1e-9", "3e-2"], "trainer.max_epochs": ["2"]}
+    (row,) = compare([recipe], out, shots=[1, 2], seeds=[0, 1], over=over, grid=grid, device="cpu")[1:]
+    grids = json.loads((out / "grid.json").read_text())[recipe]
+    tried = grids["validation"]
+    assert set(tried) == {"optimizer.lr=1e-9 trainer.max_epochs=2", "optimizer.lr=3e-2 trainer.max_epochs=2"}
+    assert tried[grids["chosen"]] == max(tried.values())
+    runs = sorted(path.name for path in (out / "runs").iterdir())
+    assert len(runs) == 2 * (2 + 1) + 4  # of the grid at K = 2 and seed 0, and what is left of two K, seeds and tasks
+    assert all("image_size_32" in name or "image_size_40" in name for name in runs)
+    assert row.setting == "2-shot" and {"accuracy", "32", "40"} <= set(row.metrics)
+    mean = (row.metrics["32"].value + row.metrics["40"].value) / 2
+    assert row.metrics["accuracy"].value == pytest.approx(mean)
+    assert row.metrics["accuracy"].n == row.metrics["32"].n + row.metrics["40"].n

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.intervals import measure
+from zoo.metrics.intervals import Measured, average, measure
 
 
 def mean(outputs):
@@ -38,3 +38,11 @@ def test_runs_of_different_samples_are_refused():
         measure(mean, [{"value": torch.zeros(3)}, {"value": torch.zeros(4)}])
     with pytest.raises(ValueError, match="they have none"):
         measure(mean, [])
+
+
+def test_the_interval_of_an_average_is_narrower_than_its_parts():
+    one, other = Measured(0.5, 0.4, 0.65, 30), Measured(0.7, 0.6, 0.85, 50)
+    mean = average([one, other])
+    assert mean.value == pytest.approx(0.6) and mean.n == 80
+    assert mean.low == pytest.approx(0.6 - 0.1 / 2**0.5) and mean.high == pytest.approx(0.6 + 0.15 / 2**0.5)
+    assert average([one]) == Measured(0.5, pytest.approx(0.4), pytest.approx(0.65), 30)

@@ -129,3 +129,11 @@ def parse_integers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a list of integers such as 0,1,2") from None
+
+
+def parse_values(settings: list[str]) -> dict[str, list[str]]:
+    """Parse ``key=a,b,c`` to ``{key: [a, b, c]}``."""
+    for setting in settings:
+        if not all(setting.partition("=")[::2]):
+            raise typer.BadParameter(f"'{setting}' is not KEY=A,B,... such as optimizer.lr=1e-3,3e-3")
+    return {key: values.split(",") for key, values in (setting.split("=", 1) for setting in settings)}

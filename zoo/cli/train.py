@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Settings, console, parse_integers, print_json, print_table, report_errors
+from zoo.cli.console import (
+    Device,
+    Json,
+    Settings,
+    console,
+    parse_integers,
+    parse_values,
+    print_json,
+    print_table,
+    report_errors,
+)
 from zoo.config.recipe import read_recipe
 
 commands = typer.Typer()
@@ -63,15 +73,35 @@ def compare(
     protocol: Annotated[
         Literal["few_shot", "base_to_novel", "full"], typer.Option(help="Training and test classes.")
     ] = "few_shot",
+    over: Annotated[
+        str | None, typer.Option(help="KEY=A,B,...: train and measure each value, and average over them.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=A,B,...: each recipe takes the value that is best on validation images; repeatable."),
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for every recipe.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`."""
+    """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`.
+
+    Over several tasks, with each recipe's learning rate chosen on validation images: `zoo compare coop/chest_drr_16shot --over
+    data.task=side,lobe --grid optimizer.lr=1e-3,3e-3`.
+    """
     from zoo.engine.comparison import compare as run_comparison
     from zoo.visualization.tables import markdown_table
 
     with report_errors():
-        counts = {"shots": parse_integers(shots), "seeds": parse_integers(seeds)}
-        rows = run_comparison(recipes, out, protocol=protocol, overrides=settings or [], device=device, **counts)
+        rows = run_comparison(
+            recipes,
+            out,
+            shots=parse_integers(shots),
+            seeds=parse_integers(seeds),
+            protocol=protocol,
+            overrides=settings or [],
+            over=parse_values([over] if over else []),
+            grid=parse_values(grid or []),
+            device=device,
+        )
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
         console.print(f"wrote {out / 'table.md'}, table.json and table.png")

@@ -1,8 +1,11 @@
-"""Tables and plots over methods, shots and seeds: trains missing runs, evaluates, and writes Markdown, JSON and PNG."""
+"""Tables and plots over methods, shots, seeds and tasks: trains missing runs, evaluates, and writes Markdown, JSON and PNG."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 from zoo.config.building import resolve_recipe
@@ -12,10 +15,23 @@ from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
-from zoo.metrics.intervals import Measured
+from zoo.metrics.intervals import Measured, average
 from zoo.visualization.tables import Row, write_table
 
 PROTOCOLS = ("few_shot", "base_to_novel", "full")
+Values = Mapping[str, Sequence[str]]
+"""Recipe key to the values that it takes in turn."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all runs of a comparison share."""
+
+    out: Path
+    protocol: str
+    overrides: list[str]
+    tasks: list[str]
+    device: str
 
 
 def compare(
@@ -26,17 +42,22 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     protocol: str = "few_shot",
     overrides: Sequence[str] = (),
+    over: Values | None = None,
+    grid: Values | None = None,
     device: str = "auto",
 ) -> list[Row]:
     """Train and evaluate recipes; finished runs in ``out`` are reused, so that an interrupted comparison resumes.
 
     Args:
         recipes: names or files.
-        out: folder for runs, ``table.md``, ``table.json`` and ``table.png``.
+        out: folder for runs, ``table.md``, ``table.json`` and ``table.png``, and ``grid.json`` with a grid.
         shots: K of the few-shot and base-to-novel protocols.
         seeds: of sampled shots, initial weights and order of the samples.
         protocol: "few_shot", "base_to_novel" (train on base classes, measure both halves) or "full" (all images).
         overrides: ``key=value`` for every recipe.
+        over: one key and its values, which are trained and measured apart and averaged, as ``{"data.task": ["side", "lobe"]}``.
+        grid: keys and the values from which each recipe takes those that are best on all validation images, with the first
+            seed and the largest K, in the mean over ``over``.
         device: to evaluate on; training follows the recipe's ``trainer``.
 
     Raises:
@@ -45,19 +66,21 @@ def compare(
     """
     if protocol not in PROTOCOLS:
         raise ArgumentError(f"unknown protocol '{protocol}'; expected one of {', '.join(PROTOCOLS)}")
+    if len(over or {}) > 1:
+        raise ArgumentError(f"a comparison averages over one key; got {', '.join(over or {})}")
     if protocol == "base_to_novel" and (bound := [recipe for recipe in recipes if _is_class_bound(recipe, overrides)]):
         raise ArgumentError(
             f"{', '.join(bound)} learn weights for the classes of training, so they cannot predict novel ones; leave them out"
         )
+    counts: list[int | None] = [None] if protocol == "full" else list(shots)
+    tasks = [f"{key}={value}" for key, values in (over or {}).items() for value in values]
+    shared = Comparison(out, protocol, list(overrides), tasks or [""], device)
+    chosen = {recipe: _choose(shared, recipe, counts, seeds[0], grid) if grid else [] for recipe in recipes}
     rows = []
-    for count in [None] if protocol == "full" else shots:
+    for count in counts:
         for recipe in recipes:
-            runs = [_finished_run(recipe, out, count, seed, protocol, overrides) for seed in seeds]
-            metrics = (
-                _base_to_novel(runs, device) if protocol == "base_to_novel" else _measured(runs, [], "test", device)
-            )
             setting = "all images" if count is None else f"{count}-shot"
-            rows.append(Row(recipe, setting, list(seeds), metrics))
+            rows.append(Row(recipe, setting, list(seeds), _metrics(shared, recipe, count, seeds, chosen[recipe])))
             if is_first_process():
                 write_table(rows, out)
     return rows
@@ -69,15 +92,57 @@ def _is_class_bound(recipe: str, overrides: Sequence[str]) -> bool:
     return isinstance(adapter, Component) and getattr(adapter.target, "class_bound", False)
 
 
+def _metrics(
+    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: list[str]
+) -> dict[str, Measured]:
+    """Metrics of a row: means over the tasks, and the first metric of each task."""
+    by_task = {}
+    for task in shared.tasks:
+        runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
+        novel = shared.protocol == "base_to_novel"
+        by_task[task] = _base_to_novel(runs, shared.device) if novel else _measured(runs, [], "test", shared.device)
+    if shared.tasks == [""]:
+        return by_task[""]
+    names = list(next(iter(by_task.values())))
+    means = {name: average([metrics[name] for metrics in by_task.values()]) for name in names}
+    if shared.protocol == "base_to_novel":  # of the means, as the field reports it
+        means["harmonic_mean"] = _harmonic_mean(means["base"], means["novel"])
+    main = "harmonic_mean" if "harmonic_mean" in means else names[0]
+    return means | {task.split("=", 1)[1]: metrics[main] for task, metrics in by_task.items()}
+
+
+def _choose(shared: Comparison, recipe: str, counts: Sequence[int | None], seed: int, grid: Values) -> list[str]:
+    """The overrides of the grid that are best on all validation images; every value tried is written to grid.json."""
+    count = None if None in counts else max(number for number in counts if number is not None)
+    tried: dict[str, float] = {}
+    for values in product(*grid.values()):
+        settings = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
+        scores = []
+        for task in shared.tasks:
+            run = _finished_run(shared, recipe, count, seed, task, settings)
+            all_images = ["data.shots=null"] if count is not None else []
+            measured = _measured([run], all_images, "val", shared.device, split="val")
+            scores.append(next(iter(measured.values())).value)
+        tried[" ".join(settings)] = fmean(scores)
+    best = max(tried, key=lambda name: tried[name])
+    if is_first_process():
+        file = shared.out / "grid.json"
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        content[recipe] = {"chosen": best, "validation": tried}
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return best.split(" ")
+
+
 def _finished_run(
-    recipe: str, out: Path, shots: int | None, seed: int, protocol: str, overrides: Sequence[str]
+    shared: Comparison, recipe: str, shots: int | None, seed: int, task: str, settings: Sequence[str]
 ) -> Path:
     name = f"{Path(recipe).with_suffix('').as_posix().replace('/', '-')}-{shots or 'all'}-seed{seed}"
-    run = out / "runs" / f"{protocol}-{name}"
-    setting = [f"seed={seed}", *as_overrides(overrides)]
+    parts = [f"{shared.protocol}-{name}", *(_file_name(setting) for setting in (task, *settings) if setting)]
+    run = shared.out / "runs" / "-".join(parts)
+    setting = [f"seed={seed}", *as_overrides([*shared.overrides, *filter(None, [task]), *settings])]
     if shots is not None or "shots" in (read_recipe(recipe)["data"] or {}):
         setting.append(f"data.shots={'null' if shots is None else shots}")
-    if protocol == "base_to_novel":
+    if shared.protocol == "base_to_novel":
         setting.append("data.classes=base")
     resolved = read_recipe(recipe, setting)
     if (run / "recipe.yaml").is_file() and not _contains(
@@ -89,6 +154,12 @@ def _finished_run(
     return run
 
 
+def _file_name(setting: str) -> str:
+    """A setting as part of a folder's name: the last part of its key, and its value."""
+    key, value = setting.split("=", 1)
+    return f"{key.rsplit('.', 1)[-1]}_{value}".replace("/", "_")
+
+
 def _contains(content: Any, expected: Any) -> bool:
     """Whether a run's resolved recipe has all settings of a recipe."""
     if isinstance(expected, dict):
@@ -96,18 +167,25 @@ def _contains(content: Any, expected: Any) -> bool:
     return bool(content == expected)
 
 
-def _measured(runs: list[Path], overrides: list[str], name: str, device: str) -> dict[str, Measured]:
+def _measured(
+    runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test"
+) -> dict[str, Measured]:
     evaluations = [open_evaluation(run, overrides, device) for run in runs]
     outputs = [
-        collect_cached(evaluation, run / f"outputs-{name}.safetensors")
+        collect_cached(evaluation, run / f"outputs-{name}.safetensors", split)
         for run, evaluation in zip(runs, evaluations, strict=True)
     ]
     return measure_all(evaluations[0].method.metrics(), outputs)
 
 
 def _base_to_novel(runs: list[Path], device: str) -> dict[str, Measured]:
-    """Accuracy on the base and the novel classes, and their harmonic mean (its interval from those of the halves)."""
+    """Accuracy on the base and the novel classes, and their harmonic mean."""
     base = _measured(runs, ["data.classes=base"], "base", device)["accuracy"]
     novel = _measured(runs, ["data.classes=novel"], "novel", device)["accuracy"]
+    return {"base": base, "novel": novel, "harmonic_mean": _harmonic_mean(base, novel)}
+
+
+def _harmonic_mean(base: Measured, novel: Measured) -> Measured:
+    """The harmonic mean, its interval from those of the halves."""
     mean, low, high = (harmonic_mean([getattr(base, part), getattr(novel, part)]) for part in ("value", "low", "high"))
-    return {"base": base, "novel": novel, "harmonic_mean": Measured(mean, low, high, base.n + novel.n)}
+    return Measured(mean, low, high, base.n + novel.n)

@@ -52,3 +52,13 @@ def measure(
         values.append(float(np.mean(resampled)))
     low, high = np.percentile([v for v in values if np.isfinite(v)] or [value], [2.5, 97.5])
     return Measured(value, float(low), float(high), count)
+
+
+def average(measured: Sequence[Measured]) -> Measured:
+    """Mean of values that were measured on different samples; errors are independent, so their squares add up."""
+    value = float(np.mean([one.value for one in measured]))
+    below, above = (
+        float(np.sqrt(np.sum(np.square(errors)))) / len(measured)
+        for errors in ([one.value - one.low for one in measured], [one.high - one.value for one in measured])
+    )
+    return Measured(value, value - below, value + above, sum(one.n for one in measured))

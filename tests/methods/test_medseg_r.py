@@ -401,6 +401,26 @@ def test_every_loss_has_its_gradient(rejecting):
     assert alone["text"] == alone["bce"] == alone["dice"] == 0 and alone["presence"] > 0
 
 
+def test_it_learns_to_reject_and_to_judge(rejecting):
+    """The losses fall on one batch, and after it the presence of true and wrong answers lies on either side of a half."""
+    from zoo.engine.assembly import assemble
+
+    torch.manual_seed(0)
+    assembly = assemble(rejecting_recipe(rejecting))
+    method, batch = assembly.method.train(), rejecting_batch(assembly, 0, 1, 2, 3)
+    optimizer = torch.optim.AdamW([value for value in method.parameters() if value.requires_grad], lr=1e-2)
+    history = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        losses = method.losses(batch)
+        losses["loss"].backward()
+        optimizer.step()
+        history.append({name: value.item() for name, value in losses.items()})
+    assert all(history[-1][name] < 0.5 * history[0][name] for name in ("presence", "bce"))
+    assert history[-1]["text"] < 0.99 * history[0]["text"], "of a language model that is frozen but for LoRA"
+    assert history[-1]["presence"] < 0.35, "a constant score reaches 0.56 for one wrong answer of four"
+
+
 def test_without_the_options_nothing_is_rejected(rejecting):
     """Written ``[REJ]`` is left out, wrong answers teach nothing, and the weights are those of the published method."""
     from zoo.engine.assembly import assemble

@@ -65,3 +65,17 @@ def test_wrong_answers_name_the_absent_finding_or_a_present_one():
     named = [{finding for finding, _ in LABELER.label(turn.answer)} for turn in wrong]
     others = [names for names in named if "pleural effusion" not in names]
     assert 0.2 < len(others) / len(named) < 0.9 and all(len(names) == 1 for names in named)
+
+
+def test_words_do_not_give_a_wrong_answer_away():
+    """Wrong answers place a finding where true ones do: an effusion low, a mass anywhere."""
+    wrong = [turn.answer for turn in sample(("cardiomegaly", ""), count=1500) if turn.wrong]
+    zones = {
+        finding: {zone for zone in ("upper", "mid", "lower") for text in wrong if finding in text and zone in text}
+        for finding in ("pleural effusion", "pneumothorax", "mass")
+    }
+    assert zones == {
+        "pleural effusion": {"lower"},
+        "pneumothorax": {"mid", "lower"},
+        "mass": {"upper", "mid", "lower"},
+    }

@@ -19,6 +19,9 @@ from zoo.data.conversations.records import Target, Turn
 
 LISTED = "listed"
 """The kind of question that names several findings."""
+_ZONE_SHARES = {"pleural effusion": (0.0, 0.0, 1.0), "pneumothorax": (0.0, 0.2, 0.8)}
+_OTHER_SHARES = (0.1, 0.35, 0.55)
+"""How often findings lie in the upper, mid and lower lung zone; other shares would give wrong answers away by their words."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class _ContrastSampler(TurnSampler):
         if is_present:
             return self._turn(query)
         side = query.target.side or ("" if query.target.finding == "cardiomegaly" else self._choose(["left", "right"]))
-        claimed = Target(query.target.finding, side, self._choose(ZONES[1:]) if side else "")
+        shares = _ZONE_SHARES.get(query.target.finding, _OTHER_SHARES)
+        zone = str(self.rng.choice(ZONES[1:], p=shares)) if side else ""
+        claimed = Target(query.target.finding, side, zone)
         return Turn(query.question, self.affirm(claimed, query.asked), kind="absent", wrong=True)
 
     def _turn(self, query: _Query) -> Turn:

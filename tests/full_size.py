@@ -61,7 +61,10 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
             f"method.context.source={folder / (f'{family}-64' if quantized and family == 'llava' else family)}"
         )
         settings += ["method.context.quantization=null"] if quantized and family != "llava" else []
-        settings.append(f"method.grounding.source={folder / 'sam'}")
+        if "grounding" in method:
+            settings.append(f"method.grounding.source={folder / 'sam'}")
+        else:
+            settings.append("method.max_new_tokens=40")
         settings += ["method.context.image_size=56"] if method["context"]["family"] == "qwen2_5_vl" else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")

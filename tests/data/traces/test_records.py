@@ -117,3 +117,13 @@ def test_formatted_steps_are_parsed_back(items):
     summary = "Summarizing the previous analysis, I will generate the following report:"
     steps, report = parse_response(" ".join([*steps_text, summary, "Normal."]))
     assert [(step.region, step.box, step.statement) for step in steps] == items and report == "Normal."
+
+
+def test_areas_belong_to_findings_and_close_ups_are_marked(tmp_path):
+    findings = {"findings": [["nodule", "left"], ["mass", "right"]]}
+    path = write(tmp_path, {**RECORD, **findings, "finding_areas": [0.002, 0.1], "close_up": True}, RECORD)
+    with_areas, plain = read_records(path)
+    assert with_areas.finding_areas == [0.002, 0.1] and with_areas.close_up and with_areas.inputs == 1
+    assert plain.finding_areas is None and not plain.close_up
+    with pytest.raises(RecordError, match=r"'finding_areas' must have a number for each of 'findings'"):
+        read_records(write(tmp_path, {**RECORD, **findings, "finding_areas": [0.1]}))

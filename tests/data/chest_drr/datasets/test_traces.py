@@ -54,3 +54,13 @@ def test_metadata_has_what_methods_need(traces):
     metadata = traces.metadata()
     assert metadata["labeler"] is LABELER and metadata["prompt"] == traces.records("test")[0].prompt
     assert "cardiomegaly" in metadata["words"] and "cardiomegaly" in metadata["label_names"]
+
+
+def test_variants_share_their_images_and_differ_in_wording():
+    data = ChestDrrIvl(search="systematic", variants=3, render=RENDER)
+    records = data.records("train")
+    assert len(records) == 3 * 32 and data.any_step
+    first, second = records[0], records[1]
+    assert first.images == second.images and first.steps != second.steps
+    assert len({path for record in records for path in record.images}) <= 32 * 8
+    assert all(len(record.finding_areas) == len(record.findings) for record in records)

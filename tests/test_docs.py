@@ -269,6 +269,17 @@ def test_the_fine_tuning_tutorials_recipe_is_valid(tmp_path, striped_folder):
     check_recipe(read_recipe(recipe))
 
 
+def test_the_recipe_with_scans_is_valid_and_divides_them_by_patient(tmp_path):
+    from zoo.config.building import resolve_recipe
+    from zoo.config.recipe import read_recipe
+
+    (text,) = fenced_blocks((DOCS / "chest_drr.md").read_text(), "yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    data = resolve_recipe(read_recipe(tmp_path / "mine.yaml")).data.build()
+    splits = {scan.name: scan.split for scan in data.spec.scans}
+    assert len(data.spec.scans) == 4 and sorted(splits.values()) == ["test", "train", "val"]
+
+
 def test_recipes_of_the_reference_are_valid(tmp_path):
     from zoo.config.building import check_recipe
     from zoo.config.recipe import RecipeError, read_recipe

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -158,9 +158,9 @@ class ResumableSampler(DistributedSampler[Any]):
 class ZooData(LightningDataModule):
     """A dataset with the splits train, val and test."""
 
-    license: ClassVar[str] = "that of the user's data"
-    source: ClassVar[str] = "the user's files"
-    limitations: ClassVar[str] = ""
+    license: str = "that of the user's data"
+    source: str = "the user's files"
+    limitations: str = ""
 
     def __init__(self, loader: LoaderSpec) -> None:
         """Set how batches are loaded."""

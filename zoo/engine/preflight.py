@@ -18,7 +18,19 @@ _LOCAL = "local-dir:"
 """open_clip's prefix of a model in a local folder."""
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
-_DATA_PATHS = ("train", "val", "test", "split_file", "images", "table", "folder", "instances", "referring")
+_DATA_PATHS = (
+    "train",
+    "val",
+    "test",
+    "split_file",
+    "images",
+    "table",
+    "folder",
+    "instances",
+    "referring",
+    "ct",
+    "labels",
+)
 """Arguments of data sets that are files or folders."""
 
 

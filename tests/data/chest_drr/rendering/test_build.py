@@ -20,6 +20,10 @@ def test_an_interrupted_build_resumes(monkeypatch, tmp_path):
     assert len(resumed) == 40 and resumed.record(39)["findings"] == []
 
 
+def test_the_cache_of_the_packaged_ct_keeps_its_place():
+    assert building.series_folder(CaseSpec()).name == "a3cda0b972ed2d0b"
+
+
 def test_a_full_disk_is_reported_before_rendering(monkeypatch, tmp_path):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(building.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from pycocotools import mask as coco
 
 from zoo.data.chest_drr.rendering.cases import CaseSpec, render_case
@@ -21,6 +22,22 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process():
     here = render_case(CaseSpec(image_size=SIZE), "val", 5).image
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert hashlib.sha256(here.tobytes()).hexdigest() == there
+
+
+@pytest.mark.parametrize(
+    ("style", "index", "image", "record"),
+    [
+        ("standard", 0, "f2acd03c375429cc", "e2bc7513f6f8d564"),
+        ("standard", 5, "444ecdb82c428d63", "52c525753c6f013f"),
+        ("portable", 0, "32273b09afde666d", "bf14fe81646e9fc3"),
+        ("portable", 5, "fcd1e7d72fae1da6", "a0a28c82fd4717b9"),
+    ],
+)
+def test_published_images_keep_their_bytes(style, index, image, record):
+    """Cards were trained on these; where they must change, raise RENDERER_VERSION and publish again."""
+    case = render_case(CaseSpec(style=style, image_size=SIZE), "test", index)
+    assert hashlib.sha256(case.image.tobytes()).hexdigest()[:16] == image
+    assert hashlib.sha256(json.dumps(case.to_record()).encode()).hexdigest()[:16] == record
 
 
 def test_splits_and_indices_give_different_images():

@@ -1,7 +1,7 @@
 """chest_drr as few-shot classification tasks: portable radiographs with one finding each, of known severity and place."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 
@@ -10,11 +10,13 @@ from zoo.data.chest_drr.datasets.rendered import example_cases
 from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries, build_series
 from zoo.data.chest_drr.rendering.cases import CaseSpec
+from zoo.data.chest_drr.rendering.scans import describe_source
 from zoo.data.chest_drr.rendering.spec import ImageSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.chest_drr.text.wording import read_wording
 from zoo.data.classification.base import Classes, ClassificationData, Item
 from zoo.data.io.crops import crop
+from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 Task = Literal["findings", "side", "lobe", "severity", "normal", "close_up"]
@@ -29,14 +31,14 @@ _SIDES = ("left", "right")
 class ChestDrrFindings(ClassificationData):
     """One of six tasks: the finding, its side, its lobe, its severity, whether there is any, or a close-up of a lung."""
 
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
+    license: str = LICENSE
+    source: str = SOURCE_TEXT
+    limitations: str = LIMITATIONS
     template: str = "a chest radiograph showing {}."
 
     def __init__(
         self,
-        shots: int | None = 16,
+        shots: PositiveInt | None = 16,
         classes: Classes = "all",
         augment: bool = False,
         task: Task = "findings",
@@ -46,7 +48,7 @@ class ChestDrrFindings(ClassificationData):
         """Set the protocol.
 
         Args:
-            shots: training images a class; all if None.
+            shots: training images per class; all if None.
             classes: all, or the base or novel half.
             augment: whether training images are shifted, rotated and scaled a little.
             task: what the classes are: "findings", the finding with its severity; "side" and "lobe", where it is; "severity",
@@ -62,7 +64,9 @@ class ChestDrrFindings(ClassificationData):
         self._side = render.image_size
         # A close-up has the resolution of a film of twice the size.
         size = 2 * self._side if "crop" in self._task else self._side
-        self.spec = CaseSpec(style=render.style, image_size=size, seed=self._task["seed"], classes=contents)
+        seed, scans = self._task["seed"], render.divided_scans
+        self.spec = CaseSpec(style=render.style, image_size=size, seed=seed, classes=contents, scans=scans)
+        vars(self).update(describe_source(scans) if scans else {})
         self._series: dict[str, CaseSeries] = {}
 
     @property

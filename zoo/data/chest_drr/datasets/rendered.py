@@ -1,7 +1,7 @@
 """What the datasets of chest_drr share: entries for their cards, and cases rendered in three splits."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pycocotools import mask as coco
 
@@ -9,6 +9,7 @@ from zoo.data.base import ExampleImage
 from zoo.data.chest_drr.rendering.build import CaseSeries, build_series
 from zoo.data.chest_drr.rendering.cases import CaseSpec
 from zoo.data.chest_drr.rendering.findings import SEVERITIES
+from zoo.data.chest_drr.rendering.scans import describe_source
 from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.chest_drr.text.labels import LABELER, VOCABULARY
@@ -17,9 +18,9 @@ from zoo.data.chest_drr.text.labels import LABELER, VOCABULARY
 class RenderedCases:
     """Base of the rendered datasets, beside :class:`~zoo.data.base.ZooData`."""
 
-    license: ClassVar[str] = LICENSE
-    source: ClassVar[str] = SOURCE_TEXT
-    limitations: ClassVar[str] = LIMITATIONS
+    license: str = LICENSE
+    source: str = SOURCE_TEXT
+    limitations: str = LIMITATIONS
 
     def configure_rendering(
         self, render: RenderSpec, findings: Sequence[str] = tuple(SEVERITIES), max_findings: int = 3
@@ -27,7 +28,11 @@ class RenderedCases:
         """Set what is rendered: the findings that may occur, and the most in one case."""
         kinds = {finding: list(SEVERITIES[finding]) for finding in findings}
         self.render = render
-        self.spec = CaseSpec(style=render.style, image_size=render.image_size, kinds=kinds, at_most=max_findings)
+        scans = render.divided_scans
+        self.spec = CaseSpec(
+            style=render.style, image_size=render.image_size, kinds=kinds, at_most=max_findings, scans=scans
+        )
+        vars(self).update(describe_source(scans) if scans else {})
         self.counts = render.counts
 
     def series(self, split: str) -> CaseSeries:

@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from zoo.data.chest_drr.rendering.cases import SPLITS, CaseSpec, render_case
+from zoo.data.chest_drr.rendering.scans import SCAN_VERSION, Scan, load_scan
 from zoo.data.chest_drr.rendering.volume import source_folder
 from zoo.errors import ZooError
 from zoo.paths import cache_folder
@@ -41,7 +42,10 @@ class RenderingError(ZooError, OSError):
 
 def series_folder(spec: CaseSpec) -> Path:
     """The cache folder of a series, named by a hash of everything that its bytes depend on."""
-    key = json.dumps({"renderer": RENDERER_VERSION, **asdict(spec)})  # unsorted: sampling depends on the order
+    content = {name: value for name, value in asdict(spec).items() if name != "scans"}
+    if spec.scans:
+        content["scans"] = [SCAN_VERSION, *(scan.key() for scan in spec.scans)]
+    key = json.dumps({"renderer": RENDERER_VERSION, **content})  # unsorted: sampling depends on the order
     return cache_folder() / "chest_drr" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -83,17 +87,26 @@ def build_series(spec: CaseSpec, counts: dict[str, int], num_workers: int | None
         num_workers: processes; all cores if None.
 
     Raises:
-        MissingDataError: cases must be rendered, and the package with the CT is not installed.
+        MissingDataError: cases must be rendered, and the package with the CT is not installed, or a file of a scan is missing.
+        ScanError: a scan cannot be rendered.
         RenderingError: the disk is full; the cases rendered so far are kept.
     """
     folder = series_folder(spec)
     if _missing_parts(folder, counts):
-        source_folder()
+        _check_source(spec)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # another process may be building the same
             if missing := _missing_parts(folder, counts):
                 _render_parts(spec, missing, num_workers or os.cpu_count() or 1)
     return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
+
+
+def _check_source(spec: CaseSpec) -> None:
+    """Find the packaged CT, or read and check the user's, before processes are started."""
+    for scan in spec.scans or ():
+        load_scan(scan)
+    if not spec.scans:
+        source_folder()
 
 
 def _missing_parts(folder: Path, counts: dict[str, int]) -> list[Part]:
@@ -166,6 +179,8 @@ def _work(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if scans := job["spec"]["scans"]:
+        job["spec"]["scans"] = [Scan(**scan) for scan in scans]
     for split, start, images, records in job["parts"]:
         _render_part(CaseSpec(**job["spec"]), (split, start, Path(images), Path(records)))
 

@@ -1,7 +1,7 @@
 """One case of chest_drr: the findings, the radiograph, and its ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from zoo.data.chest_drr.rendering.findings import SEVERITIES, Finding, paint_findings, sample_finding
 from zoo.data.chest_drr.rendering.projection import develop, project, sample_view
 from zoo.data.chest_drr.rendering.regions import bounding_box, finding_mask, overlay_findings, region_masks
+from zoo.data.chest_drr.rendering.scans import Scan, load_scan, scan_of_case
 from zoo.data.chest_drr.rendering.volume import load_volume
 from zoo.data.io.masks import encode_mask
 
@@ -24,7 +25,8 @@ class CaseSpec:
 
     ``kinds``: the findings that may occur, with severities ``{kind: [severity, ...]}``; ``at_most``: the most in a case;
     ``classes``: if given, case ``i`` has exactly the finding ``classes[i % len]``: (kind, severity, side, lobe), of which the
-    last may be left out and are sampled then, None for no finding, or a list of such, which take turns.
+    last may be left out and are sampled then, None for no finding, or a list of such, which take turns;
+    ``scans``: the user's CTs, each with its split; the packaged CT if None.
     """
 
     style: str = "standard"
@@ -33,17 +35,19 @@ class CaseSpec:
     kinds: dict[str, list[str]] | None = None
     at_most: int = 3
     classes: list[CaseClass | Sequence[Sequence[str]]] | None = None
+    scans: Sequence[Scan] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A rendered case: ``image`` (size, size) uint16, masks (size, size) bool, findings and view settings."""
+    """A rendered case: ``image`` (size, size) uint16, masks (size, size) bool, findings, view settings, and the patient if not packaged."""
 
     image: np.ndarray
     regions: dict[str, np.ndarray]
     finding_masks: list[np.ndarray]
     findings: list[Finding]
     view: dict[str, float]
+    patient: str | None = None
 
     def to_record(self) -> dict[str, Any]:
         """The case without its image, for JSON: masks as COCO run lengths, boxes as (left, top, right, bottom)."""
@@ -57,6 +61,7 @@ class Case:
             },
             "cardiothoracic_ratio": round(_cardiothoracic_ratio(self.regions), 3),
             "view": self.view,
+            **({"patient": self.patient} if self.patient else {}),
         }
 
 
@@ -111,9 +116,11 @@ def _overlaps(finding: Finding, other: Finding) -> bool:
 def render_case(spec: CaseSpec, split: str, index: int) -> Case:
     """Sample and render case ``index`` of ``split``; the same arguments give the same bytes."""
     rng = case_generator(spec, split, index)
-    volume = load_volume()
+    scan = scan_of_case(spec.scans, split, [spec.seed, SPLITS.index(split), index]) if spec.scans else None
+    volume = load_scan(scan) if scan else load_volume()
     findings = sample_findings(spec, index, rng)
     view = sample_view(spec.style, _heart_scale(findings, rng), _mediastinal_shift(findings, rng), rng)
+    view = replace(view, field=view.field * volume.field_scale)
     hounsfield, painted = paint_findings(volume, findings, rng)
     integral, samples = project(volume, hounsfield, overlay_findings(volume, painted), view, spec.image_size)
     regions = region_masks(samples)
@@ -121,7 +128,7 @@ def render_case(spec: CaseSpec, split: str, index: int) -> Case:
         regions["cardiac silhouette"] if finding.kind == "cardiomegaly" else finding_mask(samples, position)
         for position, finding in enumerate(findings)
     ]
-    return Case(develop(integral, view, rng), regions, masks, findings, view.to_dict())
+    return Case(develop(integral, view, rng), regions, masks, findings, view.to_dict(), scan.name if scan else None)
 
 
 def _heart_scale(findings: list[Finding], rng: np.random.Generator) -> float:

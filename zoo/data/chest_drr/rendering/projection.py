@@ -133,7 +133,7 @@ def _attenuation(hounsfield: np.ndarray) -> np.ndarray:
 
 def _depths(volume: ChestVolume) -> torch.Tensor:
     """Millimetres (depth) from the patient's middle of the samples of a ray."""
-    return torch.arange(-135.0, 135.0, volume.spacing[1], dtype=torch.float64)
+    return torch.arange(-volume.reach, volume.reach, volume.spacing[1], dtype=torch.float64)
 
 
 def _ray_points(volume: ChestVolume, view: View, size: int, rows: slice, bend: torch.Tensor) -> torch.Tensor:

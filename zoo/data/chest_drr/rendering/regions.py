@@ -53,7 +53,7 @@ REGIONS = (
 """Names of all regions (34)."""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def region_map(volume: ChestVolume) -> np.ndarray:
     """Region code of each voxel, (z, y, x) int16: organ + 16 x landmark; room above 256 for findings."""
     organs = np.zeros(volume.labels.shape, dtype=np.int16)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from zoo.data.chest_drr.rendering.scans import Scan, divide_by_patient
 from zoo.errors import ArgumentError
 from zoo.ranges import PositiveInt
 
@@ -21,11 +22,39 @@ class ImageSpec:
         image_size: side of the square radiograph in pixels.
         style: of the radiograph.
         render_workers: rendering processes; all cores if None.
+        ct: NIfTI file of a chest CT to render from, with ``labels``; the packaged CT if None.
+        labels: NIfTI file of its TotalSegmentator label map.
+        scans: several CTs, each with its label map, patient and split, in place of ``ct`` and ``labels``.
+
+    Raises:
+        ArgumentError: ``ct``, ``labels`` and ``scans`` do not go together, or their patients cannot be divided into splits.
     """
 
     image_size: PositiveInt = 256
     style: Style = "standard"
     render_workers: PositiveInt | None = None
+    ct: str | None = None
+    labels: str | None = None
+    scans: list[Scan] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the scans."""
+        if (self.ct is None) != (self.labels is None):
+            raise ArgumentError("ct and labels belong together: a chest CT and its label map")
+        if self.ct is not None and self.scans is not None:
+            raise ArgumentError("give ct and labels, or scans, not both")
+        if self.scans == []:
+            raise ArgumentError("scans is empty; leave it out for the packaged CT")
+        _ = self.divided_scans
+
+    @property
+    def divided_scans(self) -> tuple[Scan, ...] | None:
+        """The user's scans with a split each; None for the packaged CT."""
+        if self.ct is not None and self.labels is not None:
+            return divide_by_patient([Scan(self.ct, self.labels)])
+        if self.scans is None:
+            return None
+        return divide_by_patient([scan if isinstance(scan, Scan) else Scan(**scan) for scan in self.scans])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +67,20 @@ class RenderSpec(ImageSpec):
         image_size: side of the square radiograph in pixels.
         style: of the radiograph.
         render_workers: rendering processes; all cores if None.
+        ct: NIfTI file of a chest CT to render from, with ``labels``; the packaged CT if None.
+        labels: NIfTI file of its TotalSegmentator label map.
+        scans: several CTs, each with its label map, patient and split, in place of ``ct`` and ``labels``.
 
     Raises:
-        ArgumentError: there is no training case, or no case held out.
+        ArgumentError: there is no training case, or no case held out, or as for :class:`ImageSpec`.
     """
 
     size: PositiveInt = 2000
     held_out: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of cases."""
+        """Check the scans and the number of cases."""
+        super().__post_init__()
         if self.size < 1:
             raise ArgumentError(f"size is {self.size}; at least one training case must be rendered")
         if self.held_out is not None and self.held_out < 1:

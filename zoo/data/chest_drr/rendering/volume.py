@@ -35,6 +35,13 @@ LOBES = {
 """TotalSegmentator ids of the lung lobes."""
 
 
+Spacing = tuple[float, float, float]
+_WORKING_SPACING = (1.40625, 5.625, 2.5)
+_LEAST_REACH, _MOST_REACH = 135.0, 250.0
+_LUNG_SIZE = (265.0, 275.0)
+"""Millimetres across and along the lungs, up to which the field of a view is as it is sampled."""
+
+
 class MissingDataError(ZooError, FileNotFoundError):
     """A package or file with data is missing; the message says how to get it and under which licence."""
 
@@ -64,13 +71,16 @@ class ChestVolume:
 
     ``hounsfield`` (z, y, x) float32, ``labels`` (z, y, x) int16 with TotalSegmentator ids. ``spacing`` is (x, y, z) in
     millimetres; ``origin`` are the millimetres of voxel (0, 0, 0), chosen so that the centre of the thorax is (0, 0, 0).
+    Rays are followed for ``reach`` millimetres to both sides of it; ``field_scale`` widens the field for larger lungs.
     """
 
     hounsfield: np.ndarray
     labels: np.ndarray
-    spacing: tuple[float, float, float]
-    origin: tuple[float, float, float]
+    spacing: Spacing
+    origin: Spacing
     lungs: LungVoxels
+    reach: float = _LEAST_REACH
+    field_scale: float = 1.0
 
     def millimetres(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Voxel indices to (x, y, z) in millimetres."""
@@ -105,9 +115,7 @@ def structure_names() -> dict[int, str]:
 
 @lru_cache(maxsize=1)
 def load_volume() -> ChestVolume:
-    """Read the CT (512x512x133 at 0.703x0.703x2.5 mm), resample it to 1.41x5.63x2.5 mm, and remove table and cushions.
-
-    Rays run nearly along y, so that axis can be coarse: averaging along a ray preserves its integral.
+    """The packaged CT (512x512x133 at 0.703x0.703x2.5 mm) on the working grid of 1.41x5.63x2.5 mm.
 
     Raises:
         MissingDataError: the package with the CT is not installed.
@@ -119,19 +127,54 @@ def load_volume() -> ChestVolume:
     raw = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)  # (z, y, x); x towards the patient's left
     label_image: Any = nibabel.load(folder / "mask.nii.gz")
     labels = np.asarray(label_image.dataobj).astype(np.int16).transpose(2, 1, 0)
+    x, y, z = (float(size) for size in image.header.get_zooms())
+    return chest_volume(*to_working_grid(raw, labels, (x, y, z)))
+
+
+def to_working_grid(raw: np.ndarray, labels: np.ndarray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray, Spacing]:
+    """Average whole numbers of voxels, so that they are as near to 1.41x5.63x2.5 mm as they can be, and take every so many labels.
+
+    Rays run nearly along y, so that axis can be coarse: averaging along a ray preserves its integral.
+
+    Args:
+        raw: Hounsfield units (z, y, x), x towards the patient's left, y to the front, z to the head.
+        labels: TotalSegmentator ids (z, y, x).
+        spacing: millimetres (x, y, z) of both.
+
+    Returns:
+        Hounsfield units from -1000 to 2000, labels and spacing on the working grid.
+    """
+    x, y, z = (max(round(wanted / size), 1) for wanted, size in zip(_WORKING_SPACING, spacing, strict=True))
+    padding = [(0, -length % factor) for length, factor in zip(raw.shape, (z, y, x), strict=True)]
+    if any(after for _, after in padding):
+        raw, labels = np.pad(raw, padding, mode="edge"), np.pad(labels, padding)
     depth, height, width = raw.shape
-    hounsfield = np.clip(raw, -1000, 2000).reshape(depth, height // 8, 8, width // 2, 2).mean(axis=(2, 4))
-    labels = labels[:, 4::8, 1::2].copy()
+    blocks = np.clip(raw, -1000, 2000).reshape(depth // z, z, height // y, y, width // x, x)
+    working = labels[z // 2 :: z, y // 2 :: y, x // 2 :: x].copy()
+    return blocks.mean(axis=(1, 3, 5)), working, (spacing[0] * x, spacing[1] * y, spacing[2] * z)
+
+
+def chest_volume(hounsfield: np.ndarray, labels: np.ndarray, spacing: Spacing) -> ChestVolume:
+    """The working volume of a CT on the working grid: table and cushions removed, contrast medium too, the lungs measured."""
+    hounsfield = hounsfield.copy()
     hounsfield[~_body(hounsfield)] = -1000
-    contrast_filled = (labels >= 51) & (labels <= 64)  # heart and vessels: the scan was made with contrast medium
+    contrast_filled = (labels >= 51) & (labels <= 64)  # heart and vessels: the scan may be made with contrast medium
     hounsfield[contrast_filled] = np.minimum(hounsfield[contrast_filled], 60)
-    zx, zy, zz = (float(size) for size in image.header.get_zooms())
-    spacing = (zx * 2, zy * 8, zz)
     lung = np.argwhere(np.isin(labels, list(LOBES.values())))
     middle = (lung.min(axis=0) + lung.max(axis=0)) / 2
     x0, y0, z0 = (-float(m) * s for m, s in zip(middle[::-1], spacing, strict=True))
-    origin = (x0, y0, z0)
-    return ChestVolume(hounsfield, labels, spacing, origin, _lung_voxels(labels, spacing, origin))
+    rows = np.flatnonzero((hounsfield > -400).any(axis=(0, 2)))
+    reach = max(abs(float(row) * spacing[1] + y0) for row in (rows[0], rows[-1]))
+    wide, tall = (np.ptp(lung[:, axis]) * size for axis, size in ((2, spacing[0]), (0, spacing[2])))
+    return ChestVolume(
+        hounsfield,
+        labels,
+        spacing,
+        (x0, y0, z0),
+        _lung_voxels(labels, spacing, (x0, y0, z0)),
+        reach=float(np.clip(np.ceil(reach), _LEAST_REACH, _MOST_REACH)),
+        field_scale=float(max(1.0, wide / _LUNG_SIZE[0], tall / _LUNG_SIZE[1])),
+    )
 
 
 def _body(hounsfield: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ class BiomedCoOp(CoOp):
 
     def loss(self, clip: ClipEncoder, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See the class."""
+        image_features = self.encode_images(clip, images)
         with torch.no_grad():
-            image_features = clip.encode_image(images)
             ensemble = self._ensemble_features(clip)
             selected = self._selected(clip, image_features, ensemble).to(ensemble.dtype)
             means = functional.normalize((ensemble * selected[:, None]).sum(dim=1), dim=-1)

@@ -35,8 +35,7 @@ class ClipAdapter(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            features = clip.encode_image(images)
+        features = self.encode_images(clip, images)
         mixed = self.ratio * self.bottleneck(features) + (1 - self.ratio) * features
         mixed = functional.normalize(mixed, dim=-1) if self.renormalize else mixed
         return clip.logits(mixed, self.text_features(clip))

@@ -42,8 +42,7 @@ class CoCoOp(CoOp):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            image_features = clip.encode_image(images)
+        image_features = self.encode_images(clip, images)
         contexts = self.context + self.meta_net(image_features)[:, None]
         rows = [
             clip.logits(feature[None], self.prompted_features(clip, context))

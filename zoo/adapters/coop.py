@@ -42,8 +42,7 @@ class CoOp(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            features = clip.encode_image(images)
+        features = self.encode_images(clip, images)
         return clip.logits(features, self.prompted_features(clip))
 
 

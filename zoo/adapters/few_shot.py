@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from zoo.adapters.image_features import ImageFeatures
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.registry import Injected
@@ -74,6 +75,7 @@ class FewShotAdapter(nn.Module, ABC):
         self.classes = classes
         self.register_buffer("input_ids", clip.tokenize(classes.prompts(template)), persistent=False)
         self._text_features: dict[bool, torch.Tensor] = {}
+        self._image_features = ImageFeatures()
 
     @abstractmethod
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
@@ -100,6 +102,16 @@ class FewShotAdapter(nn.Module, ABC):
         """Parameters that the adapter added inside the CLIP and that train with it; none by default."""
         return []
 
+    def encode_images(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """Unit features (batch, embedding) of images by the frozen image tower; for adapters that leave it as it is."""
+        return self._image_features.encode(clip, images)
+
+    def encode_batches(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit image features (images, embedding) float32 and labels (images) of batches."""
+        pairs = [(self.encode_images(clip, batch["image"]), batch["label"]) for batch in batches]
+        features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return features.detach().float(), labels
+
     def text_features(self, clip: ClipEncoder, *, normalize: bool = True) -> torch.Tensor:
         """Embeddings of the classes by the frozen CLIP (classes, embedding), computed once.
 
@@ -123,11 +135,3 @@ class FewShotAdapter(nn.Module, ABC):
         self._text_features.clear()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-@torch.no_grad()
-def encode_batches(clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit image features (images, embedding) float32 and labels (images) of batches."""
-    pairs = [(clip.encode_image(batch["image"]), batch["label"]) for batch in batches]
-    features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    return features.float(), labels

@@ -36,8 +36,7 @@ class KgCoOp(CoOp):
 
     def loss(self, clip: ClipEncoder, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        with torch.no_grad():
-            image_features = clip.encode_image(images)
+        image_features = self.encode_images(clip, images)
         class_features = self.prompted_features(clip)
         cosine = (class_features * self.text_features(clip)).sum(dim=-1)
         logits = clip.logits(image_features, class_features)

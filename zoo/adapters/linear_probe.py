@@ -28,7 +28,6 @@ class LinearProbe(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            features = clip.encode_image(images)
+        features = self.encode_images(clip, images)
         logits: torch.Tensor = self.classifier(clip.scale.detach() * features)
         return logits

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter, encode_batches
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.ranges import PositiveInt
 from zoo.registry import register
@@ -50,7 +50,7 @@ class LPPlusPlus(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        return self._logits(clip.encode_image(images).float(), self.text_features(clip).float())
+        return self._logits(self.encode_images(clip, images).float(), self.text_features(clip).float())
 
     def _logits(self, features: torch.Tensor, class_features: torch.Tensor) -> torch.Tensor:
         return functional.linear(features, self.weight + self.alpha[:, None] * class_features, self.bias)
@@ -58,8 +58,8 @@ class LPPlusPlus(FewShotAdapter):
     @torch.no_grad()
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
         """Fit on the training images; the validation images choose the iteration."""
-        features, labels = encode_batches(clip, train)
-        val_features, val_labels = encode_batches(clip, val)
+        features, labels = self.encode_batches(clip, train)
+        val_features, val_labels = self.encode_batches(clip, val)
         class_features = self.text_features(clip).float()
         best = -1.0
         for _ in self._descend(features, labels, class_features):

@@ -42,8 +42,8 @@ class ProGrad(CoOp):
 
     def loss(self, clip: ClipEncoder, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The cross-entropy, with the projected gradient in place of its own when it is differentiated."""
+        image_features = self.encode_images(clip, images)
         with torch.no_grad():
-            image_features = clip.encode_image(images)
             teacher = clip.logits(image_features, self.text_features(clip)).float()
         logits = clip.logits(image_features, self.prompted_features(clip)).float()
         cross_entropy = functional.cross_entropy(logits, labels)

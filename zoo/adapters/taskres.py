@@ -33,7 +33,6 @@ class TaskRes(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            image_features = clip.encode_image(images)
+        image_features = self.encode_images(clip, images)
         class_features = self.text_features(clip, normalize=False) + self.scale * self.residuals
         return clip.logits(image_features, functional.normalize(class_features, dim=-1))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter, encode_batches
+from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -67,8 +67,7 @@ class _Cache(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Logits (batch, classes)."""
-        with torch.no_grad():
-            features = clip.encode_image(images).float()
+        features = self.encode_images(clip, images).float()
         cached = self.alpha * self._cached(features, self.beta)
         return clip.logits(features, self.text_features(clip).float()) + cached
 
@@ -83,7 +82,7 @@ class _Cache(FewShotAdapter):
         Raises:
             ArgumentError: a class has more images than the cache has places.
         """
-        features, labels = encode_batches(clip, train)
+        features, labels = self.encode_batches(clip, train)
         for label, name in enumerate(self.classes.names):
             of_class = features[labels == label]
             if len(of_class) > self.per_class:
@@ -124,7 +123,7 @@ class TipAdapter(_Cache):
         """
         super().observe(clip, train, val)
         if self.search:
-            self.search_blend(clip, *encode_batches(clip, val))
+            self.search_blend(clip, *self.encode_batches(clip, val))
 
 
 @register("adapter", "tip_adapter_f")
@@ -146,7 +145,7 @@ class TipAdapterF(_Cache):
     @torch.no_grad()
     def end_epoch(self, clip: ClipEncoder, val: Iterable[dict[str, Any]]) -> None:
         """Keep the keys if they are the best so far."""
-        features, labels = encode_batches(clip, val)
+        features, labels = self.encode_batches(clip, val)
         logits = clip.logits(features, self.text_features(clip).float()) + self.alpha * self._cached(
             features, self.beta
         )
@@ -161,4 +160,4 @@ class TipAdapterF(_Cache):
         if self.best_accuracy >= 0:
             self.keys.copy_(self.best_keys)
         if self.search:
-            self.search_blend(clip, *encode_batches(clip, val))
+            self.search_blend(clip, *self.encode_batches(clip, val))

@@ -13,4 +13,4 @@ class ZeroShot(FewShotAdapter):
 
     def forward(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """Scaled cosine logits (batch, classes)."""
-        return clip.logits(clip.encode_image(images), self.text_features(clip))
+        return clip.logits(self.encode_images(clip, images), self.text_features(clip))

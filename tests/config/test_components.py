@@ -138,6 +138,16 @@ def test_mistakes_are_reported_by_their_flat_keys():
         LoaderSpec(batch_size=0)
 
 
+def test_arguments_that_do_not_go_together_are_reported_with_the_rest():
+    with pytest.raises(RecipeError) as caught:
+        resolve("dataset", {"name": "chest_drr", "ct": "a.nii", "batch_sise": 4}, "data")
+    messages = {problem.key: problem.message for problem in caught.value.problems}
+    assert messages["data"] == "ct and labels belong together: a chest CT and its label map"
+    assert "did you mean batch_size" in messages["data.batch_sise"]
+    with pytest.raises(RecipeError, match="scans: .*labels: field required; or lables: unexpected keyword argument"):
+        resolve("dataset", {"name": "chest_drr", "scans": [{"ct": "a", "lables": "b"}]}, "data")
+
+
 def test_no_field_has_the_name_of_another_argument():
     checked = 0
     for name in registry("dataset"):

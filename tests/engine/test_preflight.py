@@ -70,3 +70,14 @@ def test_the_command_takes_changes(tmp_path: Path):
     assert done.exit_code == 0 and "valid" in done.stdout
     done = CliRunner().invoke(app, ["check", NAME, f"method.context.source={tmp_path}/gone", settings[1]])
     assert done.exit_code == 1
+
+
+def test_every_file_of_every_scan_is_looked_for(tmp_path: Path):
+    (tmp_path / "here.nii").touch()
+    scans = [
+        f"{{ct: {tmp_path}/here.nii, labels: {tmp_path}/gone{number}.nii, patient: p{number}}}" for number in range(3)
+    ]
+    notes = preflight(resolve_recipe(read_recipe("clip_pretraining/chest_drr", [f"data.scans=[{', '.join(scans)}]"])))
+    assert [
+        f"data.scans.{number}.labels is {tmp_path}/gone{number}.nii, which does not exist" for number in range(3)
+    ] == notes

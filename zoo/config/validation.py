@@ -1,14 +1,16 @@
 """Recipes checked against the registries and signatures: every mistake at once, before anything heavy is built."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from zoo.config.components import Component, expected_class, is_injected, signature_of
+from zoo.config.components import Component, expected_class, is_injected, signature_of, unpacked_defaults
 from zoo.config.recipe import SECTIONS, Recipe
+from zoo.errors import ZooError
 from zoo.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import UnknownComponentError, nearest, registry, slot_of
 
@@ -60,7 +62,7 @@ def resolve_component(kind: str, node: Any, key: str, report: Report, expected: 
 def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: Report) -> dict[str, Any]:
     """Check arguments against a signature and resolve the components among them."""
     parameters, hints = signature_of(target)
-    resolved = dict(arguments)
+    resolved, wrong = dict(arguments), set()
     for name, value in arguments.items():
         place = f"{key}.{name}"
         if name not in parameters:
@@ -68,12 +70,26 @@ def resolve_arguments(target: Any, arguments: dict[str, Any], key: str, report: 
         elif (kind := slot_of(hints.get(name))) and value is not None:
             resolved[name] = resolve_component(kind, value, place, report, expected_class(hints[name]))
         elif message := type_problem(hints.get(name, Any), value):
+            wrong.add(name)
             report(place, message)
     for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty and not is_injected(hints.get(name))
         if required and name not in arguments:
             report(f"{key}.{name}", f"is missing; {target.__name__} requires it")
+    for default in unpacked_defaults(target).values():
+        _report_conflicts(default, arguments, wrong, key, report)
     return resolved
+
+
+def _report_conflicts(default: Any, arguments: dict[str, Any], wrong: set[str], key: str, report: Report) -> None:
+    """Report arguments that do not go together, by the checks of the dataclass that they are fields of."""
+    values = {field.name: arguments[field.name] for field in fields(default) if field.name in arguments}
+    if wrong & values.keys():
+        return  # reported, and not for its checks
+    try:
+        replace(default, **values)
+    except ZooError as error:
+        report(key, str(error))
 
 
 def section_problems(recipe: Recipe, report: Report) -> None:
@@ -115,8 +131,15 @@ def type_problem(annotation: Any, value: Any) -> str | None:
     try:
         accepted = adapter.validate_python(value, strict=not isinstance(value, str | list))
     except ValidationError as error:
-        reasons = sorted({item["msg"][0].lower() + item["msg"][1:] for item in error.errors()})
+        reasons = sorted({_reason(item) for item in error.errors()})
         return f"is {value!r}: {'; or '.join(reasons)}"
     if isinstance(value, str) and not isinstance(accepted, str | Path):
         return f"is the text {value!r}; write it without quotes"
     return None
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What pydantic says, with the name of a field that is missing or unknown."""
+    message = error["msg"][0].lower() + error["msg"][1:]
+    named = error["type"] in ("missing", "unexpected_keyword_argument")
+    return f"{error['loc'][-1]}: {message}" if named else message

@@ -107,10 +107,12 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
 
 
 def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
-    for name in _DATA_PATHS:
-        value = data.arguments.get(name)
-        if isinstance(value, str) and not Path(value).exists():
-            yield f"data.{name}", f"is {value}, which does not exist"
+    scans = data.arguments.get("scans") or []
+    for place, arguments in [("data", data.arguments), *((f"data.scans.{i}", scan) for i, scan in enumerate(scans))]:
+        for name in _DATA_PATHS:
+            value = arguments.get(name)
+            if isinstance(value, str) and not Path(value).exists():
+                yield f"{place}.{name}", f"is {value}, which does not exist"
 
 
 def _package_notes(method: Component) -> Iterator[str]:

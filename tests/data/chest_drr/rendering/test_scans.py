@@ -283,6 +283,8 @@ def test_scans_of_a_recipe_are_checked():
     data = build("dataset", {"name": "chest_drr", "scans": three})
     assert [scan.name for scan in data.spec.scans] == ["train", "val", "test"]
     assert data.license == "that of the user's CT" and "3 patients" in data.limitations
+    with pytest.raises(RecipeError, match="data.*two patients cannot be divided"):
+        build("dataset", {"name": "chest_drr", "scans": [{"ct": name, "labels": "l.nii"} for name in "ab"]})
     with pytest.raises(RecipeError, match="data.*scans"):
         build("dataset", {"name": "chest_drr", "scans": [{"ct": "a.nii", "lables": "l.nii"}]})
     for wrong in ({"ct": "a.nii"}, {"ct": "a", "labels": "b", "scans": [Scan("a", "b")]}, {"scans": []}):

@@ -66,7 +66,8 @@ for line in sys.stdin.read().splitlines():
 def test_a_contributed_component_is_listed_checked_planned_trained_and_published(tmp_path, install, striped_folder):
     cards = tmp_path / "cards"
     cards.mkdir()
-    (cards / "clip-small-chest-drr").symlink_to(checkpoints_folder().resolve() / "clip-small-chest-drr")
+    for name in ("clip-minilm-chest-drr", "unet-chest-drr"):
+        (cards / name).symlink_to(checkpoints_folder().resolve() / name)
     (tmp_path / "guide.yaml").write_text(block("yaml"))
     (tmp_path / "below.yaml").write_text(TINY_RECIPE.format(folder=striped_folder))
     clip = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, text_layers: 2}"

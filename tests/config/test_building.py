@@ -9,7 +9,7 @@ from zoo.config.recipe import RecipeError, read_recipe
 def test_a_recipe_is_resolved_into_its_components():
     resolved = resolve_recipe(read_recipe("nearl_clip/chest_drr_16shot"))
     assert (resolved.data.name, resolved.method.name) == ("chest_drr_findings", "nearl_clip")
-    assert resolved.method.arguments["clip"].name == "small_clip"
+    assert resolved.method.arguments["clip"].name == "minilm_clip"
     assert resolved.optimizer.kind == "optimizer" and resolved.scheduler.name == "cosine"
     without = resolve_recipe(read_recipe("nearl_clip/chest_drr_16shot", ["scheduler=null"]))
     assert without.scheduler is None

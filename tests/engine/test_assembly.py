@@ -1,8 +1,11 @@
 """From a recipe to its method and data."""
 
+import importlib.util
+
 import pytest
 import torch
 
+from zoo.cards.store import read_card, read_weights
 from zoo.config.recipe import read_recipe
 from zoo.engine.assembly import assemble, load_matching_weights
 from zoo.errors import WeightsError
@@ -30,9 +33,28 @@ def test_initial_weights_depend_on_the_seed_alone(tiny_recipe):
 
 def test_weights_that_match_by_name_and_shape_are_loaded_and_the_others_named(tiny_recipe):
     method = assemble(read_recipe(tiny_recipe)).method
-    name, value = next((name, value) for name, value in method.state_dict().items() if value.is_floating_point())
+    name, value = next(item for item in method.state_dict().items() if item[0].startswith("adapter."))
     weights = {name: torch.full_like(value, 0.25), "head.of.other.classes": torch.ones(7)}
     assert load_matching_weights(method, weights, "a card") == ["head.of.other.classes"]
     assert (method.state_dict()[name] == 0.25).all()
     with pytest.raises(WeightsError, match="no weight of 'a card' matches NearlClip by name and shape"):
         load_matching_weights(method, {name: torch.ones(1, 2, 3, 4, 5)}, "a card")
+
+
+def test_a_frozen_base_of_another_size_is_refused(tiny_recipe):
+    method = assemble(read_recipe(tiny_recipe)).method
+    weights = {name: value for name, value in method.state_dict().items() if name.startswith("clip.")}
+    name = "clip.model.visual.proj"
+    with pytest.raises(WeightsError, match=r"'clip.model.visual.proj' has shape \(64, 48\) in 'a card' and \(64, 32\)"):
+        load_matching_weights(method, {**weights, name: torch.ones(64, 48)}, "a card")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("all_minilm_l6_v2") is None, reason="MiniLM's package is not installed")
+def test_what_a_base_started_from_may_be_of_another_kind():
+    """The CLIP started from a U-Net, which NEARL has no place for; named by the recipe itself, it is an error."""
+    recipe = read_recipe("nearl_clip/chest_drr_16shot")
+    method = assemble(recipe).method
+    name = "clip.model.visual.head.weight"
+    assert torch.equal(method.state_dict()[name], read_weights(read_card("clip-minilm-chest-drr"))[name])
+    with pytest.raises(WeightsError, match="no weight of 'unet-chest-drr' matches NearlClip"):
+        assemble(read_recipe("nearl_clip/chest_drr_16shot", ["init_from=unet-chest-drr"]))

@@ -24,7 +24,7 @@ def test_a_component_has_signature_source_and_import():
 
 
 def test_a_recipe_is_resolved_and_a_card_has_its_record():
-    assert "init_from: clip-small-chest-drr" in describe("coop/chest_drr_16shot")["resolved"]
+    assert "init_from: clip-minilm-chest-drr" in describe("coop/chest_drr_16shot")["resolved"]
     card = describe("clip-small-chest-drr")
     assert card["method"] == "clip_pretraining" and card["files"]
 

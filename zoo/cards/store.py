@@ -203,6 +203,15 @@ def read_weights(card: Card) -> "dict[str, torch.Tensor]":
     return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 
+def named_cards(start: str | Sequence[str] | None) -> list[Card]:
+    """The cards that an ``init_from`` names.
+
+    Raises:
+        CardError: a card is missing.
+    """
+    return [read_card(name) for name in ([start] if isinstance(start, str) else start or [])]
+
+
 def card_chain(start: str | Sequence[str] | None) -> list[Card]:
     """The cards of a recipe's ``init_from``, each after those that it starts from itself.
 
@@ -216,8 +225,7 @@ def card_chain(start: str | Sequence[str] | None) -> list[Card]:
 
 def _follow(start: str | Sequence[str] | None, chain: list[Card], above: list[Path]) -> None:
     """Append cards to ``chain``, bases first; ``above`` are the folders of those that start from them."""
-    for name in [start] if isinstance(start, str) else start or []:
-        card = read_card(name)
+    for card in named_cards(start):
         if card.folder in above:
             raise CardError(f"circular `init_from:` reference: {card.name}")
         _follow(card.recipe()["init_from"], chain, [*above, card.folder])

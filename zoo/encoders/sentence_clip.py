@@ -51,7 +51,7 @@ class MiniLmClip(ClipEncoder):
         image_size: PositiveInt = 192,
         stem: str | None = "efficientnet_lite0",
         stride: PositiveInt = 16,
-        width: PositiveInt = 192,
+        width: PositiveInt = 256,
         layers: PositiveInt = 6,
         embedding: PositiveInt = 256,
         context_length: PositiveInt = 96,

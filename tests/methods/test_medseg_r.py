@@ -319,7 +319,7 @@ def test_data_without_conversations_are_refused(folder, striped_folder):
 
 
 def test_unfinished_runs_say_so(folder, tmp_path):
-    with pytest.raises(Exception, match="no card is named"):
+    with pytest.raises(Exception, match="is neither a run folder nor a card"):
         open_evaluation(tmp_path / "nothing")
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 import zoo
 from zoo.data.chest_drr.rendering.cases import Case, render_case
 from zoo.data.io.masks import decode_masks
+from zoo.engine.datasets import build_dataset
 
 PICTURES = Path(__file__).parent / "pictures"
 QUESTIONS = ["Segment the pleural effusion.", "What should be drained?", "Segment all abnormalities."]
@@ -28,7 +29,7 @@ COLOURS = ["#ff5a36", "#36a3ff", "#ffd23f", "#4cd07d", "#c77dff", "#ff8fab"]
 
 def test_cases(count: int) -> list[Case]:
     """The first test cases, and enough further ones that one has an effusion."""
-    spec = zoo.ChestDrrMedSegQa(size=2000, image_size=256).spec
+    spec = build_dataset("chest_drr_medseg_qa", ["image_size=256"]).spec
     cases = [render_case(spec, "test", index) for index in range(count)]
     while not any(has_effusion(case) for case in cases):
         cases.append(render_case(spec, "test", len(cases)))
@@ -78,14 +79,16 @@ def caption(axes: Any, text: str, size: float = 9) -> None:
 
 
 def plot_overview(film: torch.Tensor, file: Path) -> None:
-    """One film through MedSeg-R and through interleaved reasoning."""
+    """One film through NEARL, MedSeg-R and interleaved reasoning."""
+    (finding,) = zoo.predict("nearl-clip-chest-drr-16shot", film)
     (answer,) = zoo.predict("medseg-r-chest-drr", film, "What should be drained?")
     (report,) = zoo.predict("interleaved-crop-chest-drr", film)
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     left.imshow(film[0], cmap="gray", vmin=0, vmax=1)
-    left.set_title("input")
-    caption(left, "a rendered chest radiograph")
+    left.set_title("few-shot classification (NEARL)")
+    ranked = list(finding.to_dict()["probabilities"].items())[:3]
+    caption(left, "\n".join(f"{name}: {probability:.2f}" for name, probability in ranked))
     show_masks(middle, film, answer)
     middle.set_title("reasoning segmentation (MedSeg-R)")
     caption(middle, f"“What should be drained?”\n{wrapped(answer.answer)}")

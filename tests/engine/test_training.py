@@ -188,7 +188,7 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     settings = ["data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
     command = [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "two"), *settings]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-2000:]
     curves = losses(one), losses(tmp_path / "two")

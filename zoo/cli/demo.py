@@ -1,4 +1,4 @@
-"""``zoo demo``: the three methods on rendered radiographs, and NEARL trained beside two peers, on one page."""
+"""``zoo demo``: the three methods on rendered radiographs, and NEARL trained beside three peers, on one page."""
 
 import logging
 import time
@@ -65,7 +65,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console, settings: Sequen
     for item in reports:
         console.print(item["report"], markup=False, highlight=False)
     console.rule("4 of 4: NEARL and its peers learn from 16 films a class")
-    rows = compare(RECIPES, out / "comparison", seeds=seeds, overrides=["trainer.enable_progress_bar=true", *settings])
+    rows = compare(RECIPES, out / "comparison", seeds=seeds, overrides=settings)
     console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
     page = out / "index.html"
     write_demo_page(films, questions, reports, _table(rows), out / "comparison" / "table.png", page)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,14 @@ _ports = itertools.count(20_000 + 4_000 * int(os.environ.get("PYTEST_XDIST_WORKE
 
 
 @pytest.fixture(autouse=True)
-def _own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that train together meet at a port that the system gives to nobody else meanwhile."""
+def _own_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes that train together meet at a port of their own, and no test inherits the ranks or the group of another."""
     monkeypatch.setenv("MASTER_PORT", str(next(_ports)))
+    yield
+    for name in ("MASTER_ADDR", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Labelled images from a CSV table or a folder of class folders, split by patient."""
 
-import csv
 import re
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import parse_patient
+from zoo.data.io.tables import TableError, TableSpec
 from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
@@ -44,12 +44,16 @@ class _ImageList(ClassificationData):
 
 @register("dataset", "image_csv")
 class ImageCsv(_ImageList):
-    """A table with the columns ``path`` and ``label``, and if it has them ``patient`` and ``split``."""
+    """A table with a column of paths and one of labels, and if it has them of patients and splits.
+
+    .. versionchanged:: 0.2.0 The columns, the separator, the encoding and the names of the splits are arguments.
+    """
 
     def __init__(
         self,
         table: str,
         images: str | None = None,
+        columns: Annotated[TableSpec, Unpacked] = TableSpec(),
         shots: PositiveInt | None = None,
         classes: Classes = "all",
         image_size: PositiveInt = 224,
@@ -61,6 +65,7 @@ class ImageCsv(_ImageList):
         Args:
             table: the CSV file, with a header.
             images: folder that paths are relative to; that of the table if None.
+            columns: the names of the columns, and how the table is written.
             shots: training images per class; all if None.
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
@@ -70,26 +75,22 @@ class ImageCsv(_ImageList):
         Raises:
             DataError: the table is missing or malformed.
         """
-        names = self._set_rows(_read_table(Path(table), Path(images) if images else Path(table).parent))
+        folder = Path(images) if images else Path(table).parent
+        names = self._set_rows(_read_table(Path(table), folder, columns))
         super().__init__(names, shots, classes, image_size, augment, loader)
 
 
-def _read_table(table: Path, images: Path) -> list[tuple[Path, str, str | None, str | None]]:
-    if not table.is_file():
-        raise DataError(f"{table}: there is no such file")
+def _read_table(table: Path, images: Path, spec: TableSpec) -> list[tuple[Path, str, str | None, str | None]]:
+    rows = []
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"path", "label"} <= set(reader.fieldnames or []):
-                raise DataError(f"{table}: needs the columns path and label; it has {reader.fieldnames}")
-            rows = []
-            for row in reader:
-                if not row["path"] or not row["label"]:
-                    raise DataError(f"{table}: line {reader.line_num}: path or label is empty")
-                rows.append((images / row["path"], row["label"], row.get("patient") or None, row.get("split") or None))
-            return rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: is not a readable CSV file: {error}") from error
+        for line, row in spec.read(table, [spec.path_column, spec.label_column]):
+            path, label = row[spec.path_column], row[spec.label_column]
+            if not path or not label:
+                raise DataError(f"{table}: line {line}: {spec.path_column} or {spec.label_column} is empty")
+            rows.append((images / path, label, row.get(spec.patient_column) or None, spec.split_of(row, table, line)))
+    except TableError as error:
+        raise DataError(str(error)) from error
+    return rows
 
 
 @register("dataset", "image_folder")

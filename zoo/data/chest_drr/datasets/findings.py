@@ -52,7 +52,7 @@ class ChestDrrFindings(ClassificationData):
             classes: all, or the base or novel half.
             augment: whether training images are shifted, rotated and scaled a little.
             task: what the classes are: "findings", the finding with its severity; "side" and "lobe", where it is; "severity",
-                how large an effusion is; "normal", whether there is any; "close_up", the finding on a close-up of one lung.
+                how enlarged the heart is; "normal", whether there is any; "close_up", the finding on a close-up of one lung.
             render: how radiographs are rendered.
             loader: how batches are loaded; its seed samples the shots, and the images do not depend on it.
         """

@@ -93,10 +93,15 @@ def read_front_matter(path: Path) -> dict[str, Any]:
     Raises:
         CardError: there is none, or it is not a YAML mapping.
     """
-    parts = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)
     try:
+        parts = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)
         content = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except yaml.YAMLError as error:
+    except (
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a date out of range is a ValueError
         raise CardError(f"the front matter of {path} is not readable YAML: {error}") from error
     if not isinstance(content, dict):
         raise CardError(f"{path} has no YAML front matter between two lines of ---")

@@ -208,5 +208,5 @@ def read_json(path: Path, limit: int = 200_000_000) -> Any:
         raise DataError(f"{path}: is larger than {limit} bytes")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not readable JSON: {error}") from error

@@ -23,10 +23,12 @@ def read_coop_split(file: Path, images: Path) -> tuple[list[str], dict[str, list
     splits: dict[str, list[tuple[Path, int]]] = {}
     for split in ("train", "val", "test"):
         splits[split] = []
+        if not isinstance(content[split], list):
+            raise DataError(f"{file}: '{split}' is not a list of [path, label, class name]")
         for number, entry in enumerate(content[split]):
             place = f"{file}: {split}[{number}]"
-            if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[1], int):
-                raise DataError(f"{place}: is {entry!r}; expected [path, label, class name]")
+            if not isinstance(entry, list) or len(entry) != 3 or type(entry[1]) is not int:
+                raise DataError(f"{place}: is {entry!r:.200}; expected [path, label, class name]")
             path, label, name = Path(str(entry[0])), entry[1], str(entry[2])
             if path.is_absolute() or ".." in path.parts:
                 raise DataError(f"{place}: '{path}' leaves the image folder")

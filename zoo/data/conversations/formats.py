@@ -10,7 +10,16 @@ import numpy as np
 
 from zoo.data.conversations.records import SEG, Conversation, QuestionError, Turn, check_masks, validate_question
 from zoo.data.io.images import image_size
-from zoo.data.io.masks import RunLength, encode_mask
+from zoo.data.io.masks import (
+    MaskError,
+    RunLength,
+    check_run_length,
+    compress_run_lengths,
+    decode_masks,
+    encode_mask,
+    encode_polygons,
+)
+from zoo.errors import ZooError
 
 ANSWER = f"It is {SEG}."
 """The answer where a dataset has masks and no answers; one of several like it in LISA."""
@@ -42,6 +51,8 @@ def _read_reason_seg_file(path: Path) -> Conversation:
         target = _fill_polygons([s["points"] for s in shapes if s["label"].lower() == "target"], size)
         ignored = _fill_polygons([s["points"] for s in shapes if "ignore" in s["label"].lower()], size)
         questions = [validate_question(text) for text in ([texts] if isinstance(texts, str) else texts)]
+    except ZooError as error:
+        raise QuestionError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise QuestionError(f"{path}: is malformed for ReasonSeg: {error!r}") from error
     mask = encode_mask(target & ~ignored)
@@ -85,35 +96,30 @@ def read_referring(instances: Path, referring: Path, images: Path, split: str) -
 def _references(reference: dict[str, Any], annotations: dict[Any, dict[str, Any]], image: Path) -> Iterator[Turn]:
     if not image.is_file():
         raise QuestionError(f"the image {image} is missing")
-    mask = _to_run_length(annotations[reference["ann_id"]]["segmentation"], image_size(image))
+    annotation = annotations[reference["ann_id"]]
+    try:
+        mask = _to_run_length(annotation["segmentation"], image_size(image))
+    except MaskError as error:
+        raise QuestionError(f"annotation {reference['ann_id']} of {image.name}: {error}") from error
     for sentence in reference["sentences"]:
         yield Turn(validate_question(f"Segment {sentence['sent']}."), ANSWER, (mask,), kind="explicit")
 
 
 def _to_run_length(segmentation: Any, size: tuple[int, int]) -> RunLength:
     """COCO polygons, uncompressed or compressed run lengths as compressed run lengths."""
-    from pycocotools import mask as coco
-
     if isinstance(segmentation, list):
-        encoded = coco.merge(coco.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco.frPyObjects(segmentation, *segmentation["size"])
-    else:
-        return segmentation
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+        return encode_polygons(segmentation, size)
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
+        return compress_run_lengths(segmentation, size)
+    return check_run_length(segmentation, size)
 
 
 def _fill_polygons(polygons: list[Any], size: tuple[int, int]) -> np.ndarray:
-    from pycocotools import mask as coco
-
-    if not polygons:
-        return np.zeros(size, dtype=bool)
-    flat = [np.asarray(points, dtype=float).ravel().tolist() for points in polygons]
-    return coco.decode(coco.merge(coco.frPyObjects(flat, *size))).astype(bool)
+    return decode_masks([encode_polygons(polygons, size)], size)[0].numpy().astype(bool)
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise QuestionError(f"{path}: cannot be read as JSON: {error}") from error

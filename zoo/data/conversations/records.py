@@ -10,13 +10,13 @@ formats of LISA and COCO are read by :mod:`zoo.data.conversations.formats`.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from zoo.data.io.images import ImageError, image_size
 from zoo.data.io.json_lines import read_lines
-from zoo.data.io.masks import RunLength
+from zoo.data.io.masks import MaskError, RunLength, check_run_length, mask_area
 from zoo.data.vocabulary import label_name
 from zoo.errors import ZooError
 
@@ -142,17 +142,17 @@ def _parse(path: Path, number: int, line: str) -> Conversation:
             raise QuestionError("is not a JSON object with an 'image'")
         conversation = Conversation(path.parent / content["image"], tuple(_turns(content)), number)
         check_masks(conversation)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise QuestionError(f"{place}: is not JSON: {error}") from error
-    except (QuestionError, ImageError) as error:
+    except ZooError as error:
         raise QuestionError(f"{place}: {error}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
+        raise QuestionError(f"{place}: is not JSON: {error}") from error
     return conversation
 
 
 def _turns(content: dict[str, Any]) -> Iterator[Turn]:
-    messages, masks = content.get("conversations"), content.get("masks") or []
-    targets, kinds = content.get("targets") or [{}] * len(masks), content.get("kinds") or []
-    if not isinstance(messages, list) or not messages or len(messages) % 2 or len(targets) != len(masks):
+    messages, masks, kinds = (_list_of(content, key) for key in ("conversations", "masks", "kinds"))
+    targets = [_target(target) for target in _list_of(content, "targets") or [{}] * len(masks)]
+    if not messages or len(messages) % 2 or len(targets) != len(masks):
         raise QuestionError("'conversations' must hold pairs of user and assistant, and 'targets' one for each mask")
     start = 0
     for index in range(0, len(messages), 2):
@@ -164,13 +164,24 @@ def _turns(content: dict[str, Any]) -> Iterator[Turn]:
         if end > len(masks):
             raise QuestionError(f"the answers have more {SEG} than the record has masks ({len(masks)})")
         kind = str(kinds[index // 2]) if index // 2 < len(kinds) else ""
-        turn_targets = tuple(
-            Target(**{str(key): str(value) for key, value in target.items()}) for target in targets[start:end]
-        )
-        yield Turn(validate_question(question), answer, tuple(masks[start:end]), turn_targets, kind, wrong)
+        yield Turn(validate_question(question), answer, tuple(masks[start:end]), tuple(targets[start:end]), kind, wrong)
         start = end
     if start != len(masks):
         raise QuestionError(f"the answers have {start} {SEG} and the record has {len(masks)} masks")
+
+
+def _list_of(content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    if value is not None and not isinstance(value, list):
+        raise QuestionError(f"'{key}' must be a list, not {value!r:.100}")
+    return value or []
+
+
+def _target(content: Any) -> Target:
+    names = [item.name for item in fields(Target)]
+    if not isinstance(content, dict) or not content.keys() <= set(names):
+        raise QuestionError(f"a target must be an object with {', '.join(names)}, not {content!r:.100}")
+    return Target(**{key: str(value) for key, value in content.items()})
 
 
 def _content(message: Any, role: str) -> str:
@@ -186,19 +197,15 @@ def check_masks(conversation: Conversation) -> None:
         ImageError: the image is missing or unreadable.
         QuestionError: a mask is malformed, of another size, or empty.
     """
-    from pycocotools import mask as coco
-
     if not conversation.image.is_file():
         raise ImageError(f"the image {conversation.image} is missing")
-    height, width = image_size(conversation.image)
+    size = image_size(conversation.image)
     for mask in (mask for turn in conversation.turns for mask in turn.masks):
-        if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str) or "size" not in mask:
-            raise QuestionError(
-                "a mask must be {'size': [height, width], 'counts': text}, COCO's compressed run lengths"
-            )
-        if list(mask["size"]) != [height, width]:
-            raise QuestionError(f"a mask has the size {mask['size']} and its image {[height, width]} (height, width)")
-        if not int(coco.area(mask)):
+        try:
+            area = mask_area(check_run_length(mask, size))
+        except MaskError as error:
+            raise QuestionError(str(error)) from error
+        if not area:
             raise QuestionError(f"a mask is empty; an answer about an absent target has no {SEG}")
 
 

@@ -128,7 +128,7 @@ def _parse_record(path: Path, number: int, line: str) -> IvlRecord:
         raise RecordError(f"{place}: the line is longer than {_MAX_LINE} characters")
     try:
         content = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
         raise RecordError(f"{place}: is not JSON: {error}") from error
     problem = _shape_problem(content)
     if problem:
@@ -159,25 +159,40 @@ def _shape_problem(content: Any) -> str | None:
 def _build_record(content: dict[str, Any], folder: Path, number: int) -> IvlRecord:
     first = content["prompt"].count(IMAGE_PLACEHOLDER)
     steps, report = parse_response(content["response"], first)
-    findings = content.get("findings")
+    findings = _parse_findings(content.get("findings"))
+    regions = content.get("regions") or {}
+    if not isinstance(regions, dict):
+        raise RecordError(f"'regions' must map names to boxes, not {regions!r:.100}")
     return IvlRecord(
         prompt=content["prompt"],
         steps=steps,
         report=report,
         images=[folder / name for name in content["images"]],
         line=number,
-        findings=None if findings is None else [(str(kind), str(side)) for kind, side in findings],
-        regions={str(name): _parse_box(box) for name, box in (content.get("regions") or {}).items()},
+        findings=findings,
+        regions={name: _parse_box(box) for name, box in regions.items()},
         finding_areas=_parse_areas(content.get("finding_areas"), findings),
         close_up=bool(content.get("close_up", False)),
     )
 
 
-def _parse_areas(areas: Any, findings: Any) -> list[float] | None:
+def _parse_findings(findings: Any) -> list[tuple[str, str]] | None:
+    if findings is None:
+        return None
+    if not isinstance(findings, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in findings
+    ):
+        raise RecordError(f"'findings' must be a list of [finding, side], not {findings!r:.100}")
+    return [(finding, side) for finding, side in findings]
+
+
+def _parse_areas(areas: Any, findings: list[tuple[str, str]] | None) -> list[float] | None:
     if areas is None:
         return None
+    if not isinstance(areas, list) or not all(type(area) in (int, float) and 0 <= area <= 1 for area in areas):
+        raise RecordError(f"'finding_areas' must be shares of the image from 0 to 1, not {areas!r:.100}")
     if findings is None or len(areas) != len(findings):
-        raise RecordError(f"'finding_areas' must have a number for each of 'findings', not {areas!r}")
+        raise RecordError(f"'finding_areas' must have a number for each of 'findings', not {areas!r:.100}")
     return [float(area) for area in areas]
 
 
@@ -223,7 +238,7 @@ def _parse_box(numbers: Any) -> Box:
     try:
         left, top, right, bottom = (round(float(number)) for number in numbers)
     except (TypeError, ValueError, OverflowError):
-        raise RecordError(f"a box must be [left, top, right, bottom] in pixels, not {numbers!r}") from None
+        raise RecordError(f"a box must be [left, top, right, bottom] in pixels, not {numbers!r:.100}") from None
     if not (0 <= left < right and 0 <= top < bottom):
         raise RecordError(f"the box {[left, top, right, bottom]} is empty or begins outside the image")
     return left, top, right, bottom

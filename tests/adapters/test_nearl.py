@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ OTHER_NAMES = ["finding no", "effusion pleural small a", "pneumothorax large a"]
 """Other names with as many tokens each, so that nothing but the tokens differs."""
 
 
-def with_random_weights(clip: ClipEncoder, names: list[str] = NAMES, **options: str) -> NearlClip:
+def with_random_weights(clip: ClipEncoder, names: list[str] = NAMES, **options: Any) -> NearlClip:
     """The method with the same random adapter weights whatever the class names, so that no zero initialisation hides a path."""
     torch.manual_seed(3)
     method = NearlClip(clip, names, template="{}", **options)
@@ -49,7 +50,7 @@ def test_the_papers_parameter_count_on_vit_b_16():
 
 @torch.no_grad()
 def features_of(
-    clip: ClipEncoder, monkeypatch: pytest.MonkeyPatch, images: torch.Tensor, names: list[str], **options: str
+    clip: ClipEncoder, monkeypatch: pytest.MonkeyPatch, images: torch.Tensor, names: list[str], **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Adapted image features (batch, embedding) and class features, whose cosines are the logits.
 
@@ -152,6 +153,30 @@ def test_towers_of_unequal_depth_are_adapted_at_evenly_spaced_points(interaction
     torch.testing.assert_close(
         logits, clip.logits(clip.encode_image(images), clip.encode_text(NAMES)), atol=1e-5, rtol=1e-5
     )
+
+
+@torch.no_grad()
+def test_candidates_are_the_likeliest_classes_and_the_others_keep_their_frozen_embeddings(tiny_clip, monkeypatch):
+    images = torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    names = [f"{letter} finding" for letter in "abcdefg"]
+    frozen = tiny_clip.encode_text(names)
+    likeliest = (tiny_clip.encode_image(images) @ frozen.T).topk(2).indices
+    _, text = features_of(tiny_clip, monkeypatch, images, names, interaction="instance", candidates=2)
+    for row, kept in zip(text, likeliest, strict=True):
+        changed = [index for index in range(len(names)) if not torch.allclose(row[index], frozen[index], atol=1e-4)]
+        assert changed == sorted(kept.tolist())
+    every = with_random_weights(tiny_clip, names)(images)
+    for count in (7, 20):
+        torch.testing.assert_close(with_random_weights(tiny_clip, names, candidates=count)(images), every)
+    alone = with_random_weights(tiny_clip, names, candidates=2)
+    together = alone(images)
+    torch.testing.assert_close(torch.cat([alone(image[None]) for image in images]), together, atol=2e-5, rtol=1e-5)
+
+
+def test_candidates_train_every_parameter(tiny_clip):
+    method = with_random_weights(tiny_clip, candidates=1).train()
+    functional.cross_entropy(method(torch.rand(3, 1, 32, 32)), torch.tensor([0, 1, 2])).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in method.adapter.parameters())
 
 
 def test_attention_maps_are_shares_of_the_image(tiny_clip):

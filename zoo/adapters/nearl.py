@@ -12,7 +12,7 @@ from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
-from zoo.ranges import Fraction
+from zoo.ranges import Fraction, PositiveInt
 from zoo.registry import Slot, register
 
 Interaction = Literal["instance", "prototype"]
@@ -29,7 +29,8 @@ class NearlAdapter(FewShotAdapter):
     each image has class embeddings of its own; with "prototype", they interact with a running mean of training images, so that
     class embeddings are computed once and cached. There the USEformer attends to summaries, which makes it cheap: the mean
     token of each class, and image patches averaged two by two. In both, an image's logits do not depend on the rest of its
-    batch. Towers of unequal depth are adapted at as many points as the shallower one has layers.
+    batch. With "instance", time and memory grow with images times classes; ``candidates`` bounds them (ours, not the paper's):
+    only an image's likeliest classes by the frozen CLIP meet its tokens, the others keep their frozen class embeddings. Towers of unequal depth are adapted at as many points as the shallower one has layers.
     """
 
     prototype: torch.Tensor
@@ -45,6 +46,7 @@ class NearlAdapter(FewShotAdapter):
         oca: Annotated[Callable[..., OrthogonalCrossAttention], Slot("adapter")] = OrthogonalCrossAttention,
         interaction: Interaction = "instance",
         direction: Direction = "both",
+        candidates: PositiveInt | None = None,
         momentum: Fraction = 0.99,
     ) -> None:
         """Build for a CLIP.
@@ -57,9 +59,11 @@ class NearlAdapter(FewShotAdapter):
             interaction: which image tokens the text tokens interact with.
             direction: of the interaction; with "image_to_text" only text tokens are adapted, with "text_to_image" only image
                 tokens (ablations).
+            candidates: number of classes that interact with each image, of interaction "instance"; all if None.
             momentum: of the running prototype.
         """
         super().__init__(clip, classes)
+        self.candidates = min(candidates or len(self.input_ids), len(self.input_ids))
         self.points = min(clip.vision.depth, clip.text.depth)
         widths = {"vision_width": clip.vision.width, "text_width": clip.text.width}
         self.useformer = useformer(**widths, layers=self.points)
@@ -95,27 +99,44 @@ class NearlAdapter(FewShotAdapter):
     def _instance(
         self, clip: ClipEncoder, images: torch.Tensor, attention: list[torch.Tensor | None] | None = None
     ) -> torch.Tensor:
-        """Logits with the interaction "instance"; after the first point there are text tokens for each (image, class)."""
-        batch, (classes, length) = len(images), self.input_ids.shape
+        """Logits with the interaction "instance"; after the first point there are text tokens for each (image, candidate)."""
+        candidates = self._candidates(clip, images)
         image = clip.vision.start(clip.normalise(images))
         text, mask = clip.text.start(clip.text.embed(self.input_ids), self.input_ids)
-        padding = self._padding(clip)
+        padding = ~clip.text.is_token(self.input_ids)[candidates].flatten(1)
         for point in range(self.points):
             image = self._image_layers(clip, point, image)
             text = self._text_layers(clip, point, text, mask)
             if point == 0:  # until here the text is the same for every image
-                text = text.repeat(batch, 1, 1)
-                mask = mask.repeat(batch, 1, 1, 1) if mask is not None and mask.ndim == 4 else mask
-            joint = text.view(batch, classes * length, -1)
+                text = text[candidates].flatten(0, 1)
+                mask = mask[candidates].flatten(0, 1) if mask is not None and mask.ndim == 4 else mask
+            joint = text.reshape(len(images), -1, text.shape[-1])
             queries, weights = self.useformer.attend(point, image, joint, padding)
             if attention is not None:
                 attention.append(weights)
             for_image, for_text = self.useformer.to_image(queries), self.useformer.to_text(queries)
             image = _adapted(self.image_oca, point, image, for_image)
-            text = _adapted(self.text_oca, point, joint, for_text).view(batch * classes, length, -1)
+            text = _adapted(self.text_oca, point, joint, for_text).view_as(text)
         image_features = functional.normalize(clip.vision.finish(image), dim=-1)
-        text_features = functional.normalize(clip.text.finish(text, self.input_ids.repeat(batch, 1)), dim=-1)
-        return clip.logits(image_features[:, None], text_features.view(batch, classes, -1))[:, 0]
+        text_features = functional.normalize(clip.text.finish(text, self.input_ids[candidates].flatten(0, 1)), dim=-1)
+        of_classes = self._with_the_rest(clip, candidates, text_features.view(*candidates.shape, -1))
+        return clip.logits(image_features[:, None], of_classes)[:, 0]
+
+    def _candidates(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
+        """The classes that interact with each image (batch, candidates), ascending."""
+        classes = torch.arange(len(self.input_ids), device=images.device).expand(len(images), -1)
+        if self.candidates == len(self.input_ids):
+            return classes
+        with torch.no_grad():
+            similarity = self.encode_images(clip, images) @ self.text_features(clip).mT
+        return similarity.topk(self.candidates).indices.sort(dim=1).values
+
+    def _with_the_rest(self, clip: ClipEncoder, candidates: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+        """Class embeddings (batch, classes, embedding): those of the candidates, and the frozen ones of the others."""
+        if self.candidates == len(self.input_ids):
+            return text_features
+        frozen = self.text_features(clip).to(text_features.dtype).expand(len(candidates), -1, -1)
+        return frozen.scatter(1, candidates[..., None].expand_as(text_features), text_features)
 
     def _prototype_text(self, clip: ClipEncoder) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The classes' mean tokens (1, classes, width) at each point and unit features (classes, embedding)."""
@@ -190,9 +211,6 @@ class NearlAdapter(FewShotAdapter):
     def _stacked(self, clip: ClipEncoder, maps: list[torch.Tensor | None]) -> torch.Tensor:
         stacked = torch.stack([layer.mean(dim=1) for layer in maps if layer is not None], dim=1)
         return stacked[..., clip.vision.prefix :].reshape(*stacked.shape[:-1], *clip.vision.grid)
-
-    def _padding(self, clip: ClipEncoder) -> torch.Tensor:
-        return ~clip.text.is_token(self.input_ids).reshape(1, -1)
 
     def _image_layers(self, clip: ClipEncoder, point: int, tokens: torch.Tensor) -> torch.Tensor:
         for layer in _layers_before(point, self.points, clip.vision.depth):

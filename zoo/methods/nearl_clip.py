@@ -10,6 +10,7 @@ from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
 from zoo.precision import BasePrecision
+from zoo.ranges import PositiveInt
 from zoo.registry import Injected, Slot, register
 
 
@@ -26,6 +27,7 @@ class NearlClip(ClipClassification):
         template: Annotated[str, Injected] = TEMPLATE,
         interaction: Interaction = "instance",
         direction: Direction = "both",
+        candidates: PositiveInt | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Build the adapter, :class:`~zoo.adapters.nearl.NearlAdapter`, on a frozen CLIP.
@@ -38,7 +40,15 @@ class NearlClip(ClipClassification):
             template: prompt for a class, with {} for its name; the data set's if it has one.
             interaction: which image tokens the text tokens interact with: those of the instance, or the mean of its class.
             direction: of the interaction; "image_to_text" and "text_to_image" adapt one tower only (ablations).
+            candidates: number of classes that interact with each image, the likeliest by the frozen CLIP; all if None.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """
-        wired = partial(NearlAdapter, useformer=useformer, oca=adapter, interaction=interaction, direction=direction)
+        wired = partial(
+            NearlAdapter,
+            useformer=useformer,
+            oca=adapter,
+            interaction=interaction,
+            direction=direction,
+            candidates=candidates,
+        )
         super().__init__(clip, wired, class_names, template, base_precision=base_precision)

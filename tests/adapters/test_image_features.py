@@ -21,12 +21,19 @@ def images(seed):
 
 
 def test_an_image_is_encoded_once_whatever_its_batch(tiny_clip, encoded):
-    features, batch = ImageFeatures(), images(0)
+    features, batch = ImageFeatures(), images(10)
     first = features.encode(tiny_clip, batch)
-    assert encoded == [1, 1, 1] and not first.requires_grad
-    again = features.encode(tiny_clip, torch.cat([images(1)[:1], batch.flip(0)]))
-    assert encoded == [1] * 4 and torch.equal(again[1:].flip(0), first)
+    assert encoded == [1] * 4 and not first.requires_grad, "a probe and three images"
+    again = features.encode(tiny_clip, torch.cat([images(11)[:1], batch.flip(0)]))
+    assert encoded == [1] * 5 and torch.equal(again[1:].flip(0), first)
     torch.testing.assert_close(first, tiny_clip.encode_image(batch))
+
+
+def test_another_adapter_on_the_same_tower_encodes_nothing_again(tiny_clip, encoded):
+    first = ImageFeatures().encode(tiny_clip, images(2))
+    del encoded[:]
+    assert torch.equal(ImageFeatures().encode(tiny_clip, images(2)), first)
+    assert encoded == [1], "the probe"
 
 
 def test_images_of_one_content_and_two_shapes_are_two(tiny_clip):

@@ -1,4 +1,7 @@
-"""Features of a frozen image tower, kept in memory: without augmentation, training meets the same images in every epoch."""
+"""Features of a frozen image tower, kept in memory: without augmentation, training meets the same images in every epoch.
+
+They outlive an adapter, so that a comparison of methods encodes an image once for all of them.
+"""
 
 import hashlib
 
@@ -6,7 +9,9 @@ import torch
 
 from zoo.encoders.clip import ClipEncoder
 
-MAX_IMAGES = 20_000
+MAX_IMAGES, MAX_TOWERS = 20_000, 2
+_FEATURES: dict[bytes, dict[bytes, torch.Tensor]] = {}
+"""By the tower, which is known by what it makes of a probe, and by the content of an image; the latest towers only."""
 
 
 class ImageFeatures:
@@ -27,9 +32,11 @@ class ImageFeatures:
         if not has_content or images.requires_grad:
             return clip.encode_image(images)
         state = (id(clip), torch.is_autocast_enabled("cpu"), [value._version for value in clip.parameters()])
-        if state != self._state or len(self._features) > MAX_IMAGES:
-            self._features, self._state = {}, state
         with torch.inference_mode(False), torch.no_grad():  # what validation has met, training may use
+            if state != self._state:
+                self._features, self._state = _features_of(clip, images), state
+            if len(self._features) > MAX_IMAGES:
+                self._features.clear()
             return torch.stack([self._encode_one(clip, image) for image in images])
 
     def _encode_one(self, clip: ClipEncoder, image: torch.Tensor) -> torch.Tensor:
@@ -38,3 +45,15 @@ class ImageFeatures:
         if key not in self._features:
             self._features[key] = clip.encode_image(image[None])[0]
         return self._features[key]
+
+
+def _features_of(clip: ClipEncoder, images: torch.Tensor) -> dict[bytes, torch.Tensor]:
+    """What is known by this tower, for images of this shape; weights, precision and preprocessing all show in the probe."""
+    probe = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    feature = clip.encode_image(probe[None].to(images.dtype)).contiguous()
+    tower = f"{feature.dtype}".encode() + feature.view(torch.uint8).numpy().tobytes()
+    features = _FEATURES.pop(tower, {})
+    _FEATURES[tower] = features
+    while len(_FEATURES) > MAX_TOWERS:
+        _FEATURES.pop(next(iter(_FEATURES)))
+    return features

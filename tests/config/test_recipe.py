@@ -127,7 +127,7 @@ def test_a_circle_of_bases_names_its_files_once(tmp_path):
     ("override", "message"),
     [
         ("shots:4", "command line: shots:4: expected key=value, as data.shots=4"),
-        ("data.shots=${oc.env:HOME}", r"command line: data.shots=\$\{oc.env:HOME\}: '\$\{oc.env:' is a resolver; only"),
+        ("data.shots=${oc.env:HOME}", r"command line: data.shots: '\$\{oc.env' is a resolver or malformed; only"),
     ],
 )
 def test_malformed_overrides_are_refused(override, message):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.config.components import signature_of
+from zoo.config.references import REFERENCE
 from zoo.registry import registry, slot_of
 
 
@@ -55,8 +56,6 @@ RENAMED_KEYS: list[RenamedKey] = [
     RenamedKey("method", "ways", "direction", since="0.2.0", component="nearl_clip"),
     RenamedKey("adapter", "ways", "direction", since="0.2.0", component="nearl"),
 ]
-
-_REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]+)\s*\}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Upgrade:
                 return {key: upgrade(item, [*place, str(key)]) for key, item in value.items()}
             if isinstance(value, list):
                 return [upgrade(item, [*place, str(index)]) for index, item in enumerate(value)]
-            return _REFERENCE.sub(lambda match: replace(match, place), value) if isinstance(value, str) else value
+            return REFERENCE.sub(lambda match: replace(match, place), value) if isinstance(value, str) else value
 
         def replace(match: re.Match[str], place: list[str]) -> str:
             above = place[: len(place) - len(match[1])] if match[1] else []  # one dot is the mapping that it stands in

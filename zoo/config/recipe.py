@@ -2,7 +2,7 @@
 
 A recipe has the keys of :data:`SECTIONS`. A section with a ``name`` is a component: the name picks from the registry of
 its slot, the other keys are arguments of its constructor, and an argument marked with a :class:`~zoo.registry.Slot` is a
-component again. There is no import path, no expression and no environment look-up, so a recipe from a stranger runs
+component again. There is no import path, no expression and no look-up of the environment (:mod:`zoo.config.references`), so a recipe from a stranger runs
 nothing but registered code.
 """
 
@@ -17,9 +17,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
+from zoo.config.references import ReferenceProblem, forbidden_interpolations, resolve_references
 from zoo.errors import ZooError
 from zoo.paths import recipes_folder
 from zoo.registry import nearest
@@ -40,7 +41,6 @@ COMPONENT_SECTIONS = {"data": "dataset", "method": "method", "optimizer": "optim
 COMMAND_LINE = "command line"
 """What a problem with an override names as its file."""
 
-_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 _MAX_BYTES = 1_000_000
 
 
@@ -68,7 +68,7 @@ class RecipeError(ZooError, ValueError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A read recipe: plain containers, interpolations resolved, not yet checked.
+    """A read recipe: plain containers, references followed, not yet checked.
 
     ``layers`` are the files and overrides it was merged from, the last one strongest.
     """
@@ -131,7 +131,7 @@ def list_recipes() -> list[str]:
 
 
 def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, record: bool = False) -> Recipe:
-    """Read a recipe, its bases and ``key=value`` overrides, replace names of earlier versions, and resolve interpolations.
+    """Read a recipe, its bases and ``key=value`` overrides, replace names of earlier versions, and follow references.
 
     Args:
         name: a path, or ``METHOD/NAME`` of a published recipe.
@@ -140,7 +140,7 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
 
     Raises:
         RecipeError: a file is missing or is no YAML mapping, there is a circular ``base:`` reference, an override is
-            malformed, an interpolation cannot be resolved, a key is given by its old name and its new one.
+            malformed, a reference leads nowhere, a key is given by its old name and its new one.
     """
     merged: dict[str, Any] = {}
     layers: list[tuple[str, dict[str, Any]]] = []
@@ -157,7 +157,7 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
     notes += references.notes if not record else []
     if notes:
         warnings.warn("\n".join(notes), RecipeDeprecationWarning, stacklevel=2)
-    return Recipe(_interpolated(merged, layers), layers)
+    return Recipe(_resolved(merged, layers), layers)
 
 
 def _upgraded(source: str, content: dict[str, Any], base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -173,13 +173,16 @@ def _upgraded(source: str, content: dict[str, Any], base: Mapping[str, Any]) -> 
     return {**content, **components}, upgrade.notes
 
 
-def _interpolated(content: dict[str, Any], layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _resolved(content: dict[str, Any], layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     try:
-        resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", "") or "")
-        raise RecipeError([Problem(Recipe({}, layers).origin(key), key, str(error).splitlines()[0])]) from error
-    return typing.cast(dict[str, Any], resolved)
+        return resolve_references(content)
+    except ReferenceProblem as error:
+        raise RecipeError([Problem(Recipe({}, layers).origin(error.key), error.key, str(error))]) from error
+
+
+def _refuse_interpolations(source: str, content: dict[str, Any]) -> None:
+    if problems := [Problem(source, key, message) for key, message in forbidden_interpolations(content)]:
+        raise RecipeError(problems)
 
 
 def _file_layers(path: Path, above: list[Path]) -> list[tuple[str, dict[str, Any]]]:
@@ -194,7 +197,13 @@ def _base_of(path: Path, name: Any, chain: list[Path]) -> Path:
     """The file that a recipe's ``base:`` names; the file that holds a wrong one is named."""
     if not isinstance(name, str):
         raise RecipeError([Problem(str(path), "base", f"is {name!r}; expected the name or path of a recipe")])
-    base = _recipe_in((path.parent, Path(), recipes_folder()), name)
+    own, published = path.resolve().parent, recipes_folder().resolve()
+    base = _recipe_in((path.parent, recipes_folder()), name)
+    if base is not None and not any(folder in base.resolve().parents for folder in (own, published)):
+        message = (
+            f"'{name}' is outside of the recipe's folder and of the published recipes; copy the base beside the recipe"
+        )
+        raise RecipeError([Problem(str(path), "base", message)])
     if base is None:
         raise RecipeError([Problem(str(path), "base", f"no recipe is named '{name}'{nearest(name, list_recipes())}")])
     if base.resolve() in [file.resolve() for file in chain]:
@@ -206,16 +215,25 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise RecipeError([Problem(str(path), "", f"is larger than {_MAX_BYTES} bytes, the limit for a recipe")])
     try:
-        text = path.read_text(encoding="utf-8")
-        config = OmegaConf.create(text)
-    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError, ValueError) as error:
+        config = OmegaConf.create(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException, AssertionError, ValueError, RecursionError) as error:
         # OmegaConf asserts that a file is a mapping or a list, and lets a date or number out of range escape.
-        raise RecipeError([Problem(str(path), "", f"is not readable YAML: {error}")]) from error
-    if match := _RESOLVER.search(text):
-        raise RecipeError([Problem(str(path), "", f"'{match.group()}' is a resolver; only ${{key}} is allowed")])
+        raise RecipeError([Problem(str(path), "", f"is not readable YAML{_place_of(error)}")]) from error
     if not isinstance(config, DictConfig):
         raise RecipeError([Problem(str(path), "", "is a list; expected a mapping of sections")])
-    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+    content = typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))
+    if content and not content.keys() & SECTIONS.keys():
+        raise RecipeError([Problem(str(path), "", f"is no recipe: it has none of the sections {', '.join(SECTIONS)}")])
+    _refuse_interpolations(str(path), content)
+    return content
+
+
+def _place_of(error: Exception) -> str:
+    """Where YAML breaks off, and why, without what the file holds: it may be no recipe, and its content nobody's business."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return "" if not isinstance(error, UnicodeDecodeError) else ": it is not UTF-8 text"
+    reason = re.sub(r"'\S{2,}?'|\"\S{2,}?\"", "'...'", str(error.problem))
+    return f": line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {reason}"
 
 
 def as_overrides(overrides: typing.Sequence[str]) -> list[str]:
@@ -237,17 +255,16 @@ def parse_overrides(overrides: typing.Sequence[str]) -> dict[str, Any]:
     for item in overrides:
         try:
             content = OmegaConf.to_container(OmegaConf.from_dotlist([item]), resolve=False)
-        except (YAMLError, OmegaConfBaseException) as error:
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise RecipeError([Problem(COMMAND_LINE, item, f"is not readable: {error}")]) from error
-        layer = _merge(layer, typing.cast(dict[str, Any], content))
+        content = typing.cast(dict[str, Any], content)
+        _refuse_interpolations(COMMAND_LINE, content)
+        layer = _merge(layer, content)
     return layer
 
 
 def _override_problem(item: str) -> str | None:
-    if not re.match(r"^[\w.-]+=", item):
-        return "expected key=value, as data.shots=4"
-    match = _RESOLVER.search(item)
-    return f"'{match.group()}' is a resolver; only ${{key}} is allowed" if match else None
+    return None if re.match(r"^[\w.-]+=", item) else "expected key=value, as data.shots=4"
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

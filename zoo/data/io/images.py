@@ -1,59 +1,56 @@
-"""Readers of medical images: PNG, JPEG, JPEG 2000, TIFF, DICOM and NIfTI slices, with limits and clear errors."""
+"""Medical images from files: PNG, JPEG, JPEG 2000, TIFF, DICOM and NIfTI slices, with limits and clear errors."""
 
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from zoo.errors import ZooError
+from zoo.data.io.dicom import dicom_frames, dicom_size, is_dicom, read_dicom
+from zoo.data.io.nifti import check_nifti, read_nifti
+from zoo.data.io.pixels import MAX_PIXELS, ImageError, chosen
+from zoo.data.io.raster import raster_frames, raster_size, read_raster
+from zoo.ranges import NonNegativeInt
+
+__all__ = ["MAX_PIXELS", "ImageError", "ImageOptions", "check_image", "check_options", "image_size", "read_image"]
 
 MAX_FILE_BYTES = 1 << 30
-MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 _NIFTI = (".nii", ".nii.gz")
-_DICOM = (".dcm", ".dicom")
-
-
-class ImageError(ZooError, ValueError):
-    """A file that is not a readable image, or exceeds a limit."""
 
 
 def read_image(
-    path: str | Path, *, frame: int | None = None, axis: int | None = None, index: int | None = None
+    path: str | Path,
+    *,
+    frame: int | None = None,
+    axis: int | None = None,
+    index: int | None = None,
+    bits: int | None = None,
 ) -> torch.Tensor:
     """Read an image as float32 (channels, height, width) in [0, 1]; channels are 1 or 3.
 
-    8-bit and 16-bit files are scaled by their full range, DICOM by its window (or its extremes), NIfTI by its extremes.
+    How each format is scaled and turned: :func:`~zoo.data.io.raster.read_raster`, :func:`~zoo.data.io.dicom.read_dicom`,
+    :func:`~zoo.data.io.nifti.read_nifti`.
 
     Args:
         path: the file.
-        frame: index of the frame of a multi-frame DICOM; required there, refused elsewhere.
-        axis: of a NIfTI volume, perpendicular to the slice; required there.
+        frame: index of the frame or page of a file with several; required there.
+        axis: of a NIfTI volume, perpendicular to the slice: 0 sagittal, 1 coronal, 2 axial; required there.
         index: of the slice of a NIfTI volume; the middle one if None.
+        bits: in use of a 16-bit PNG or TIFF; as many as its largest value needs if None.
 
     Raises:
         ImageError: the file is missing, damaged, too large, too small, contains NaN, or needs an argument that is missing.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; name files, as {path}/*.png")
-    if not path.is_file():
-        raise ImageError(f"{path}: there is no such file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ImageError(f"{path}: is larger than {MAX_FILE_BYTES >> 20} MiB")
-    name = path.name.lower()
-    is_dicom = name.endswith(_DICOM) or _has_dicom_preamble(path)
-    if frame is not None and not is_dicom:
-        raise ImageError(f"{path}: a frame can be chosen only of a DICOM file")
+    _check_file(path)
     try:
-        if is_dicom:
-            pixels = _read_dicom(path, frame)
-        elif name.endswith(_NIFTI):
-            pixels = _read_nifti(path, axis, index)
+        if is_dicom(path):
+            pixels = read_dicom(path, frame)
+        elif path.name.lower().endswith(_NIFTI):
+            pixels = read_nifti(path, axis, index)
         else:
-            pixels = _read_raster(path)
+            pixels = read_raster(path, frame, bits)
     except ImageError:
         raise
     except MemoryError as error:
@@ -61,6 +58,47 @@ def read_image(
     except Exception as error:  # decoders raise errors of many types for damaged bytes
         raise ImageError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
     return torch.from_numpy(_validate_pixels(path, pixels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Which part of a file is read, and its depth. In a recipe, the fields are arguments of the dataset.
+
+    Attributes:
+        frame: of files with several frames or pages.
+        axis: of NIfTI volumes, perpendicular to the slice: 0 sagittal, 1 coronal, 2 axial.
+        index: of the slice of NIfTI volumes; the middle one if None.
+        bits: in use of 16-bit PNG and TIFF files; as many as the largest value of each needs if None.
+    """
+
+    frame: NonNegativeInt | None = None
+    axis: NonNegativeInt | None = None
+    index: NonNegativeInt | None = None
+    bits: NonNegativeInt | None = None
+
+    def read(self, path: str | Path) -> torch.Tensor:
+        """Read an image; see :func:`read_image`."""
+        return read_image(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
+
+
+def check_options(path: Path, options: ImageOptions) -> None:
+    """Check from a file's header that the options choose one image of it.
+
+    Raises:
+        ImageError: they do not, or the header cannot be read.
+    """
+    _check_file(path)
+    try:
+        if is_dicom(path):
+            chosen(path, "frame", dicom_frames(path), options.frame)
+        elif path.name.lower().endswith(_NIFTI):
+            check_nifti(path, options.axis, options.index)
+        else:
+            chosen(path, "frame", raster_frames(path), options.frame)
+    except ImageError:
+        raise
+    except Exception as error:  # as in read_image
+        raise ImageError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
 
 
 def check_image(image: torch.Tensor) -> None:
@@ -78,24 +116,25 @@ def check_image(image: torch.Tensor) -> None:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width; from the header where Pillow supports the format.
+    """Height and width as the image is read; from the header where it can be.
 
     Raises:
         ImageError: as :func:`read_image`.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError):
+        return dicom_size(path) if is_dicom(path) else raster_size(path)
+    except Exception:  # another format, or damaged: reading it says so
         height, width = read_image(path).shape[-2:]
         return height, width
 
 
-def _has_dicom_preamble(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name files, as {path}/*.png")
+    if not path.is_file():
+        raise ImageError(f"{path}: there is no such file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ImageError(f"{path}: is larger than {MAX_FILE_BYTES >> 20} MiB")
 
 
 def _validate_pixels(path: Path, pixels: np.ndarray) -> np.ndarray:
@@ -106,90 +145,3 @@ def _validate_pixels(path: Path, pixels: np.ndarray) -> np.ndarray:
             f"{path}: is {pixels.shape[-1]}x{pixels.shape[-2]} pixels; the minimum is {MIN_SIDE}x{MIN_SIDE}"
         )
     return np.ascontiguousarray(pixels, dtype=np.float32)
-
-
-def _check_pixel_count(path: Path, pixels: int) -> None:
-    if pixels > MAX_PIXELS:
-        raise ImageError(
-            f"{path}: has {pixels / 1e6:.0f} million pixels; the maximum is {MAX_PIXELS / 1e6:.0f} million"
-        )
-
-
-def _read_raster(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, before decoding
-        with Image.open(path) as image:
-            _check_pixel_count(path, image.width * image.height)
-            if image.mode.startswith("I"):  # 16-bit grey, under one of Pillow's names for it
-                return np.asarray(image).astype(np.float32)[None] / 65535
-            if image.mode == "F":
-                return _to_unit(np.asarray(image))[None]
-            grey = image.mode in ("1", "L", "LA")
-            pixels = np.asarray(image.convert("L" if grey else "RGB")).astype(np.float32) / 255
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
-
-
-def _read_dicom(path: Path, frame: int | None) -> np.ndarray:
-    import pydicom
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space, pixel_array
-
-    dataset = pydicom.dcmread(path, force=True)
-    if "Rows" not in dataset or "Columns" not in dataset:
-        raise ImageError(f"{path}: is a DICOM file without pixels, or is truncated")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    _check_pixel_count(path, int(dataset.Rows) * int(dataset.Columns))
-    if frames > 1 and frame is None:
-        raise ImageError(f"{path}: has {frames} frames; choose one with frame=0 to frame={frames - 1}")
-    if frame is not None and not 0 <= frame < frames:
-        raise ImageError(f"{path}: has no frame {frame}; there are 0 to {frames - 1}")
-    pixels = pixel_array(dataset, index=frame or 0)
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if photometric == "PALETTE COLOR":
-        return apply_color_lut(pixels, dataset).transpose(2, 0, 1).astype(np.float32) / 65535
-    if pixels.ndim == 3:
-        if photometric.startswith("YBR"):
-            pixels = convert_color_space(pixels, photometric, "RGB")
-        return pixels.transpose(2, 0, 1).astype(np.float32) / (2 ** int(dataset.BitsStored) - 1)
-    windowed = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-    unit = _to_unit(windowed, *_window_range(dataset, windowed))
-    return (1 - unit if photometric == "MONOCHROME1" else unit)[None]
-
-
-def _window_range(dataset: Any, windowed: np.ndarray) -> tuple[float, float]:
-    """Values that the (first) VOI window maps its ends to; the extremes where there is a lookup table or no window."""
-    from pydicom.pixels import apply_voi_lut
-
-    if "WindowWidth" not in dataset or "WindowCenter" not in dataset or "VOILUTSequence" in dataset:
-        return float(windowed.min()), float(windowed.max())
-    centre, width = (float(np.atleast_1d(value)[0]) for value in (dataset.WindowCenter, dataset.WindowWidth))
-    low, high = apply_voi_lut(np.array([centre - 2 * width, centre + 2 * width]), dataset)
-    return float(low), float(high)
-
-
-def _read_nifti(path: Path, axis: int | None, index: int | None) -> np.ndarray:
-    import nibabel
-
-    image: Any = nibabel.load(path)
-    shape = image.shape
-    if len(shape) != 3 or axis not in (0, 1, 2):
-        raise ImageError(f"{path}: is a volume of {shape}; choose axis=0, 1 or 2 of a three-dimensional one")
-    index = shape[axis] // 2 if index is None else index
-    if not 0 <= index < shape[axis]:
-        raise ImageError(f"{path}: has no slice {index} along axis {axis}; there are 0 to {shape[axis] - 1}")
-    _check_pixel_count(path, int(np.prod(shape)) // shape[axis])
-    selection: list[Any] = [slice(None)] * 3
-    selection[axis] = index
-    pixels = np.asarray(image.dataobj[tuple(selection)], dtype=np.float32)
-    if not np.isfinite(pixels).all():
-        return pixels[None]
-    return _to_unit(np.rot90(pixels))[None]
-
-
-def _to_unit(pixels: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Scale to [0, 1] by a range, or by the extremes; a constant image becomes zero."""
-    low = float(np.min(pixels)) if low is None else low
-    high = float(np.max(pixels)) if high is None else high
-    scaled = (pixels.astype(np.float32) - low) / max(high - low, 1e-6)
-    return np.where(np.isnan(scaled), scaled, np.clip(scaled, 0, 1))

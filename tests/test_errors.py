@@ -3,6 +3,8 @@
 import ast
 import builtins
 import importlib
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,13 @@ def test_no_builtin_error_is_raised():
     wrong += [(path, name, line) for path, name, line in bare if name != "NotImplementedError"]
     assert not wrong
     assert len(calls) > 100 and {(str(path), name) for path, name, _ in calls} >= ALLOWED
+
+
+def test_every_extra_that_a_message_names_is_there():
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"medvl-zoo\[(\w+)\]", text)}
+    assert named >= {"dicom", "reports"} and named <= extras["optional-dependencies"].keys()
 
 
 def is_call_of_a_name(node: ast.expr) -> bool:

@@ -22,8 +22,16 @@ def predict(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="Write masks of a DICOM image as DICOM SEG to --out.")
     ] = False,
-    frame: Annotated[int | None, typer.Option(help="Frame of a multi-frame DICOM.")] = None,
-    axis: Annotated[int | None, typer.Option(help="Axis of a NIfTI volume to slice along.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="Frame of multi-frame DICOM, page of TIFF.")] = None,
+    axis: Annotated[
+        int | None, typer.Option(min=0, max=2, help="Of NIfTI volumes: 0 sagittal, 1 coronal, 2 axial slices.")
+    ] = None,
+    index: Annotated[
+        int | None, typer.Option(min=0, help="Slice of NIfTI volumes; the middle one if left out.")
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Bits in use of 16-bit files; found if left out.")
+    ] = None,
     device: Device = "auto",
     settings: Set = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
@@ -37,15 +45,17 @@ def predict(
     Files are read lazily, and each result is written at once, also to predictions.jsonl in --out.
     With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out output`
     """
+    from zoo.data.io.images import ImageOptions
     from zoo.engine.prediction import predict_files
 
+    options = ImageOptions(frame=frame, axis=axis, index=index, bits=bits)
     with report_errors():
         if chat:
             if ask is not None or as_json or dicom_seg:
                 raise typer.BadParameter(
                     "--chat reads questions from the terminal; it cannot be combined with --ask, --json or --dicom-seg"
                 )
-            _chat(card, images, out, frame, device)
+            _chat(card, images, out, options, device)
             return
         if dicom_seg and out is None:
             raise typer.BadParameter("--dicom-seg requires --out")
@@ -55,8 +65,7 @@ def predict(
             out,
             question=ask,
             dicom_seg=dicom_seg,
-            frame=frame,
-            axis=axis,
+            options=options,
             device=device,
             settings=settings or [],
             batch_size=batch_size,
@@ -90,7 +99,7 @@ def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
             console.print(f"{key}: {value}", markup=False)
 
 
-def _chat(card: str, images: list[Path], out: Path | None, frame: int | None, device: str) -> None:
+def _chat(card: str, images: list[Path], out: Path | None, options: Any, device: str) -> None:
     from zoo.engine.prediction import chat
 
     if len(images) != 1:
@@ -103,7 +112,7 @@ def _chat(card: str, images: list[Path], out: Path | None, frame: int | None, de
             return None
 
     page = None
-    for turn in chat(card, images[0], next_question, out=out, frame=frame, device=device):
+    for turn in chat(card, images[0], next_question, out=out, options=options, device=device):
         message = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
         (errors if "error" in turn else console).print(message, markup=False)
         page = turn.get("page", page)

@@ -4,11 +4,9 @@ import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -17,7 +15,7 @@ from zoo.config.recipe import Recipe
 from zoo.data.base import Sample
 from zoo.data.conversations.records import QuestionError, validate_question
 from zoo.data.io.dicom_seg import write_dicom_seg
-from zoo.data.io.images import ImageError, read_image
+from zoo.data.io.images import ImageError, ImageOptions
 from zoo.engine.loading import load
 from zoo.engine.trainers import check_settings, inference_trainer
 from zoo.errors import OutputExistsError, ZooError
@@ -32,22 +30,10 @@ RESULTS = "predictions.jsonl"
 """File in the output folder with a line for each input, written at once."""
 
 
-@dataclass(frozen=True)
-class FileOptions:
-    """``frame`` of a multi-frame DICOM, ``axis`` of a NIfTI volume to slice along."""
-
-    frame: int | None = None
-    axis: int | None = None
-
-    def read(self, path: Path) -> torch.Tensor:
-        """Read an image (1 or 3, height, width) in [0, 1]."""
-        return read_image(path, frame=self.frame, axis=self.axis)
-
-
 class ImageFiles(Dataset[Sample]):
     """Images from files, read on access; an unreadable file has its ``error`` in place of its image."""
 
-    def __init__(self, paths: Sequence[Path], options: FileOptions, question: str | None) -> None:
+    def __init__(self, paths: Sequence[Path], options: ImageOptions, question: str | None) -> None:
         """Name the files and the question about each."""
         self.paths, self._options, self._question = list(paths), options, question
 
@@ -148,8 +134,7 @@ def predict_files(
     *,
     question: str | None = None,
     dicom_seg: bool = False,
-    frame: int | None = None,
-    axis: int | None = None,
+    options: ImageOptions = ImageOptions(),
     device: str = "auto",
     settings: Sequence[str] = (),
     batch_size: int = 8,
@@ -164,8 +149,7 @@ def predict_files(
         out: folder for figures and :data:`RESULTS`; nothing is written if None.
         question: about every image, for a card that answers questions.
         dicom_seg: also write the masks of DICOM images as DICOM SEG.
-        frame: of a multi-frame DICOM.
-        axis: of a NIfTI volume to slice along.
+        options: which frame or slice of the files is read, and their depth.
         device: to predict on.
         settings: ``key=value`` overrides of the card's recipe: of the trainer, or of the source of its base.
         batch_size: of images.
@@ -199,7 +183,7 @@ def predict_files(
         on_prediction(path, content)
 
     writer = _Writer(out, names, dicom_seg, keep)
-    files = ImageFiles(paths, FileOptions(frame, axis), None if question is None else validate_question(question))
+    files = ImageFiles(paths, options, None if question is None else validate_question(question))
     was_distributed = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
@@ -244,7 +228,7 @@ def chat(
     next_question: Callable[[], str | None],
     *,
     out: Path | None = None,
-    frame: int | None = None,
+    options: ImageOptions = ImageOptions(),
     device: str = "auto",
 ) -> Iterator[dict[str, Any]]:
     """Ask questions about an image one after another; each answer depends on the history.
@@ -254,7 +238,7 @@ def chat(
         image: file of the image.
         next_question: returns the next question; None ends the conversation.
         out: folder for a page that grows with the conversation.
-        frame: of a multi-frame DICOM.
+        options: which frame or slice of the file is read, and its depth.
         device: to answer on.
 
     Yields:
@@ -264,7 +248,7 @@ def chat(
         CardError: the card does not answer questions.
         ImageError: the image cannot be read.
     """
-    pixels, method = read_image(image, frame=frame), load(card)
+    pixels, method = options.read(image), load(card)
     if not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions")
     method.to(inference_trainer(read_card(card).recipe(), device, progress=False).strategy.root_device)

@@ -50,7 +50,9 @@ def test_grey_of_every_depth_sign_and_polarity(tmp_path, syntax, allocated, stor
         tags = {"BitsStored": stored, "PhotometricInterpretation": photometric, "syntax": syntax}
         path = write_dicom(tmp_path / "grey.dcm", values, **tags)
         expected = 1 - RAMP if photometric == "MONOCHROME1" else RAMP
-        np.testing.assert_allclose(read_image(path)[0], expected, atol=0.6 / ((1 << stored) - 1) + 1e-6, err_msg=str(tags))
+        np.testing.assert_allclose(
+            read_image(path)[0], expected, atol=0.6 / ((1 << stored) - 1) + 1e-6, err_msg=str(tags)
+        )
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, RLELossless, JPEGLSLossless], ids=lambda syntax: syntax.name[:20])

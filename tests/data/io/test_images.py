@@ -8,6 +8,7 @@ from PIL import Image
 from tests.data.io.dicom_files import RAMP, write_dicom
 from zoo.data.io.images import ImageError, ImageOptions, check_options, image_size, read_image
 
+
 def test_bad_files_say_what_is_wrong(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         read_image(tmp_path / "gone.png")

@@ -121,7 +121,7 @@ def _decode(path: Path, dataset: Any, frame: int) -> tuple[np.ndarray, str]:
     syntax = _transfer_syntax(path, dataset)
     # pydicom takes the stored bits for the lowest ones of a cell; where they are not, they are moved here
     shifted = dataset.HighBit != dataset.BitsStored - 1 and syntax in _PLAIN and "PixelData" in dataset
-    options = {"correct_unused_bits": False} if shifted else {}
+    options: dict[str, Any] = {"correct_unused_bits": False} if shifted else {}
     try:
         decoder = get_decoder(syntax)
         values, properties = decoder.as_array(dataset, index=frame, raw=True, **options)

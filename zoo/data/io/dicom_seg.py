@@ -25,7 +25,7 @@ def write_dicom_seg(source: Path, masks: Sequence[RunLength], labels: Sequence[s
     try:
         import highdicom
     except ImportError as error:
-        raise ImageError("DICOM SEG is written by highdicom: pip install highdicom") from error
+        raise ImageError("DICOM SEG is written by highdicom: pip install 'medvl-zoo[dicom]'") from error
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian
 

@@ -27,7 +27,7 @@ def read_nifti(path: Path, axis: int | None = None, index: int | None = None) ->
 
     image: Any = nibabel.load(path)
     shape = _volume_shape(path, image.shape)
-    axes = nibabel.orientations.io_orientation(image.affine)  # for each stored axis: the patient's, and its direction
+    axes = _patient_axes(image)
     stored_axis, axis = _slicing_axis(path, shape, axes, axis)
     length, forward = shape[stored_axis], axes[stored_axis, 1] > 0
     index = chosen(path, "slice", length, length // 2 if index is None else index)
@@ -49,8 +49,18 @@ def check_nifti(path: Path, axis: int | None, index: int | None) -> None:
 
     image: Any = nibabel.load(path)
     shape = _volume_shape(path, image.shape)
-    stored_axis, _ = _slicing_axis(path, shape, nibabel.orientations.io_orientation(image.affine), axis)
+    stored_axis, _ = _slicing_axis(path, shape, _patient_axes(image), axis)
     chosen(path, "slice", shape[stored_axis], shape[stored_axis] // 2 if index is None else index)
+
+
+def _patient_axes(image: Any) -> np.ndarray:
+    """For each stored axis, the patient's (0, 1, 2) that it runs along, and 1 or -1 for its direction: (3, 2)."""
+    from nibabel.orientations import io_orientation
+
+    axes: np.ndarray = io_orientation(image.affine)  # type: ignore[no-untyped-call]
+    if np.isnan(axes).any():  # an affine that maps two axes to one, or to none
+        return np.array([[0, 1], [1, 1], [2, 1]])
+    return axes
 
 
 def _volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:

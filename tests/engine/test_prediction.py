@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from tests.tiny_cards import publish_tiny_classifier, write_film
 from zoo.cli.app import app
+from zoo.data.io import images
 from zoo.data.io.images import ImageError
-from zoo.engine import prediction
 from zoo.engine.loading import load
 from zoo.engine.prediction import RESULTS, output_names, predict_files
 
@@ -64,8 +64,8 @@ def test_outputs_are_overwritten_only_when_told(card, tmp_path):
 def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_path, monkeypatch):
     files = [write_film(tmp_path / f"{index}.png", index) for index in range(40)]
     read, reported = [], []
-    real = prediction.read_image
-    monkeypatch.setattr(prediction, "read_image", lambda path, **options: read.append(path) or real(path, **options))
+    real = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path, **options: read.append(path) or real(path, **options))
 
     def report(path: str, content: dict) -> None:
         if not reported:

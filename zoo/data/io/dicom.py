@@ -150,7 +150,7 @@ def _to_rgb(values: np.ndarray, photometric: str, bits: int) -> np.ndarray:
     """Colours (height, width, 3) as (3, height, width); luminance and chrominance after PS3.3 C.7.6.3.1.2."""
     unit = values.astype(np.float32).transpose(2, 0, 1) / float((1 << bits) - 1)
     if not photometric.startswith("YBR_FULL"):  # decoders of JPEG 2000 undo YBR_ICT and YBR_RCT
-        return unit
+        return unit.clip(0, 1)
     middle = (1 << (bits - 1)) / ((1 << bits) - 1)
     luminance, blue, red = unit[0], unit[1] - middle, unit[2] - middle
     channels = (luminance + 1.402 * red, luminance - 0.344136 * blue - 0.714136 * red, luminance + 1.772 * blue)

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_models import anole, biomedclip, coop_split, ivl_traces, llava, medseg_files, openclip_vitb16, qwen, sam
+from tests.tiny_models import (
+    anole,
+    biomedclip,
+    coop_split,
+    ivl_traces,
+    llava,
+    medseg_files,
+    openclip_vitb16,
+    qwen,
+    sam,
+    sam2,
+    sam3,
+)
 from zoo.config.recipe import list_recipes, read_recipe
 
 STORED = {"llava": torch.float16, "qwen": torch.bfloat16, "anole": torch.bfloat16}
@@ -24,6 +36,8 @@ def make_sources(folder: Path, **dtypes: torch.dtype) -> Path:
     qwen(folder / "qwen", dtype=stored["qwen"])
     anole(folder / "anole", dtype=stored["anole"])
     sam(folder / "sam")
+    sam2(folder / "sam2", video=True)  # as published
+    sam3(folder / "sam3")
     openclip_vitb16(folder / "clip")
     biomedclip(folder / "biomedclip")
     coop_split(folder / "coop")
@@ -62,7 +76,9 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
         )
         settings += ["method.context.quantization=null"] if quantized and family != "llava" else []
         if "grounding" in method:
-            settings.append(f"method.grounding.source={folder / 'sam'}")
+            settings.append(
+                f"method.grounding.source={folder / method['grounding']['name'].removesuffix('_grounding')}"
+            )
         else:
             settings.append("method.max_new_tokens=40")
         settings += ["method.context.image_size=56"] if method["context"]["family"] == "qwen2_5_vl" else []

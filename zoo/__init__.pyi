@@ -57,6 +57,8 @@ from zoo.engine.publishing import publish as publish
 from zoo.engine.training import train as train
 from zoo.engine.verification import verify as verify
 from zoo.errors import ZooError as ZooError
+from zoo.heads.sam2_grounding import Sam2Grounding as Sam2Grounding
+from zoo.heads.sam2_grounding import Sam3Grounding as Sam3Grounding
 from zoo.heads.sam_grounding import SamGrounding as SamGrounding
 from zoo.heads.unet_grounding import UnetGrounding as UnetGrounding
 from zoo.language.causal_lm import CausalLM as CausalLM

@@ -16,7 +16,6 @@ from tests.tiny_models import causal_lm, sam
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
 from zoo.data.conversations.records import QuestionError
-from zoo.data.io.letterbox import unletterbox
 from zoo.data.io.masks import encode_mask
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
@@ -168,7 +167,7 @@ def test_masks_of_generation_are_those_of_teacher_forcing(folder, tmp_path):
         features = method.encode_mask_features([sample["image"]])
         image_embeds = method.encode_images([sample["image"]], features)
         _, mask_logits = method(method.tokenize([sample["turns"]], image_embeds), image_embeds, features)
-    torch.testing.assert_close((unletterbox(mask_logits, (32, 32)) > 0).float(), masks)
+    torch.testing.assert_close((method.grounding.fitting.restore(mask_logits, (32, 32)) > 0).float(), masks)
     several = replace(sample["turns"][0], question="And?")
     tokens = method.tokenize([(sample["turns"][0], several)], image_embeds)
     assert tokens["seg_batch_idx"].tolist() == [0, 0] and tokens["seg_token_idx"][0] < tokens["seg_token_idx"][1]

@@ -8,7 +8,7 @@ from tests.tiny_models.anole import anole
 from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16, sentence_encoder
 from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
 from tests.tiny_models.language import byte_tokenizer, causal_lm, llava, qwen
-from tests.tiny_models.segmentation import sam
+from tests.tiny_models.segmentation import sam, sam2, sam3
 
 __all__ = [
     "anole",
@@ -23,5 +23,7 @@ __all__ = [
     "openclip_vitb16",
     "qwen",
     "sam",
+    "sam2",
+    "sam3",
     "sentence_encoder",
 ]

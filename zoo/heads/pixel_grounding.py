@@ -6,12 +6,14 @@ is LISA's (arXiv 2308.00692).
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from hashlib import sha256
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.data.io.letterbox import letterbox_masks
+from zoo.heads.fitting import Fitting, LetterboxFitting
+from zoo.pretrained import fingerprint_of
 
 Features = list[torch.Tensor]
 """Image features of a batch: tensors whose first dimension is the image."""
@@ -20,7 +22,7 @@ Features = list[torch.Tensor]
 class PixelGrounding(nn.Module):
     """Masks from image features and language tokens.
 
-    ``image_size`` is the side of the square that images are fitted into. ``cacheable`` says that :meth:`encode_images` is frozen, so
+    ``image_size`` is the side of the square that images are fitted into by ``fitting``. ``cacheable`` says that :meth:`encode_images` is frozen, so
     that its result may be kept on disk. ``feature_widths`` are the channels of the feature maps, finest first.
     """
 
@@ -35,13 +37,23 @@ class PixelGrounding(nn.Module):
             nn.Linear(language_width, language_width), nn.ReLU(), nn.Linear(language_width, prompt_width)
         )
 
+    @property
+    def fitting(self) -> Fitting:
+        """How images are fitted into the square; letterboxed, with black padding, unless a head overrides it."""
+        return LetterboxFitting(self.image_size)
+
     @abstractmethod
     def encode_images(self, images: torch.Tensor) -> Features:
-        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by :func:`zoo.data.io.letterbox.letterbox`, to features."""
+        """Images (batch, 3, image_size, image_size) in [0, 1], fitted by ``fitting``, to features."""
 
     @abstractmethod
     def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Features of n images and one prompt each (n, prompt_width) to mask logits (n, side, side)."""
+
+    def image_fingerprint(self) -> str:
+        """What the features of an image depend on: the frozen weights, as stored, and the fitting."""
+        weights = fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
+        return sha256(f"{weights} {self.fitting}".encode()).hexdigest()
 
     def forward(self, features: Features, tokens: torch.Tensor, image_idx: torch.Tensor) -> torch.Tensor:
         """One mask for each language token.
@@ -60,24 +72,30 @@ class PixelGrounding(nn.Module):
         return self.decode_masks([part[image_idx] for part in features], prompts)
 
 
-def mask_losses(logits: torch.Tensor, targets: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def mask_losses(logits: torch.Tensor, targets: Sequence[torch.Tensor], fitting: Fitting) -> dict[str, torch.Tensor]:
     """Binary cross-entropy, and Dice loss ``1 - (2 <p, m> + 1) / (|p| + |m| + 1)``, each the mean over masks.
 
-    An empty mask counts in the cross-entropy only: its Dice would keep a rare finding from ever being predicted.
+    Both are over the pixels of the image; padding does not count. An empty mask counts in the cross-entropy only: its Dice would
+    keep a rare finding from ever being predicted.
 
     Args:
-        logits: (n, side, side) over letterboxed squares.
+        logits: (n, side, side) over fitted squares.
         targets: masks of 0 and 1 (m, height, width) of each image, n in all; without any, the losses are 0.
+        fitting: of the images into the squares.
     """
     if not len(logits):
         zero = logits.sum() * 0.0
         return {"bce": zero, "dice": zero}
-    squares = [letterbox_masks(masks, logits.shape[-1]) for masks in targets if len(masks)]
-    masks = torch.cat(squares).to(logits.device)
-    probabilities = logits.float().sigmoid()
+    fitted = [fitting.fit_masks(masks, logits.shape[-1]) for masks in targets if len(masks)]
+    masks = torch.cat([squares for squares, _ in fitted]).to(logits.device)
+    inside = torch.cat([area.expand(len(squares), -1, -1) for squares, area in fitted]).to(logits.device)
+    probabilities = logits.float().sigmoid() * inside
     intersection = (probabilities * masks).sum(dim=(1, 2))
     area = masks.sum(dim=(1, 2))
     present = area > 0
     dice = 1 - (2 * intersection + 1) / (probabilities.sum(dim=(1, 2)) + area + 1)
-    bce = functional.binary_cross_entropy_with_logits(logits.float(), masks)
-    return {"bce": bce, "dice": (dice * present).sum() / present.sum().clamp(min=1)}
+    bce = functional.binary_cross_entropy_with_logits(logits.float(), masks, reduction="none") * inside
+    return {
+        "bce": (bce.sum(dim=(1, 2)) / inside.sum(dim=(1, 2))).mean(),
+        "dice": (dice * present).sum() / present.sum().clamp(min=1),
+    }

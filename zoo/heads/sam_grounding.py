@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
+from zoo.constants import IMAGENET_MEAN
 from zoo.encoders.loading import (
     build_stand_in,
     check_model_type,
@@ -15,7 +15,9 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
+from zoo.heads.fitting import Fitting, LetterboxFitting
 from zoo.heads.pixel_grounding import Features, PixelGrounding
+from zoo.heads.unet_grounding import normalize_imagenet
 from zoo.pretrained import should_load_weights
 from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
@@ -46,12 +48,11 @@ _SHAPES: dict[str, dict[str, Any]] = {
 class SamGrounding(PixelGrounding):
     """A language token is SAM's only sparse prompt, beside its "no mask" dense prompt; its single-mask output is used.
 
-    Image embedding: (batch, 256, 64, 64) at 1024 pixels. Mask logits: (n, 256, 256).
+    Image embedding: (batch, 256, 64, 64) at 1024 pixels. Mask logits: (n, 256, 256). The padding is 0 after normalisation, as
+    SAM's weights expect. SAM's, MedSAM's (arXiv 2304.12306) and other weights of this format are read.
     """
 
     cacheable = True
-    mean: torch.Tensor
-    std: torch.Tensor
 
     def __init__(
         self,
@@ -83,14 +84,17 @@ class SamGrounding(PixelGrounding):
         self.sam.mask_decoder.requires_grad_(True)
         self.image_size = sam.config.vision_config.image_size
         self.feature_widths = [sam.config.vision_config.output_channels]
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def fitting(self) -> Fitting:
+        """The longer side is resized, the rest padded with what normalisation makes 0."""
+        return LetterboxFitting(self.image_size, IMAGENET_MEAN)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> Features:
         """Frozen image embeddings [(batch, 256, rows, columns)]."""
         dtype = self.sam.vision_encoder.patch_embed.projection.weight.dtype
-        return [self.sam.vision_encoder(((images - self.mean) / self.std).to(dtype)).last_hidden_state]
+        return [self.sam.vision_encoder(normalize_imagenet(images).to(dtype)).last_hidden_state]
 
     def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from zoo.data.conversations.records import Target, Turn
-from zoo.data.io.letterbox import letterbox, unletterbox
 from zoo.errors import ArgumentError
+from zoo.heads.fitting import Fitting, LetterboxFitting
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalize_imagenet
 from zoo.methods.base import LossModule, Metric, Outputs
@@ -35,6 +35,11 @@ class _Baseline(LossModule):
     output_format: ClassVar[str] = "a mask (height, width)"
     intended_use: ClassVar[str] = "A baseline for reasoning segmentation."
     image_size: int
+
+    @property
+    def fitting(self) -> Fitting:
+        """How images are fitted into the square."""
+        return LetterboxFitting(self.image_size)
 
     def __init__(
         self, label_names: list[str] | None, region_names: list[str] | None, bce_weight: float, dice_weight: float
@@ -70,7 +75,8 @@ class _Baseline(LossModule):
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The weighted sum of both losses, and each."""
-        parts = mask_losses(self.decode_masks(batch["image"], *self._targets_of(batch)), batch["masks"])
+        mask_logits = self.decode_masks(batch["image"], *self._targets_of(batch))
+        parts = mask_losses(mask_logits, batch["masks"], self.fitting)
         return {"loss": self.weights["bce"] * parts["bce"] + self.weights["dice"] * parts["dice"], **parts}
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
@@ -80,7 +86,7 @@ class _Baseline(LossModule):
         rows, kinds, targets, start = [], [], [], 0
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
             end = start + len(turn.masks)
-            predicted = (unletterbox(mask_logits[start:end], image.shape[-2:]) > 0).float().cpu()
+            predicted = (self.fitting.restore(mask_logits[start:end], image.shape[-2:]) > 0).float().cpu()
             rows.append(question_row(predicted, torch.stack(masks[start:end]).cpu() if end > start else predicted))
             kinds.append(_kind(turn))
             targets.append(target_index(turn.targets, self.vocabulary))
@@ -111,7 +117,7 @@ class _Baseline(LossModule):
         predictions = []
         for image, original in zip(images, on_cpu(images), strict=True):
             mask_logits = self.decode_masks([image], target_idx, torch.zeros_like(target_idx))
-            masks = (unletterbox(mask_logits, image.shape[-2:]) > 0).float().cpu()
+            masks = (self.fitting.restore(mask_logits, image.shape[-2:]) > 0).float().cpu()
             predictions.append(NamedMasks(original, self.label_names, masks))
         return predictions
 
@@ -156,11 +162,16 @@ class NamedGrounding(_Baseline):
         self.grounding = grounding(language_width=width)
         self.image_size = self.grounding.image_size
 
+    @property
+    def fitting(self) -> Fitting:
+        """The head's."""
+        return self.grounding.fitting
+
     def decode_masks(
         self, images: Sequence[torch.Tensor], target_idx: torch.Tensor, image_idx: torch.Tensor
     ) -> torch.Tensor:
         """See the base class."""
-        squares = torch.stack([letterbox(image, self.image_size) for image in images]).to(self.device)
+        squares = torch.stack([self.fitting.fit(image) for image in images]).to(self.device)
         return self.grounding(self.grounding.encode_images(squares), self.names(target_idx), image_idx)
 
 
@@ -204,5 +215,5 @@ class FindingUnet(_Baseline):
         self, images: Sequence[torch.Tensor], target_idx: torch.Tensor, image_idx: torch.Tensor
     ) -> torch.Tensor:
         """See the base class."""
-        squares = torch.stack([letterbox(image, self.image_size) for image in images]).to(self.device)
+        squares = torch.stack([self.fitting.fit(image) for image in images]).to(self.device)
         return self.unet(normalize_imagenet(squares))[image_idx, target_idx]

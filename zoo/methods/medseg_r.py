@@ -23,7 +23,6 @@ from zoo.data.conversations.records import (
     with_rejection,
     without_rejection,
 )
-from zoo.data.io.letterbox import letterbox, unletterbox
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import build_projector, merge_patches
@@ -148,11 +147,7 @@ class MedSegR(LossModule):
 
     def open_caches(self) -> None:
         """Keep the embeddings of frozen image encoders on disk from now on, by the encoders' stored weights and precision."""
-        named = self.grounding.named_parameters()
-        keys = {
-            "context": self.context.vision_fingerprint(),
-            "grounding": fingerprint_of((name, value) for name, value in named if not value.requires_grad),
-        }
+        keys = {"context": self.context.vision_fingerprint(), "grounding": self.grounding.image_fingerprint()}
         self._caches = {name: EmbeddingCache(key, self.cache_limit) for name, key in keys.items()}
 
     def encode_images(
@@ -183,7 +178,7 @@ class MedSegR(LossModule):
         hashes = hashes if self.grounding.cacheable else None
 
         def encode(indices: list[int]) -> list[list[torch.Tensor]]:
-            squares = torch.stack([letterbox(images[index], self.grounding.image_size) for index in indices])
+            squares = torch.stack([self.grounding.fitting.fit(images[index]) for index in indices])
             features = self.grounding.encode_images(squares.to(self.device))
             return [
                 [part.half() if self._caches and hashes else part for part in parts]
@@ -273,10 +268,10 @@ class MedSegR(LossModule):
         labels = tokens["labels"][batch_idx, token_idx]
         parts = {"text": functional.cross_entropy(logits, labels) if len(labels) else logits.sum() * 0.0}
         if self.presence is None:
-            parts |= mask_losses(mask_logits, batch["masks"])
+            parts |= mask_losses(mask_logits, batch["masks"], self.grounding.fitting)
         else:
             seg_hidden_states = hidden_states[tokens["seg_batch_idx"], tokens["seg_token_idx"]]
-            parts |= mask_losses(mask_logits[tokens["present_idx"]], batch["masks"])
+            parts |= mask_losses(mask_logits[tokens["present_idx"]], batch["masks"], self.grounding.fitting)
             parts["presence"] = presence_loss(self.presence(seg_hidden_states, mask_logits), tokens["present"])
         loss = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         return {"loss": loss, **parts}
@@ -316,8 +311,9 @@ class MedSegR(LossModule):
         if self.presence is not None:
             scores = self.presence(states, mask_logits).sigmoid().split([len(part) for part in seg_hidden_states])
             answers = [replace(answer, presence=score) for answer, score in zip(answers, scores, strict=True)]
+        restore = self.grounding.fitting.restore
         generated = [
-            (answer, (unletterbox(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
+            (answer, (restore(mask_logits[image_idx == index], image.shape[-2:]) > 0).float().cpu())
             for index, (answer, image) in enumerate(zip(answers, images, strict=True))
         ]
         return [confirm(*pair, self.presence_threshold) for pair in generated] if self.rejects else generated

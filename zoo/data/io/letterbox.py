@@ -1,4 +1,4 @@
-"""Letterboxing: images and masks of any shape resized into a square and padded, and the inverse for masks."""
+"""Letterboxing: images and masks of any shape resized into a square and padded."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def scaled_size(size: Sequence[int], side: int) -> tuple[int, int]:
     """Height and width that an image of ``size`` has inside the square."""
     height, width = size
     scale = side / max(height, width)
-    return max(round(height * scale), 1), max(round(width * scale), 1)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)  # rounded as by SAM
 
 
 def letterbox_masks(masks: torch.Tensor, side: int) -> torch.Tensor:
@@ -27,11 +27,3 @@ def letterbox_masks(masks: torch.Tensor, side: int) -> torch.Tensor:
     height, width = scaled_size(masks.shape[-2:], side)
     resized = functional.interpolate(masks[:, None], size=(height, width), mode="area")[:, 0].round()
     return functional.pad(resized, (0, side - width, 0, side - height))
-
-
-def unletterbox(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Remove the padding of mask logits (n, side, side) and resize them to the image's ``size``: (n, height, width)."""
-    side = logits.shape[-1]
-    height, width = scaled_size(size, side)
-    unpadded = logits[:, None, :height, :width]
-    return functional.interpolate(unpadded, size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

@@ -16,6 +16,8 @@ FLOORS = {
     "paths": 1,
     "constants": 1,
     "ranges": 1,
+    "finite": 1,
+    "files": 1,
     "pretrained": 1,
     "precision": 1,
     "optim": 1,

@@ -21,11 +21,13 @@ CROSS_CUTTING = {
     "test_wheel.py",
     "methods/test_native_lightning.py",
 }
-"""Tests of several modules together."""
+"""Tests of several modules together; all in ``faults/`` are: bad input and faults, by their kind."""
 
 _PEERS = ("biomedcoop", "cocoop", "kgcoop", "lp_plus_plus", "prograd", "taskres")
 TESTED_ELSEWHERE = {
     "__init__.py": "test_public_api.py",
+    "files.py": "faults/test_files.py",
+    "finite.py": "faults/test_garbage.py",
     "paths.py": "test_wheel.py",
     **{f"adapters/{name}.py": "test_official_peers.py" for name in _PEERS},
 }
@@ -46,7 +48,11 @@ def file_for(module: Path) -> Path:
 
 
 def test_every_test_file_names_a_module():
-    files = [path for path in TESTS.rglob("test_*.py") if str(path.relative_to(TESTS)) not in CROSS_CUTTING]
+    files = [
+        path
+        for path in TESTS.rglob("test_*.py")
+        if str(path.relative_to(TESTS)) not in CROSS_CUTTING and path.parent.name != "faults"
+    ]
     modules = {file_for(path) for path in PACKAGE.rglob("*.py")}
     assert [str(path.relative_to(TESTS)) for path in files if path not in modules] == []
     assert len(files) > 50 and all((TESTS / name).is_file() for name in CROSS_CUTTING)

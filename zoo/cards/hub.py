@@ -1,10 +1,10 @@
 """Cards to and from Hugging Face Hub repositories, and between folders, hashes checked on the way in."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
-from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card, replace_folder
+from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card
+from zoo.files import replace_folder, scratch_folder
 from zoo.paths import hub_owner, pulled_cards_folder
 from zoo.registry import nearest
 
@@ -47,9 +47,8 @@ def pull(source: str, revision: str | None = None) -> Path:
         huggingface_hub.errors.HfHubHTTPError: the hub has no such repository.
     """
     folder = pulled_cards_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as scratch:
-        fetched = Path(scratch) / "card"
+    with scratch_folder(folder, ".pull-") as scratch:
+        fetched = scratch / "card"
         if Path(source).is_dir():
             shutil.copytree(source, fetched, ignore=shutil.ignore_patterns(".*"))
         else:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,34 +160,21 @@ def read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
     """The weights of a safetensors file, as they are stored.
 
     Raises:
-        CardError: the file is a pickle, or not a safetensors file.
+        CardError: the file is a pickle, not a safetensors file, or holds weights that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from zoo.finite import nonfinite_names
+
     refuse_pickle(path)
     try:
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:
         raise CardError(f"{path} is not a safetensors file: {error}") from error
-
-
-def replace_folder(draft: Path, target: Path) -> None:
-    """Replace the folder ``target`` by ``draft``; the old one is deleted only when the new one is in place.
-
-    Both must be on one file system, so that renaming moves them at once.
-    """
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    try:
-        draft.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    if names := nonfinite_names(weights):
+        raise CardError(f"{path} has weights that are not finite numbers: {', '.join(names[:3])}")
+    return weights
 
 
 def sha256_of(path: Path) -> str:

@@ -13,6 +13,7 @@ import torch
 from zoo.decoders.guidance_rows import GuidanceRows
 from zoo.decoders.interleaved import ImageVocabulary, InterleavedDecoder
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 
 Guidance = Literal["none", "normal", "obj", "full"]
 GUIDANCE_ROWS: dict[Guidance, tuple[str, ...]] = {
@@ -263,6 +264,7 @@ class _TokenSampler:
         else:
             last = state.images >= self._settings.max_images
             mixed, forbidden = logits[0], self._not_in_last_text if last else self._not_in_text
+        check_finite(mixed, "the logits of the next token")
         return sample_token(mixed.masked_fill(forbidden, -torch.inf), self._settings, self._generators[index])
 
 

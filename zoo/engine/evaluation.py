@@ -15,6 +15,7 @@ from zoo.data.base import ZooData
 from zoo.engine.assembly import assemble, build_data
 from zoo.engine.loading import load_resolved
 from zoo.engine.trainers import inference_trainer, is_first_process
+from zoo.files import replacing
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.metrics.intervals import Measured, measure
 from zoo.registry import nearest
@@ -98,7 +99,6 @@ def collect_cached(evaluation: Evaluation, file: Path, split: str = "test") -> O
         return load_file(file)
     outputs = collect(evaluation, split)
     if is_first_process():
-        partial = file.with_suffix(".partial")
-        save_file(outputs, partial)
-        partial.replace(file)
+        with replacing(file) as partial:
+            save_file(outputs, partial)
     return outputs

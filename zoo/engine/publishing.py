@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
@@ -22,13 +21,14 @@ from zoo.cards.store import (
     check_files,
     named_cards,
     read_safetensors,
-    replace_folder,
     sha256_of,
 )
+from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import check_settings
-from zoo.engine.training import save_weights
+from zoo.engine.training import save_weights, trial_settings
 from zoo.errors import ZooWarning
+from zoo.files import replace_folder, scratch_folder
 from zoo.methods.base import ZooModule
 from zoo.metrics.intervals import Measured
 from zoo.paths import publishing_folder
@@ -70,7 +70,7 @@ def publish(
 
     Raises:
         RecipeError: another setting is changed.
-        CardError: the run is unfinished, or the card exists and ``replace`` is off.
+        CardError: the run is unfinished or was a trial, no metric is a number, or the card exists and ``replace`` is off.
     """
     check_settings(settings)
     if not re.fullmatch(PLAIN_NAME, name):
@@ -80,10 +80,10 @@ def publish(
         raise CardError(f"{target} exists; increase its version and use --replace, or choose another name")
     if not (run / "model.safetensors").is_file():
         raise CardError(f"{run} is not a finished run: it has no model.safetensors")
+    _refuse_trial(run)
     license = _checked_license(license)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".draft-") as scratch:
-        draft = Path(scratch) / name
+    with scratch_folder(target.parent, ".draft-") as scratch:
+        draft = scratch / name
         draft.mkdir()
         _write_weights(run, draft, half)
         evaluation = open_evaluation(run, settings, device)
@@ -101,6 +101,12 @@ def publish(
         check_files(Card(draft, record))
         replace_folder(draft, target)
     return target
+
+
+def _refuse_trial(run: Path) -> None:
+    """Refuse a run that only tried its recipe."""
+    if trial := trial_settings(read_recipe(run / "recipe.yaml", record=True)):
+        raise CardError(f"{run} was a trial, with {', '.join(trial)}; train without to publish")
 
 
 def _checked_license(license: str | None) -> str:
@@ -141,6 +147,8 @@ def _record(
 ) -> CardRecord:
     method, data, recipe = evaluation.method, evaluation.data, evaluation.recipe
     trained = method.trained_state()
+    if not any(isfinite(measured.value) for measured in metrics.values()):
+        raise CardError(f"{run} has no metric that is a number on the test split; a card needs one")
     return CardRecord(
         name=name,
         version=version,

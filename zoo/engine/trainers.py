@@ -1,5 +1,6 @@
 """Lightning trainers for recipes: arguments, devices, precision and strategy, for training and inference."""
 
+import io
 import logging
 import sys
 import warnings
@@ -12,11 +13,12 @@ import torch
 from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError, as_overrides
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.precision import dtype_of
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
-    from lightning.pytorch.plugins import Precision
+    from lightning.pytorch.plugins import CheckpointIO, Precision
 
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints."""
@@ -124,7 +126,28 @@ def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
         **settings,
     }
     arguments["strategy"] = resolve_strategy(strategy_name(recipe))
+    if not strategy_name(recipe).startswith(_SHARDED):  # those write a folder of shards by themselves
+        arguments["plugins"] = [*(arguments.get("plugins") or []), atomic_checkpoints()]
     return _with_precision(arguments)
+
+
+def atomic_checkpoints() -> "CheckpointIO":
+    """Lightning's writer of checkpoints, but beside the last one, which stays where the disk is full or the process is killed.
+
+    Its own writes into the folder for temporary files, and copies from there over the last checkpoint where that is on another disk.
+    """
+    from lightning.pytorch.plugins import TorchCheckpointIO
+
+    class AtomicCheckpoints(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            file = Path(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            content = io.BytesIO()  # torch.save reports a full disk as an internal error
+            torch.save(checkpoint, content)
+            with replacing(file) as partial:
+                partial.write_bytes(content.getbuffer())
+
+    return AtomicCheckpoints()
 
 
 def build_trainer(arguments: dict[str, Any]) -> "Trainer":

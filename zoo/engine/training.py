@@ -6,28 +6,35 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from zoo.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
-from zoo.engine.trainers import build_trainer, is_first_process, training_arguments
+from zoo.engine.trainers import CHECKPOINT_EVERY, build_trainer, is_first_process, training_arguments
 from zoo.errors import ZooError
+from zoo.files import replacing
+from zoo.finite import NonFiniteError, nonfinite_names
 from zoo.paths import PACKAGE, recipes_folder
 from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
     import pandas
+    from lightning import Trainer
 
 _PACKAGES = (
     "lightning torch torchvision timm open_clip_torch transformers segmentation-models-pytorch torchmetrics omegaconf "
     "safetensors peft numpy"
 ).split()
 _PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
+_TRIAL = ("fast_dev_run", "overfit_batches")
+_STEP_LIMITS = ("max_epochs", "max_steps", "max_time", "limit_train_batches")
 
 
 class RunError(ZooError, RuntimeError):
@@ -52,8 +59,8 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume:
         RecipeError: the recipe does not fit the registries.
         StrategyError: its strategy is not available here.
         DeviceError: its devices are not available here.
-        RunError: ``out`` holds a run and ``resume`` is off, holds other files, or has no run of this recipe to resume; training
-            was interrupted, or there was nothing to train on.
+        RunError: ``out`` holds a run and ``resume`` is off, holds other files, has no run of this recipe to resume, or another
+            training runs in it; training was interrupted, or there was nothing to train on; the disk is full.
     """
     from lightning import seed_everything
 
@@ -62,8 +69,11 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume:
     check_strategy(recipe)
     seed_everything(recipe["seed"], workers=True, verbose=False)
     is_first = is_first_process()  # under ddp it launches the others once the folder is claimed
-    if is_first:
-        _claim(out, resume)
+    with _claimed(out, resume) if is_first else nullcontext():
+        return _train(recipe, out, resume, is_first)
+
+
+def _train(recipe: Recipe, out: Path, resume: bool, is_first: bool) -> Path:
     trainer = build_trainer(training_arguments(recipe, out))  # before weights are loaded, so that it fails early
     assembly = assemble(recipe)
     method, data = assembly.method, assembly.data
@@ -73,26 +83,64 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume:
     start = time.monotonic()
     if trainer.strategy.root_device.type == "cpu":
         warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
-    try:
+    with _explained_interruptions(trainer, out):
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
-    except SystemExit:  # Lightning's end of an interrupted training
-        if trainer.interrupted:
-            raise RunError(f"interrupted at step {trainer.global_step}; repeat the command with --resume") from None
-        raise
     if not trainer.global_step and any(parameter.requires_grad for parameter in method.parameters()):
-        raise RunError(f"no training step was run: the training split has {len(data.split('train'))} samples")  # type: ignore[arg-type]
+        samples = len(data.split("train"))  # type: ignore[arg-type]
+        raise RunError(f"no training step was run: the training split has {samples} samples{_limits(recipe)}")
     weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
-        save_weights(weights, out / "model.safetensors")
+        with _explained_interruptions(trainer, out):
+            save_weights(weights, out / "model.safetensors")
         summary = {
             "steps": trainer.global_step,
             "seconds": round(time.monotonic() - start, 1),
             "base_fingerprint": method.base_fingerprint(),
+            **({"trial": trial} if (trial := trial_settings(recipe)) else {}),
         }
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         plot_curves(read_log(out), out / "curves.png")
     trainer.strategy.barrier("saved")
     return out
+
+
+@contextmanager
+def _explained_interruptions(trainer: "Trainer", out: Path) -> Iterator[None]:
+    """Errors that say how to go on, for what stops a good training: a signal, or a full disk."""
+    try:
+        yield
+    except SystemExit:  # Lightning's end of a training that SIGINT or SIGTERM interrupts
+        if trainer.interrupted:
+            raise RunError(f"interrupted at step {trainer.global_step}; {_how_to_go_on(out)}") from None
+        raise
+    except OSError as error:
+        if isinstance(error, ZooError):
+            raise
+        raise RunError(f"stopped at step {trainer.global_step}: {error}; {_how_to_go_on(out)}") from error
+
+
+def _how_to_go_on(out: Path) -> str:
+    if (out / "checkpoints" / "last.ckpt").exists():
+        return "its last checkpoint is kept: repeat the command with --resume"
+    return f"no checkpoint was written yet (there is one every {CHECKPOINT_EVERY} steps): repeat the command"
+
+
+def trial_settings(recipe: Recipe) -> list[str]:
+    """Settings with which a run only tries its recipe, or is measured on a part of its split; it cannot be published."""
+    trainer = recipe["trainer"] or {}
+
+    def is_all(value: Any) -> bool:
+        return value is None or (isinstance(value, float) and value == 1.0)  # 1 is one batch
+
+    trial = [name for name in _TRIAL if trainer.get(name)]
+    trial += [name for name in ("limit_test_batches",) if not is_all(trainer.get(name))]
+    return [f"trainer.{name}={trainer[name]}" for name in trial]
+
+
+def _limits(recipe: Recipe) -> str:
+    """The settings that limit the number of steps, as the end of a message."""
+    limits = [f"{name}={value}" for name, value in (recipe["trainer"] or {}).items() if name in _STEP_LIMITS]
+    return f", and the recipe's trainer has {', '.join(limits)}" if limits else ""
 
 
 def warn_of_slow_half_precision(precision: str) -> None:
@@ -118,15 +166,22 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write safetensors atomically: a full disk leaves the previous file."""
+    """Write safetensors atomically: a full disk leaves the previous file.
+
+    Raises:
+        NonFiniteError: a weight is not finite.
+        OSError: the disk is full.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(".partial")
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if names := nonfinite_names(weights):
+        raise NonFiniteError(f"weights are not finite numbers and not saved: {', '.join(names[:3])}")
+    with replacing(path) as partial:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def environment() -> dict[str, Any]:
@@ -177,7 +232,26 @@ def _is_record(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("recipe.yaml", "environment.json"))
 
 
-def _claim(out: Path, resume: bool) -> None:
+@contextmanager
+def _claimed(out: Path, resume: bool) -> Iterator[None]:
+    """Hold a run folder for this process alone; a process that is killed gives it back."""
+    _check_folder(out, resume)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another training is running in {out}; choose another folder with --out") from None
+    try:
+        _check_folder(out, resume)  # again: a training may have ended meanwhile
+        for left in (out / "checkpoints").glob(".*.partial"):  # by a process that was killed
+            left.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def _check_folder(out: Path, resume: bool) -> None:
     if resume:
         last_checkpoint(out)
     elif any((out / name).exists() for name in ("model.safetensors", "checkpoints")):
@@ -185,7 +259,6 @@ def _claim(out: Path, resume: bool) -> None:
     elif out.exists() and not _is_record(out) and (names := _visible_names(out)):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise RunError(f"{out} is not a run and not empty: it holds {shown}; choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _visible_names(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ from zoo.data.conversations.records import REJ, SEG
 from zoo.data.io.letterbox import letterbox
 from zoo.encoders.vision import VisionEncoder, build_projector, merge_patches
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 from zoo.language.causal_lm import LanguageModel
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
@@ -215,7 +216,7 @@ class GlobalContext(nn.Module):
 
     def next_token_ids(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The most probable next token (batch) after hidden states (batch, width); never the image token."""
-        logits = self.logits(hidden_states)
+        logits = check_finite(self.logits(hidden_states), "the logits of the next token")
         logits[:, self.image_token_id] = -torch.inf
         return logits.argmax(dim=-1)
 

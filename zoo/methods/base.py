@@ -18,13 +18,8 @@ from zoo.data.base import Records, ZooData
 from zoo.data.io.images import check_image
 from zoo.data.vocabulary import FindingVocabulary, ReportLabeler
 from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
-from zoo.methods.distributed import (
-    INDEX,
-    Outputs,
-    gather_outputs,
-    random_states,
-    restore_random_state,
-)
+from zoo.finite import NonFiniteError, nonfinite_names
+from zoo.methods.distributed import INDEX, Outputs, any_process, gather_outputs, random_states, restore_random_state
 from zoo.methods.predictions import Prediction
 from zoo.methods.sharding import is_sharded, shard
 from zoo.precision import HALF, BasePrecision, autocast_to, base_dtype, cast_base, dtype_of
@@ -233,8 +228,18 @@ class ZooModule(LightningModule):
             self._random_states = None
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        """Log the losses of a batch."""
-        return self._logged_losses(batch, "train") + self._all_parameters()
+        """Log the losses of a batch.
+
+        Raises:
+            NonFiniteError: the loss of a process is not a finite number; every process stops, before the weights change.
+        """
+        loss = self._logged_losses(batch, "train")
+        if any_process(~loss.isfinite()):
+            raise NonFiniteError(
+                f"the loss of step {self.global_step + 1} is {float(loss.detach())}: training diverged; lower optimizer.lr, or look at the "
+                "data of this step"
+            )
+        return loss + self._all_parameters()
 
     def _all_parameters(self) -> torch.Tensor:
         """Zero, with a gradient of zero for every trained parameter.
@@ -359,7 +364,15 @@ class ZooModule(LightningModule):
         self.load_state_dict(dict(state), strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen base out, and save every process's random state, so that a resumed run repeats the same sampling."""
+        """Leave the frozen base out, and save every process's random state, so that a resumed run repeats the same sampling.
+
+        Raises:
+            NonFiniteError: a trained weight is not finite; the last good checkpoint stays.
+        """
+        if names := nonfinite_names((name, p) for name, p in self.named_parameters() if p.requires_grad):
+            raise NonFiniteError(
+                f"after step {self.global_step}, weights are not finite numbers: {', '.join(names[:3])}"
+            )
         checkpoint["state_dict"] = self.trained_state(checkpoint["state_dict"])
         checkpoint["random_states"] = random_states()
 

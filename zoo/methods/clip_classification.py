@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from zoo.adapters.few_shot import ClassPrompts, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.predictions import Classification, on_cpu
 from zoo.precision import BasePrecision
@@ -116,7 +117,8 @@ class ClipClassification(ZooModule):
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Probabilities (batch, classes) and labels."""
-        return {"probabilities": self(batch["image"]).float().softmax(dim=-1), "labels": batch["label"]}
+        logits = check_finite(self(batch["image"]).float(), "the logits of the classes")
+        return {"probabilities": logits.softmax(dim=-1), "labels": batch["label"]}
 
     def metrics(self) -> dict[str, Metric]:
         """Accuracy, macro F1 and macro one-versus-rest AUROC."""
@@ -134,7 +136,7 @@ class ClipClassification(ZooModule):
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Classification]:  # type: ignore[override]
         """The probability of each class, and the adapter's attention map if it has one."""
         logits, attention = self.adapter.logits_and_attention(self.clip, self.clip.stack(images))
-        rows = logits.float().softmax(dim=-1).tolist()
+        rows = check_finite(logits.float(), "the logits of the classes").softmax(dim=-1).tolist()
         maps = [None] * len(rows) if attention is None else list(attention.float().cpu())
         return [
             Classification(image, dict(zip(self.class_names, row, strict=True)), attention_map)

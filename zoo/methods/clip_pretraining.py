@@ -9,6 +9,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.distributed import gather_objects, is_distributed
 from zoo.methods.predictions import Findings, on_cpu
@@ -96,6 +97,7 @@ class ClipPretraining(ZooModule):
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Features of image and report, and the probability and truth of each probed finding."""
         images, texts = self(batch["image"], batch["text"])
+        check_finite(images, "the image features")
         outputs = {"image_features": images, "text_features": texts}
         for name, sentences in self.probes.items():
             outputs[f"probability of {name}"] = self._probability(images, sentences)
@@ -119,7 +121,7 @@ class ClipPretraining(ZooModule):
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Findings]:  # type: ignore[override]
         """Zero-shot probability of each probed finding."""
-        features = self.clip.encode_image(self.clip.stack(images))
+        features = check_finite(self.clip.encode_image(self.clip.stack(images)), "the image features")
         columns = {name: self._probability(features, sentences).tolist() for name, sentences in self.probes.items()}
         return [
             Findings(image, {name: column[index] for name, column in columns.items()})

@@ -49,6 +49,14 @@ def index_of_rows(batch: Mapping[str, Any], rows: Sequence[int]) -> Outputs:
     return {INDEX: torch.as_tensor(batch[INDEX]).repeat_interleave(torch.as_tensor(rows))}
 
 
+def any_process(condition: torch.Tensor) -> bool:
+    """Whether a condition () holds in any process; a collective."""
+    value = condition.detach().float()
+    if is_distributed():
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+    return bool(value)
+
+
 def gather_outputs(batches: Sequence[Outputs]) -> Outputs:
     """Outputs of all processes in the order of the split, each sample once; a collective.
 

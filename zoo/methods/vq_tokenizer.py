@@ -12,6 +12,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.decoders.vq_image import VQImage
+from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.distributed import is_distributed
 from zoo.methods.predictions import Reconstruction, on_cpu
@@ -97,6 +98,7 @@ class VQTokenizer(ZooModule):
         """Mean squared error of each image (on the scale of [0, 1]) and its codes."""
         pixel_values = self.prepare(batch["image"])
         reconstruction, _, codes = self.tokenizer(pixel_values)
+        check_finite(reconstruction, "the pixels of the reconstruction")
         errors = ((reconstruction.clamp(-1, 1) - pixel_values) / 2).square()
         return {"squared_error": errors.mean(dim=(1, 2, 3)), "codes": codes}
 

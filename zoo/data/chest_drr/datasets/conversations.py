@@ -23,6 +23,7 @@ from zoo.data.chest_drr.text.questions import (
 )
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.records import Conversation, Turn, read_conversations, to_record
+from zoo.files import replacing
 from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
@@ -87,19 +88,14 @@ def write_questions(
 
     folder = file.parent / split
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
-                name = f"{folder.name}/{index:06d}.png"
-                if not (file.parent / name).is_file():  # written with other variants before
-                    _write_png((series.image(index) >> 8).astype(np.uint8), file.parent / name)
-                record = series.record(index)
-                for conversation in _sample_conversations(record, split, index, turns, variants, reject, contrasts):
-                    out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file, durable=False) as partial, partial.open("w", encoding="utf-8") as out:
+        for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
+            name = f"{folder.name}/{index:06d}.png"
+            if not (file.parent / name).is_file():  # written with other variants before
+                _write_png((series.image(index) >> 8).astype(np.uint8), file.parent / name)
+            record = series.record(index)
+            for conversation in _sample_conversations(record, split, index, turns, variants, reject, contrasts):
+                out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
 
 
 def _sample_conversations(
@@ -119,6 +115,5 @@ def _sample_conversations(
 
 def _write_png(pixels: np.ndarray, path: Path) -> None:
     """Write a file that is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    Image.fromarray(pixels).save(partial, format="PNG")
-    partial.replace(path)
+    with replacing(path, durable=False) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")

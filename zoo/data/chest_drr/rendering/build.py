@@ -1,5 +1,6 @@
 """Builds series of chest_drr cases in the cache: in several processes, with a progress bar, and resumable."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ RENDERER_VERSION = 1
 """Raised whenever the same seed gives other bytes; it is part of every cache folder's name."""
 
 _PART = 32
+_PR_SET_PDEATHSIG = 1
 _KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
@@ -182,6 +184,13 @@ def _start_worker(spec: CaseSpec, share: list[Part]) -> subprocess.Popen[str]:
     return process
 
 
+def end_with_parent() -> None:
+    """Have this process killed as soon as its parent ends, however that ends; Linux can."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _work(job: dict[str, Any]) -> None:
     import torch
 
@@ -209,4 +218,5 @@ def _render_part(spec: CaseSpec, task: Part) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     _work(json.load(sys.stdin))

@@ -1,7 +1,10 @@
 """The layer-by-layer view of every kind of tower gives the features of the model's own forward."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
 from tests.tiny_models import biomedclip_layout
 from zoo.encoders.clip_towers import UnsupportedTowerError, text_tower, vision_tower
@@ -16,7 +19,38 @@ def custom_text_clip():
     ).eval()
 
 
-@pytest.mark.parametrize("make", [custom_text_clip, biomedclip_layout])
+class TimmVisual(nn.Module):
+    """As open_clip's TimmModel, around a trunk that is given."""
+
+    image_size = (32, 32)
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk, self.head = trunk, nn.Linear(64, 16, bias=False)
+
+    def forward(self, images):
+        return self.head(self.trunk(images))
+
+
+def eva_clip(**options):
+    from timm.models.eva import Eva
+
+    model = custom_text_clip()
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 0}
+    model.visual = TimmVisual(Eva(**sizes, **options)).eval()
+    return model
+
+
+EVAS = [
+    {"use_rot_pos_emb": True, "ref_feat_shape": (4, 4), "swiglu_mlp": True, "global_pool": "token"},  # EVA-02
+    {"use_rot_pos_emb": True, "global_pool": "map", "use_pre_transformer_norm": True},  # Perception Encoder
+    {"use_rot_pos_emb": True, "rope_type": "mixed", "num_reg_tokens": 2, "global_pool": "avg"},
+    {"use_rot_pos_emb": False, "global_pool": "token"},  # EVA-01
+]
+MODELS = [custom_text_clip, biomedclip_layout, *(partial(eva_clip, **options) for options in EVAS)]
+
+
+@pytest.mark.parametrize("make", MODELS)
 @torch.no_grad()
 def test_other_tower_kinds_give_the_models_own_features(make):
     torch.manual_seed(0)
@@ -39,6 +73,14 @@ def test_other_tower_kinds_give_the_models_own_features(make):
     for layer in range(text.depth):
         tokens = text.layer(layer, tokens, mask)
     torch.testing.assert_close(text.finish(tokens, trimmed), model.encode_text(ids), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_tokens_that_join_an_eva_are_not_rotated():
+    vision = vision_tower(eva_clip(**EVAS[0]))
+    tokens = vision.start(torch.rand(2, 3, 32, 32))
+    joined = vision.layer(0, torch.cat([tokens, tokens[:, :1], tokens[:, :1]], dim=1))
+    torch.testing.assert_close(joined[:, -2:], joined[:, :1].expand(-1, 2, -1))  # as the class token, which they copy
 
 
 def test_bidirectional_text_without_padding_mask_is_not_trimmed():

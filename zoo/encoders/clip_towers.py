@@ -138,6 +138,35 @@ class TimmVision(VisionTower):
         return features
 
 
+class EvaVision(TimmVision):
+    """timm's Eva, whose layers rotate queries and keys by the place of their patch: EVA-02, Perception Encoder."""
+
+    def start(self, images: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`."""
+        embedded, _ = self._trunk._pos_embed(self._trunk.patch_embed(images))
+        tokens: torch.Tensor = self._trunk.norm_pre(embedded)
+        return tokens
+
+    def layer(self, index: int, tokens: torch.Tensor) -> torch.Tensor:
+        """See :class:`VisionTower`; tokens that joined after the patches have no place, and are not rotated."""
+        tokens = self._trunk.blocks[index](tokens, rope=self._rotations(index, tokens.shape[1]))
+        return tokens
+
+    def _rotations(self, index: int, tokens: int) -> torch.Tensor | None:
+        """Sines and cosines (..., tokens after the prefix, 2 head width) of a layer."""
+        rope = self._trunk.rope
+        if rope is None:
+            return None
+        angles = rope.get_embed() if hasattr(rope, "feat_shape") else rope.get_embed(shape=self.grid)
+        angles = angles[index] if getattr(self._trunk, "rope_mixed", False) else angles
+        joined = tokens - self.prefix - angles.shape[-2]
+        if not joined:
+            return angles
+        still = torch.zeros_like(angles[..., :1, :]).expand(*angles.shape[:-2], joined, -1).clone()
+        still[..., angles.shape[-1] // 2 :] = 1  # cosines
+        return torch.cat([angles, still], dim=-2)
+
+
 class OpenClipText(TextTower):
     """open_clip's TextTransformer, or the same parts directly on a native CLIP model."""
 
@@ -256,7 +285,7 @@ def vision_tower(model: Any) -> VisionTower:
         return OpenClipVision(visual)
     trunk = getattr(visual, "trunk", None)
     if trunk is not None and hasattr(trunk, "blocks") and hasattr(trunk, "_pos_embed"):
-        return TimmVision(visual)
+        return EvaVision(visual) if hasattr(trunk, "rope") else TimmVision(visual)
     raise UnsupportedTowerError(
         f"image tower {type(trunk or visual).__name__} has no transformer layers; choose a ViT model, such as ViT-B-16"
     )

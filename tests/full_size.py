@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.data.annotations.public_forms import label_table
 from tests.tiny_models import (
     anole,
     biomedclip,
@@ -43,6 +44,7 @@ def make_sources(folder: Path, **dtypes: torch.dtype) -> Path:
     coop_split(folder / "coop")
     ivl_traces(folder / "ivl")
     medseg_files(folder / "medseg")
+    label_table(folder / "labels")
     return folder
 
 
@@ -91,6 +93,9 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
         settings.append(f"method.clip.source=local-dir:{folder / 'biomedclip'}")
     if data == "coop_split":
         settings += [f"data.split_file={folder}/coop/split.json", f"data.images={folder}/coop/images", "data.shots=4"]
+    elif data == "annotated_labels":
+        node = f"{{name: label_table, table: {folder}/labels/labels.csv, labels: [effusion, edema]}}"
+        settings += [f"data.annotations={node}", "data.batch_size=2"]
     else:
         kind = "medseg" if data == "medseg_files" else "ivl"
         settings += [f"data.{split}={folder}/{kind}/data.jsonl" for split in ("train", "val", "test")]
@@ -101,7 +106,11 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
 def test_image(name: str, folder: Path) -> Path:
     """A file to predict on."""
     kind = read_recipe(name)["data"]["name"]
-    inside = {"coop_split": "coop/images/dots/test_0.png", "medseg_files": "medseg/0.png"}
+    inside = {
+        "coop_split": "coop/images/dots/test_0.png",
+        "medseg_files": "medseg/0.png",
+        "annotated_labels": "labels/0.png",
+    }
     return folder / inside.get(kind, "ivl/film_0.png")
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.data.annotations.public_forms import label_table
 from tests.tiny_models import (
     anole,
     biomedclip,
@@ -20,6 +21,7 @@ from zoo.registry import registry
 
 COOP = "{name: coop_split, split_file: FOLDER/coop/split.json, images: FOLDER/coop/images, shots: 2, image_size: 64, batch_size: 3}"
 MEDSEG = "{name: medseg_files, train: FOLDER/medseg/data.jsonl, val: FOLDER/medseg/data.jsonl, test: FOLDER/medseg/data.jsonl}"
+LABELS = "{name: annotated_labels, annotations: {name: label_table, table: FOLDER/labels/labels.csv, labels: [effusion, edema]}, image_size: 64, batch_size: 3}"
 TRACES = "{name: ivl_jsonl, train: FOLDER/ivl/data.jsonl, val: FOLDER/ivl/data.jsonl, test: FOLDER/ivl/data.jsonl, batch_size: 2}"
 SMALL_CLIP = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32}"
 MINILM_CLIP = (
@@ -107,6 +109,7 @@ RECIPES = {
     "interleaved_vision_language causal_lm text": _vision_language("causal_lm", "text", ", lora_rank: 2"),
     "finding_unet": f"data: {MEDSEG}\nmethod: {{name: finding_unet, image_size: 64, channels: [16, 16, 8, 8, 8]}}\n",
     "named_grounding": f"data: {MEDSEG}\nmethod: {{name: named_grounding, width: 16, grounding: {HEADS['unet']}}}\n",
+    "clip_multi_label": f"data: {LABELS}\nmethod: {{name: clip_multi_label, clip: {SMALL_CLIP}, adapter: {{name: lora}}}}\n",
     "clip_pretraining": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {SMALL_CLIP}}}\n",
     "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {MINILM_CLIP}}}\n",
     "vq_tokenizer": f"data: {COOP}\nmethod: {{name: vq_tokenizer, tokenizer: {VQ}}}\n",
@@ -128,6 +131,7 @@ def make_folder(root: Path) -> Path:
         (coop_split, "coop"),
         (medseg_files, "medseg"),
         (ivl_traces, "ivl"),
+        (label_table, "labels"),
     ):
         make(root / name)
     return root

@@ -34,7 +34,7 @@ def sources(tmp_path_factory) -> Path:
 def test_full_size_recipes_are_found():
     assert len([name for name in list_recipes() if is_full_size(name)]) >= 31
     methods = {name.split("/")[0] for name in RECIPES}
-    assert methods == {"nearl_clip", "medseg_r", "interleaved_reasoning"} and len(RECIPES) >= 5
+    assert methods == {"nearl_clip", "medseg_r", "interleaved_reasoning", "clip_multi_label"} and len(RECIPES) >= 5
 
 
 KILLED = """

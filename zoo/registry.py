@@ -38,6 +38,7 @@ KINDS = {
     "metric": "reports and references to scores",
     "method": "a LightningModule that wires components and losses",
     "dataset": "a LightningDataModule",
+    "annotation_source": "files of a public form to annotated images, for a dataset",
     "optimizer": "an optimizer over the trainable parameters",
     "scheduler": "a learning-rate schedule, by step",
 }

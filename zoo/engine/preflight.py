@@ -11,6 +11,7 @@ from zoo.cards.store import CardError, card_chain
 from zoo.config.building import ResolvedRecipe
 from zoo.config.components import Component
 from zoo.config.recipe import Problem, Recipe, RecipeError
+from zoo.data.io.tables import SPLITS
 from zoo.engine.strategies import StrategyError, check_strategy
 from zoo.pretrained import is_folder_name
 
@@ -30,6 +31,14 @@ _DATA_PATHS = (
     "referring",
     "ct",
     "labels",
+    "annotation",
+    "annotations",
+    "file",
+    "graphs",
+    "masks",
+    "questions",
+    "reports",
+    "splits",
 )
 """Arguments of data sets that are files or folders."""
 
@@ -108,10 +117,14 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
 
 def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
     scans = data.arguments.get("scans") or []
-    for place, arguments in [("data", data.arguments), *((f"data.scans.{i}", scan) for i, scan in enumerate(scans))]:
+    nested = [
+        (f"data.{name}", value.arguments) for name, value in data.arguments.items() if isinstance(value, Component)
+    ]
+    listed = [(f"data.scans.{i}", scan) for i, scan in enumerate(scans)]
+    for place, arguments in [("data", data.arguments), *nested, *listed]:
         for name in _DATA_PATHS:
             value = arguments.get(name)
-            if isinstance(value, str) and not Path(value).exists():
+            if isinstance(value, str) and not any(Path(value.replace("{split}", split)).exists() for split in SPLITS):
                 yield f"{place}.{name}", f"is {value}, which does not exist"
 
 

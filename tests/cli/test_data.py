@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.data.annotations.public_forms import FORMS
 from zoo.cli.app import app
 
 run = CliRunner()
@@ -31,3 +32,26 @@ def test_data_check_names_lines_and_fails(tmp_path):
 def test_data_build_reports_counts_and_wrong_settings():
     assert "train: 32 samples" in call("data", "build", "chest_drr", "size=32", "image_size=32")
     assert "did you mean size" in call("data", "build", "chest_drr", "sizee=3", code=1)
+
+
+def test_public_forms_are_converted_reviewed_and_accepted(tmp_path):
+    node = FORMS["run_length_table"](tmp_path / "in")
+    settings = [f"{key}={value}" for key, value in node.items() if key != "name"]
+    out = tmp_path / "out"
+    output = call("data", "convert", "run_length_table", *settings, "--out", out, "--absent", 1, "--review")
+    assert "train: 3 records" in output and "zoo data accept" in output
+    table = out / "review.csv"
+    table.write_text(table.read_text().replace("\n,train", "\nyes,train"))
+    assert "train: 3 records" in call("data", "accept", out) and "exists" in call("data", "accept", out, code=1)
+    assert "go together" in call(
+        "data", "convert", "siim_acr", "table=a", "--out", out, "--endpoint", "http://x", code=2
+    )
+    assert "did you mean" in call("data", "convert", "siim", "table=a", "--out", out, code=1)
+
+
+def test_graphs_are_converted_to_traces(tmp_path):
+    node = FORMS["chest_imagenome"](tmp_path / "in")
+    settings = [f"{key}={value}" for key, value in node.items() if key != "name"]
+    output = call("data", "convert", "chest_imagenome", *settings, "--to", "traces", "--out", tmp_path / "out")
+    assert "train: 3 records" in output
+    assert "3 records with 3 steps are valid" in call("data", "check", tmp_path / "out" / "train.jsonl")

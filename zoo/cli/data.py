@@ -1,7 +1,7 @@
-"""Commands on data: build, check."""
+"""Commands on data: build, check, convert, accept."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,3 +43,68 @@ def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of 
             malformed += len(problems)
     if malformed:
         raise typer.Exit(1)
+
+
+@commands.command("convert")
+def data_convert(
+    form: Annotated[str, typer.Argument(help="a form of files, as siim_acr, mask_images or chest_imagenome")],
+    settings: Annotated[list[str], typer.Argument(help="its arguments, as table=train-rle.csv images=films")],
+    out: Annotated[Path, typer.Option(help="Folder for train.jsonl, val.jsonl and test.jsonl.")],
+    to: Annotated[
+        Literal["conversations", "traces"], typer.Option(help="Questions about masks, or reports with steps.")
+    ] = "conversations",
+    questions: Annotated[Path | None, typer.Option(help="YAML file of templates for questions and answers.")] = None,
+    absent: Annotated[int, typer.Option(min=0, help="Questions about absent findings for each image.")] = 0,
+    prompts: Annotated[
+        Literal["report", "question"], typer.Option(help="What a trace answers: a request, or the image's question.")
+    ] = "report",
+    max_steps: Annotated[int, typer.Option(min=0, help="Steps of a trace.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Picks templates; divides data without splits by patient.")] = 0,
+    review: Annotated[bool, typer.Option(help="Write drafts and review.csv, for zoo data accept.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint that rewords, as http://localhost:8000/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the endpoint's model.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Environment variable with the endpoint's key.")] = None,
+) -> None:
+    """Convert public data to records. Example: `zoo data convert siim_acr table=train-rle.csv images=films --out siim --review`.
+
+    Traces: `zoo data convert chest_imagenome graphs=scene_graph images=mimic-cxr-jpg --to traces --out traces`
+    """
+    from zoo.engine.conversion import build_source, convert_to_conversations, convert_to_traces
+    from zoo.engine.rewriting import Rewriter
+
+    if (endpoint is None) != (model is None):
+        raise typer.BadParameter("--endpoint and --model go together")
+    with report_errors():
+        source = build_source(form, settings)
+        if to == "traces":
+            done = convert_to_traces(source, out, prompts=prompts, max_steps=max_steps, seed=seed)
+        else:
+            memory = out / "reworded.jsonl"
+            rewriter = Rewriter(endpoint, model, memory, api_key) if endpoint and model else None
+            options = {"questions": questions, "absent": absent, "seed": seed, "review": review}
+            done = convert_to_conversations(source, out, rewriter=rewriter, **options)  # type: ignore[arg-type]
+        _print_counts(done.counts)
+        if done.kept:
+            console.print(f"{done.kept} turns kept their words, since the endpoint's did not fit")
+        if done.review:
+            say = f"review {done.review}: write yes into the column accept, then: zoo data accept {out}"
+            console.print(say, markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command("accept")
+def data_accept(
+    folder: Annotated[Path, typer.Argument(help="folder of zoo data convert --review")],
+    unmarked: Annotated[bool, typer.Option(help="Accept what is not marked too, so that only no counts.")] = False,
+) -> None:
+    """Write the accepted turns of a reviewed conversion as records. Example: `zoo data accept siim`."""
+    from zoo.engine.conversion import accept
+
+    with report_errors():
+        _print_counts(accept(folder, unmarked).counts)
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    for split, count in counts.items():
+        console.print(f"{split}: {count} records")

@@ -96,3 +96,9 @@ def test_any_bytes_are_rows_or_an_error(tmp_path, content, encoding):
     except TableError:
         return
     assert all(isinstance(row, dict) for _, row in rows)
+
+
+def test_every_bad_row_is_reported_and_the_others_read(tmp_path):
+    path, messages = write(tmp_path, "a,b\n1,2\n1\n3,4\n1,2,3\n"), []
+    assert [line for line, _ in read_table(path, report=messages.append)] == [2, 4]
+    assert [message.partition(": ")[2].partition(":")[0] for message in messages] == ["line 3", "line 5"]

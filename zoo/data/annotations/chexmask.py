@@ -40,7 +40,9 @@ class CheXmask(AnnotationSource):
         absent = poor = 0
         with problems.at(self.table):
             files = find_images(self.images)
-            for line, row in read_table(self.table, (_QUALITY, *_STRUCTURES, "Height", "Width")):
+            for line, row in read_table(
+                self.table, (_QUALITY, *_STRUCTURES, "Height", "Width"), report=problems.messages.append
+            ):
                 path = files.get(Path(row[self._id_of(row)]).stem)
                 with problems.at(f"{self.table}: line {line}"):
                     if path is None:

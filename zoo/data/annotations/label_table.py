@@ -41,7 +41,7 @@ class LabelTable(AnnotationSource):
         images: list[AnnotatedImage] = []
         spec = self.columns
         with problems.at(self.table):
-            for line, row in spec.read(self.table, (spec.path_column, *self.label_names)):
+            for line, row in spec.read(self.table, (spec.path_column, *self.label_names), problems.messages.append):
                 with problems.at(f"{self.table}: line {line}"):
                     if not row[spec.path_column]:
                         raise ValueError(f"{spec.path_column} is empty")

@@ -77,7 +77,7 @@ class MimicCxrJpg(AnnotationSource):
             views = self._views()
             left_out = 0
             table = only_file(self.folder, "mimic-cxr-*-split.csv*")
-            for line, row in read_table(table, ("dicom_id", *_KEYS, "split")):
+            for line, row in read_table(table, ("dicom_id", *_KEYS, "split"), report=problems.messages.append):
                 if views is not None and views.get(row["dicom_id"]) not in (self.views or ()):
                     left_out += 1
                     continue
@@ -89,7 +89,7 @@ class MimicCxrJpg(AnnotationSource):
 
     def _labels(self, problems: Problems) -> dict[tuple[str, str], dict[str, float]]:
         table, labels = only_file(self.folder, f"mimic-cxr-*-{self.labeler}.csv*"), {}
-        for line, row in read_table(table, (*_KEYS, *CHEXPERT_LABELS)):
+        for line, row in read_table(table, (*_KEYS, *CHEXPERT_LABELS), report=problems.messages.append):
             with problems.at(f"{table}: line {line}"):
                 values = {name: label_value(row[name]) for name in CHEXPERT_LABELS}
                 stated = {name: value for name, value in values.items() if value is not None}

@@ -42,7 +42,7 @@ class MsCxr(AnnotationSource):
         splits: dict[Path, str | None] = {}
         with problems.at(self.table):
             files: dict[str, Path] | None = None
-            for line, row in read_table(self.table, _COLUMNS):
+            for line, row in read_table(self.table, _COLUMNS, report=problems.messages.append):
                 with problems.at(f"{self.table}: line {line}"):
                     path = self.images / row["path"] if row.get("path") else None
                     if path is None or not path.is_file():

@@ -57,7 +57,7 @@ class PadChestGr(AnnotationSource):
         """Split and patient by image."""
         file = self.folder / "master_table.csv"
         facts: dict[str, tuple[str, str]] = {}
-        for line, row in read_table(file, ("ImageID", "PatientID", "split")):
+        for line, row in read_table(file, ("ImageID", "PatientID", "split"), report=problems.messages.append):
             split = canonical_split(row["split"])
             if split is None:
                 problems.add(f"{file}: line {line}", f"split '{row['split']}' is none of train, validation and test")

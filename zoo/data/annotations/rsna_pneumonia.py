@@ -38,7 +38,9 @@ class RsnaPneumonia(AnnotationSource):
         images: list[AnnotatedImage] = []
         table = self.folder / "stage_2_train_labels.csv"
         with problems.at(table):
-            for line, row in read_table(table, ("patientId", "x", "y", "width", "height", "Target")):
+            for line, row in read_table(
+                table, ("patientId", "x", "y", "width", "height", "Target"), report=problems.messages.append
+            ):
                 with problems.at(f"{table}: line {line}"):
                     images.append(self._image(row))
         return merge_images(images)

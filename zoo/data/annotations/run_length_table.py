@@ -47,7 +47,7 @@ class RunLengthTable(AnnotationSource):
         masks: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         facts: dict[str, tuple[str | None, str | None]] = {}
         with problems.at(self.table):
-            for line, row in spec.read(self.table, (spec.path_column, self.mask_column)):
+            for line, row in spec.read(self.table, (spec.path_column, self.mask_column), problems.messages.append):
                 with problems.at(f"{self.table}: line {line}"):
                     path, runs = row[spec.path_column], row[self.mask_column]
                     if not path:

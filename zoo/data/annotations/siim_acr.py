@@ -35,7 +35,7 @@ class SiimAcr(AnnotationSource):
         """See :meth:`zoo.data.annotations.base.AnnotationSource.scan`; run lengths are checked as they are read."""
         parts: dict[str, list[str]] = {}
         with problems.at(self.table):
-            for line, row in read_table(self.table, ("ImageId", "EncodedPixels")):
+            for line, row in read_table(self.table, ("ImageId", "EncodedPixels"), report=problems.messages.append):
                 listed = parts.setdefault(row["ImageId"], [])
                 if row["EncodedPixels"] == _NONE:
                     continue

@@ -55,7 +55,9 @@ class VindrCxr(AnnotationSource):
                 split = table.stem.partition("_")[2]
                 if split not in ("train", "test"):
                     raise ValueError(f"'{split}' is neither train nor test")
-                for line, row in read_table(table, ("image_id", "class_name", *_CORNERS)):
+                for line, row in read_table(
+                    table, ("image_id", "class_name", *_CORNERS), report=problems.messages.append
+                ):
                     with problems.at(f"{table}: line {line}"):
                         _box(row)
                         rows[split, row["image_id"]].append(row)

@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from zoo.errors import ZooError
 
 Row = dict[str, str]
 """A row by its column names; values without the space around them."""
+Report = Callable[[str], None]
+"""Takes a message about a row."""
 
 SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = {
@@ -73,9 +75,9 @@ class TableSpec:
         if wrong := set((self.split_names or {}).values()) - set(SPLITS):
             raise TableError(f"split_names has {', '.join(sorted(wrong))}; splits are train, val and test")
 
-    def read(self, path: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    def read(self, path: Path, required: Sequence[str], report: Report | None = None) -> Iterator[tuple[int, Row]]:
         """Rows with the line that each ends on; see :func:`read_table`."""
-        return read_table(path, required, self.separator, self.encoding)
+        return read_table(path, required, self.separator, self.encoding, report)
 
     def split_of(self, row: Mapping[str, str], path: Path, line: int) -> str | None:
         """The split of a row: train, val or test; None where it has none.
@@ -94,7 +96,11 @@ class TableSpec:
 
 
 def read_table(
-    path: Path, required: Sequence[str] = (), separator: str = ",", encoding: str = "utf-8"
+    path: Path,
+    required: Sequence[str] = (),
+    separator: str = ",",
+    encoding: str = "utf-8",
+    report: Report | None = None,
 ) -> Iterator[tuple[int, Row]]:
     """Rows of a table with a header, each with the line that it ends on; blank lines are left out.
 
@@ -103,6 +109,7 @@ def read_table(
         required: columns that it must have.
         separator: between fields.
         encoding: of the text; a byte order mark is not part of it.
+        report: called with a message for each row of more or fewer fields than the header, which is left out; None raises.
 
     Raises:
         TableError: the file is missing or not in the encoding, a column is missing or there twice, or a row has more or fewer
@@ -127,10 +134,12 @@ def read_table(
                 if not any(map(str.strip, fields)):
                     continue
                 if len(fields) != len(header):
-                    raise TableError(
-                        f"{path}: line {line}: has {len(fields)} fields and the header {len(header)}; "
-                        "quote a field that contains the separator"
-                    )
+                    counts = f"has {len(fields)} fields and the header {len(header)}"
+                    message = f"{path}: line {line}: {counts}; quote a field that contains the separator"
+                    if report is None:
+                        raise TableError(message)
+                    report(message)
+                    continue
                 yield line, dict(zip(header, map(str.strip, fields), strict=True))
     except (UnicodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise TableError(f"{path}: line {line + 1}: is not a readable table in {encoding}: {error}") from error

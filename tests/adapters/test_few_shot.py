@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from zoo.adapters.few_shot import FewShotAdapter
 from zoo.adapters.zero_shot import ZeroShot
+from zoo.errors import ArgumentError
 from zoo.methods.clip_classification import ClipClassification
 from zoo.registry import registry
 
@@ -118,3 +119,31 @@ def test_no_classes_or_no_place_for_them_is_an_error(tiny_clip):
         ClipClassification(tiny_clip, ZeroShot, [])
     with pytest.raises(ValueError, match="template with {}"):
         ClipClassification(tiny_clip, ZeroShot, NAMES, template="a radiograph")
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters_that_observe_work_without_validation_images(tiny_clip, name):
+    adapter = registry("adapter").resolve(name)
+    if not adapter.observes:
+        pytest.skip("looks at no validation images")
+    method = ClipClassification(tiny_clip, adapter, NAMES)
+    shots = [{"image": torch.rand(3, 1, 32, 32), "label": torch.tensor([0, 1, 2])}]
+    for step, batches in (
+        (method.adapter.observe, (shots, [])),
+        (method.adapter.end_epoch, ([],)),
+        (method.adapter.finish, ([],)),
+    ):
+        step(tiny_clip, *batches)
+    assert method(torch.rand(2, 1, 32, 32)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_classes_that_the_text_tower_cannot_tell_apart_are_refused_by_name(tiny_clip, name):
+    adapter = registry("adapter").resolve(name)
+    long = " ".join(["effusion"] * 100)
+    for names in (["x", f"{long} new", f"{long} old"], ["x", "Mass", "mass"]):
+        if not adapter.reads_prompts:
+            assert ClipClassification(tiny_clip, adapter, names).class_names == names
+            continue
+        with pytest.raises(ArgumentError, match=f"reads the same of '{names[1]}' and '{names[2]}'"):
+            ClipClassification(tiny_clip, adapter, names)

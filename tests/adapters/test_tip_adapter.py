@@ -1,11 +1,14 @@
 """Tip-Adapter's cache: filled by the shots, saved, and used as in the paper's equation."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional
 
 from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.tip_adapter import TipAdapter, TipAdapterF
+from zoo.errors import ZooWarning
 from zoo.methods.clip_classification import ClipClassification
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
@@ -62,3 +65,15 @@ def test_tip_adapter_against_its_equation(tiny_clip):
         values = functional.one_hot(torch.tensor([2, 0, 1]), 3).float()
         expected = tiny_clip.scale * queries @ texts.T + 0.7 * torch.exp(-3.0 * (1 - queries @ keys.T)) @ values
         torch.testing.assert_close(adapter(tiny_clip, batch(2)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [TipAdapter, TipAdapterF])
+def test_without_validation_images_alpha_and_beta_stay_as_given(tiny_clip, adapter):
+    method = ClipClassification(tiny_clip, partial(adapter, per_class=1, alpha=3.0, beta=2.0), NAMES)
+    shots = [{"image": batch(3), "label": torch.tensor([0, 1, 2])}]
+    with pytest.warns(ZooWarning, match="no validation images: alpha stays 3, beta 2"):
+        method.adapter.observe(tiny_clip, shots, [])
+        method.adapter.end_epoch(tiny_clip, [])
+        method.adapter.finish(tiny_clip, [])
+    assert (float(method.adapter.alpha), float(method.adapter.beta)) == (3, 2)
+    assert method.adapter.labels.sum() == 3

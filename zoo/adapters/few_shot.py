@@ -62,6 +62,8 @@ class FewShotAdapter(nn.Module, ABC):
     """Whether :meth:`observe` needs the labelled images."""
     class_bound: ClassVar[bool] = False
     """Whether what is learned belongs to the classes of training, so that others cannot be predicted."""
+    reads_prompts: ClassVar[bool] = True
+    """Whether classes are told apart by their prompts."""
 
     def __init__(self, clip: Clip, classes: Classes, template: str | None = None) -> None:
         """Tokenize the prompts.
@@ -70,9 +72,18 @@ class FewShotAdapter(nn.Module, ABC):
             clip: the frozen CLIP.
             classes: in words.
             template: prompt for a class, with {} for its name; the classes' own if None.
+
+        Raises:
+            ArgumentError: two classes have the same tokens, as where a prompt is longer than the text tower's context.
         """
         super().__init__()
         self.classes = classes
+        if self.reads_prompts and (same := clip.same_tokens(classes.prompts(template))):
+            pairs = ", ".join(f"'{classes.names[first]}' and '{classes.names[second]}'" for first, second in same[:5])
+            raise ArgumentError(
+                f"the text tower reads the same of {pairs}: their prompts differ beyond its context, or in nothing it knows; "
+                "give shorter names, or a shorter template or context"
+            )
         self.register_buffer("input_ids", clip.tokenize(classes.prompts(template)), persistent=False)
         self._text_features: dict[bool, torch.Tensor] = {}
         self._image_features = ImageFeatures()
@@ -109,6 +120,8 @@ class FewShotAdapter(nn.Module, ABC):
     def encode_batches(self, clip: ClipEncoder, batches: Iterable[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit image features (images, embedding) float32 and labels (images) of batches."""
         pairs = [(self.encode_images(clip, batch["image"]), batch["label"]) for batch in batches]
+        if not pairs:  # of a split without images
+            return torch.zeros(0, clip.embedding), torch.zeros(0, dtype=torch.long)
         features, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         return features.detach().float(), labels
 

@@ -13,6 +13,7 @@ class LinearProbe(FewShotAdapter):
     """``logits = W f + b`` on unit image features f, scaled like CLIP's; ``W`` starts at zero."""
 
     class_bound = True
+    reads_prompts = False
 
     def __init__(self, clip: Clip, classes: Classes) -> None:
         """Build a classifier.

@@ -57,14 +57,14 @@ class LPPlusPlus(FewShotAdapter):
 
     @torch.no_grad()
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
-        """Fit on the training images; the validation images choose the iteration."""
+        """Fit on the training images; the validation images choose the iteration, the last one without any."""
         features, labels = self.encode_batches(clip, train)
         val_features, val_labels = self.encode_batches(clip, val)
         class_features = self.text_features(clip).float()
         best = -1.0
         for _ in self._descend(features, labels, class_features):
             predictions = self._logits(val_features, class_features).argmax(dim=-1)
-            accuracy = float((predictions == val_labels).float().mean())
+            accuracy = float((predictions == val_labels).float().mean()) if len(val_labels) else 0.0
             if accuracy >= best:
                 best, kept = accuracy, [tensor.clone() for tensor in (self.weight, self.bias, self.alpha)]
         for buffer, value in zip((self.weight, self.bias, self.alpha), kept, strict=True):

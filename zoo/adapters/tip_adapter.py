@@ -1,5 +1,6 @@
 """Tip-Adapter and Tip-Adapter-F (Zhang et al., arXiv 2207.09519): a cache of the few shots beside zero-shot CLIP."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.encoders.clip import ClipEncoder
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, ZooWarning
 from zoo.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from zoo.registry import register
 
@@ -20,7 +21,7 @@ class _Cache(FewShotAdapter):
     """``logits = scale f T^t + alpha exp(-beta (1 - f K^t)) V`` with keys K and one-hot labels V of the shots.
 
     alpha and beta are searched on the validation split over the official grid, as many equal steps from 0.1 to (but without)
-    a greatest value; alpha in proportion to the CLIP's scale, where that is not 100.
+    a greatest value; alpha in proportion to the CLIP's scale, where that is not 100. Without validation images they stay as given.
     """
 
     class_bound = True
@@ -91,6 +92,17 @@ class _Cache(FewShotAdapter):
             self.keys[start : start + len(of_class)] = of_class
             self.labels[start : start + len(of_class), label] = 1
 
+    def _search(self, clip: ClipEncoder, val: Iterable[dict[str, Any]]) -> None:
+        """Search alpha and beta, or say that there is nothing to search them on."""
+        if not self.search:
+            return
+        features, labels = self.encode_batches(clip, val)
+        if len(labels):
+            self.search_blend(clip, features, labels)
+        else:
+            message = f"no validation images: alpha stays {float(self.alpha):g}, beta {float(self.beta):g}"
+            warnings.warn(f"{message}; search: false says that they shall", ZooWarning, stacklevel=2)
+
     @torch.no_grad()
     def search_blend(self, clip: ClipEncoder, features: torch.Tensor, labels: torch.Tensor) -> None:
         """Set alpha and beta to the first pair of the grid, beta outside, with the best accuracy on validation features."""
@@ -122,8 +134,7 @@ class TipAdapter(_Cache):
             ArgumentError: a class has more images than the cache has places.
         """
         super().observe(clip, train, val)
-        if self.search:
-            self.search_blend(clip, *self.encode_batches(clip, val))
+        self._search(clip, val)
 
 
 @register("adapter", "tip_adapter_f")
@@ -146,6 +157,8 @@ class TipAdapterF(_Cache):
     def end_epoch(self, clip: ClipEncoder, val: Iterable[dict[str, Any]]) -> None:
         """Keep the keys if they are the best so far."""
         features, labels = self.encode_batches(clip, val)
+        if not len(labels):  # every epoch replaces the one before
+            return
         logits = clip.logits(features, self.text_features(clip).float()) + self.alpha * self._cached(
             features, self.beta
         )
@@ -159,5 +172,4 @@ class TipAdapterF(_Cache):
         """Take the best keys, and search alpha and beta for them."""
         if self.best_accuracy >= 0:
             self.keys.copy_(self.best_keys)
-        if self.search:
-            self.search_blend(clip, *self.encode_batches(clip, val))
+        self._search(clip, val)

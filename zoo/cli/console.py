@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -87,9 +88,17 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
 
 def print_json(content: Any) -> None:
-    """Print JSON on standard output, in the first process."""
+    """Print JSON on standard output, in the first process; null stands for what is not a number."""
     if is_first_process():
-        sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+        sys.stdout.write(json.dumps(_without_nan(content), indent=2, default=str) + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -1,8 +1,9 @@
 """Commands that train and evaluate: train, eval, compare."""
 
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +19,9 @@ from zoo.cli.console import (
     report_errors,
 )
 from zoo.config.recipe import read_recipe
+
+if TYPE_CHECKING:
+    from zoo.metrics.intervals import Measured
 
 commands = typer.Typer()
 
@@ -58,8 +62,14 @@ def evaluate(
     if as_json:
         print_json({name: asdict(result) for name, result in metrics.items()})
         return
-    rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}", str(m.n)] for name, m in metrics.items()]
+    rows = [[name, *_cells(measured), str(measured.n)] for name, measured in metrics.items()]
     print_table(f"{source}, {split}", ["metric", "value", "95% interval", "n"], rows)
+
+
+def _cells(measured: "Measured") -> tuple[str, str]:
+    if isnan(measured.value):  # an AUROC of one class alone, for example
+        return "not defined here", ""
+    return f"{measured.value:.4f}", f"{measured.low:.4f} to {measured.high:.4f}"
 
 
 @commands.command()

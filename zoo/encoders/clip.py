@@ -68,6 +68,12 @@ class ClipEncoder(nn.Module):
         with real_tensors():
             return int(self.text.is_token(self.text.trim(self._tokenizer([text]))).sum()) - 2
 
+    def same_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
+        """Positions of texts that have the tokens of an earlier one, each with that one's: beyond its context, a tower reads none."""
+        with real_tensors():
+            rows = [tuple(row) for row in self._tokenizer(texts).tolist()]
+        return [(rows.index(row), position) for position, row in enumerate(rows) if rows.index(row) < position]
+
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Token ids (texts, positions) on the model's device, trimmed where no feature depends on the rest."""
         with real_tensors():

@@ -9,6 +9,7 @@ from zoo.cards.store import card_chain, named_cards, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
 from zoo.config.recipe import Recipe
 from zoo.data.base import ZooData
+from zoo.engine.class_names import match_classes
 from zoo.errors import WeightsError
 from zoo.methods.base import ZooModule
 from zoo.pretrained import canonical_name
@@ -38,10 +39,12 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
 
     Raises:
         RecipeError: the recipe does not fit the registries.
-        CardError: the card is not there, is damaged, or has weights for another model.
+        CardError: the card is not there, is damaged, or has weights for another model, or for other classes than the data.
     """
     resolved = resolve_recipe(recipe)
     data = build_data(resolved)
+    if other_data:
+        match_classes(resolved, data)
     metadata = data.metadata()
     resolved = resolved.with_metadata(metadata, overwrite=other_data)
     method = build_method(resolved)

@@ -9,8 +9,8 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from zoo.config.building import resolve_recipe
-from zoo.config.components import Component
 from zoo.config.recipe import as_overrides, read_recipe
+from zoo.engine.class_names import is_class_bound
 from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
@@ -68,7 +68,9 @@ def compare(
         raise ArgumentError(f"unknown protocol '{protocol}'; expected one of {', '.join(PROTOCOLS)}")
     if len(over or {}) > 1:
         raise ArgumentError(f"a comparison averages over one key; got {', '.join(over or {})}")
-    if protocol == "base_to_novel" and (bound := [recipe for recipe in recipes if _is_class_bound(recipe, overrides)]):
+    if protocol == "base_to_novel" and (
+        bound := [recipe for recipe in recipes if is_class_bound(resolve_recipe(read_recipe(recipe, overrides)))]
+    ):
         raise ArgumentError(
             f"{', '.join(bound)} learn weights for the classes of training, so they cannot predict novel ones; leave them out"
         )
@@ -84,12 +86,6 @@ def compare(
             if is_first_process():
                 write_table(rows, out)
     return rows
-
-
-def _is_class_bound(recipe: str, overrides: Sequence[str]) -> bool:
-    """Whether a recipe's adapter can predict the classes of training only."""
-    adapter = resolve_recipe(read_recipe(recipe, overrides)).method.arguments.get("adapter")
-    return isinstance(adapter, Component) and getattr(adapter.target, "class_bound", False)
 
 
 def _metrics(

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from zoo.cards.store import PROSE, CardError, list_cards, read_card, read_safetensors
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe, read_recipe
-from zoo.data.base import ZooData
+from zoo.data.base import EmptySplitError, ZooData
 from zoo.engine.assembly import assemble, build_data
+from zoo.engine.class_names import match_classes
 from zoo.engine.loading import load_resolved
 from zoo.engine.trainers import inference_trainer, is_first_process
 from zoo.files import replacing
@@ -44,7 +45,7 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
     if (run / "model.safetensors").is_file() and not (run / "README.md").is_file():
         return _open_run(run, overrides, device)
     if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
-        raise CardError(f"{run} is an unfinished run; resume it with: zoo train {run}/recipe.yaml --resume")
+        raise CardError(f"{run} is an unfinished run; {_advice(run)}")
     if not (run / PROSE).is_file() and str(source) not in list_cards():
         where = (
             "holds neither a run (model.safetensors) nor a card"
@@ -55,11 +56,18 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
     card = read_card(source)
     resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)
+    match_classes(resolved, data)
     metadata = data.metadata()
     resolved = resolved.with_metadata(metadata, overwrite=True)
     method = load_resolved(card, resolved).eval()
     method.use_metadata(metadata)
     return Evaluation(method, resolved.recipe, data, device)
+
+
+def _advice(run: Path) -> str:
+    if (run / "checkpoints" / "last.ckpt").exists():
+        return f"resume it with: zoo train {run}/recipe.yaml --resume"
+    return f"it has no checkpoint, so train again: zoo train {run}/recipe.yaml --out {run}-2"
 
 
 def _open_run(run: Path, overrides: Sequence[str], device: str) -> Evaluation:
@@ -76,7 +84,13 @@ def _open_run(run: Path, overrides: Sequence[str], device: str) -> Evaluation:
 
 
 def collect(evaluation: Evaluation, split: str = "test", *, progress: bool = True) -> Outputs:
-    """Outputs of every sample of a split, each once, from all processes."""
+    """Outputs of every sample of a split, each once, from all processes.
+
+    Raises:
+        EmptySplitError: the split has no sample.
+    """
+    if not len(evaluation.data.split(split)):  # type: ignore[arg-type]
+        raise EmptySplitError(f"the split '{split}' has no samples to measure on")
     trainer: Any = inference_trainer(evaluation.recipe, evaluation.device, progress=progress)
     evaluation.data.test_split = split
     trainer.test(evaluation.method, datamodule=evaluation.data, verbose=False)

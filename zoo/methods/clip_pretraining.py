@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch.nn import functional
-from torchmetrics.functional.classification import binary_auroc
 
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
@@ -13,6 +12,7 @@ from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.distributed import gather_objects, is_distributed
 from zoo.methods.predictions import Findings, on_cpu
+from zoo.metrics.classification import binary_auroc, nan_mean
 from zoo.pretrained import fingerprint_of
 from zoo.registry import Injected, Slot, register
 
@@ -111,13 +111,13 @@ class ClipPretraining(ZooModule):
         return torch.stack(best, dim=-1).softmax(dim=-1)[:, 0]
 
     def metrics(self) -> dict[str, Metric]:
-        """Zero-shot AUROC of each probe and their mean."""
+        """Zero-shot AUROC of each probe, and the mean of those that can be measured."""
 
         def auroc(name: str) -> Metric:
-            return lambda o: float(binary_auroc(o[f"probability of {name}"], o[f"truth of {name}"].int()))
+            return lambda o: binary_auroc(o[f"probability of {name}"], o[f"truth of {name}"])
 
         single = {f"auroc_{name.replace(' ', '_')}": auroc(name) for name in self.probes}
-        return {"auroc": lambda o: sum(metric(o) for metric in single.values()) / max(len(single), 1), **single}
+        return {"auroc": lambda o: nan_mean([metric(o) for metric in single.values()]), **single}
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Findings]:  # type: ignore[override]
         """Zero-shot probability of each probed finding."""

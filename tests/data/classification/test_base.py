@@ -10,6 +10,7 @@ from tests.data.classification.tables import rows, write_table
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import DataError, check_class_names, read_json, split_by_patient
 from zoo.data.classification.image_table import ImageCsv
+from zoo.errors import ZooWarning
 
 
 def sources(path: str, **arguments: object) -> list[object]:
@@ -99,3 +100,61 @@ def test_json_is_read_within_a_limit(tmp_path: Path):
         read_json(path, limit=3)
     with pytest.raises(DataError, match="there is no such file"):
         read_json(tmp_path / "gone.json")
+
+
+def test_a_file_in_two_splits_or_with_two_labels_is_an_error(tmp_path):
+    path = write_table(tmp_path, rows(2))
+    listed = Path(path).read_text().splitlines()
+    for extra, expected in (
+        ("0.png,a,other,test", r"0\.png is in the splits 'train' and 'test'"),
+        ("0.png,b,ptraina0,train", r"0\.png has the labels 'a' and 'b'"),
+        ("./x/../0.png,b,ptraina0,train", r"has the labels 'a' and 'b'"),
+        ("0.png,a,ptraina0,train", r"0\.png is listed twice in the split 'train'"),
+    ):
+        Path(path).write_text("\n".join([*listed, extra]))
+        with pytest.raises(DataError, match=expected):
+            ImageCsv(path).split("train")
+
+
+def test_classes_are_divided_apart_where_they_have_patients_enough():
+    patients = [f"p{index}" for index in range(60)]
+    labels = ["common"] * 50 + ["rare"] * 7 + ["single"] * 3
+    for seed in range(20):
+        splits = split_by_patient(patients, seed, labels=labels)
+        assert sorted(set.union(*splits.values())) == sorted(patients)
+        assert sum(map(len, splits.values())) == 60
+        for members in splits.values():
+            assert {label for patient, label in zip(patients, labels, strict=True) if patient in members} == set(labels)
+    assert len(splits["test"]) == 10 + 1 + 1
+
+
+def test_a_patient_of_several_classes_is_whole_and_counts_for_the_rarest():
+    patients = ["both", "both", *(f"c{index}" for index in range(20)), "r1", "r2"]
+    labels = ["common", "rare", *["common"] * 20, "rare", "rare"]
+    splits = split_by_patient(patients, 0, labels=labels)
+    assert all(len({"both", "r1", "r2"} & members) == 1 for members in splits.values())
+
+
+def test_without_patients_enough_of_any_class_they_are_divided_together():
+    splits = split_by_patient(["a", "b", "c", "d"], 0, labels=["x", "x", "y", "y"])
+    assert all(splits.values())
+
+
+def test_a_table_of_the_test_split_alone_is_measured_on(tmp_path):
+    data = ImageCsv(write_table(tmp_path, rows(2, splits=["test"], labels="a")))
+    data.use_class_names(["b", "a"])
+    with pytest.warns(ZooWarning, match="no image of 'b' in split 'test'"):
+        assert {sample["label"] for sample in data.split("test")} == {1}
+    with pytest.raises(DataError, match="no image of 'b', 'a' in split 'train'"):
+        data.split("train")
+    with pytest.raises(DataError, match="the data have the classes a; the model knows b, c"):
+        ImageCsv(write_table(tmp_path, rows(2, labels="a"))).use_class_names(["b", "c"])
+
+
+def test_labels_follow_the_classes_of_a_model(tmp_path):
+    data = ImageCsv(write_table(tmp_path, rows(2, labels="abc")))
+    data.use_class_names(["c", "x", "a", "b"])
+    with pytest.warns(ZooWarning):
+        labels = {item.source.name: item.label for item in data.split("test").items}
+    assert sorted(labels.values()) == [0, 0, 2, 2, 3, 3]
+    assert data.metadata()["class_names"] == ["c", "x", "a", "b"]

@@ -40,6 +40,7 @@ def make_dicom(pixels: np.ndarray, syntax=ExplicitVRLittleEndian, samples: int =
 
 def save(path: Path, dataset, pixels: np.ndarray) -> Path:
     """Save as what the transfer syntax says; the codecs are pydicom's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -1,10 +1,12 @@
 """Labelled images: few-shot sampling, base and novel classes, and the checks that every source passes."""
 
 import json
+import os
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from zoo.data.base import LoaderSpec, Sample, ZooData
-from zoo.data.io.images import read_image
-from zoo.errors import ZooError
+from zoo.data.io.images import ImageOptions, check_options, read_image
+from zoo.errors import ZooError, ZooWarning
 
 Classes = Literal["all", "base", "novel"]
 
@@ -26,11 +28,15 @@ class DataError(ZooError, ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled image: ``source`` is a file or an index; ``patient`` is None where it is unknown."""
+    """One labelled image: ``source`` is a file or an index; ``patient`` is None where it is unknown.
+
+    ``options`` say which part of a file is read; None where the source is no file, or has one image in any case.
+    """
 
     source: Path | int
     label: int
     patient: str | None = None
+    options: ImageOptions | None = None
 
 
 class LabelledImages(Dataset[Sample]):
@@ -50,7 +56,7 @@ class LabelledImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """``image`` (channels, height, width) in [0, 1], ``label`` and ``source`` as text."""
         item = self.items[index]
-        image = self._read(item.source)
+        image = self._read(item.source) if item.options is None else item.options.read(str(item.source))
         if self._size is not None:
             image = v2.functional.resize(image.expand(3, -1, -1), [self._size, self._size], antialias=True).clamp(0, 1)
         if self._augment is not None:
@@ -83,17 +89,29 @@ class ClassificationData(ZooData):
             DataError: class names are empty or not unique, a half has one class only, or shots is not positive.
         """
         super().__init__(loader)
-        check_class_names(class_names)
+        check_class_names(class_names, least=1)  # a table that is measured on may hold one class of several
         if shots is not None and shots < 1:
             raise DataError(f"shots is {shots}; it must be at least 1, or null for all images")
         half = (len(class_names) + 1) // 2
         subset = {"all": slice(None), "base": slice(half), "novel": slice(half, None)}[classes]
-        self.all_class_names, self.class_names = class_names, class_names[subset]
-        if len(self.class_names) < 2:
+        self.all_class_names, self.class_names, self.classes = class_names, class_names[subset], classes
+        if classes != "all" and len(self.class_names) < 2:
             raise DataError(f"the {classes} half of {len(class_names)} classes is one class; classification needs two")
         self._labels = list(range(len(class_names)))[subset]
         self.shots, self.image_size, self.augment = shots, image_size, augment
         self._items: dict[str, list[Item]] | None = None
+
+    def use_class_names(self, names: Sequence[str]) -> None:
+        """Take the classes of a model in its order, so that the labels are its outputs' positions; some may have no image.
+
+        Raises:
+            DataError: the data have a class that is not among them.
+        """
+        if unknown := [name for name in self.class_names if name not in names]:
+            raise DataError(f"the data have the classes {', '.join(unknown)}; the model knows {', '.join(names)}")
+        labels = dict(zip(self.class_names, self._labels, strict=True))
+        self._labels = [labels.get(name, -1) for name in names]
+        self.class_names, self._items, self._splits = list(names), None, {}
 
     @abstractmethod
     def read_items(self) -> dict[str, list[Item]]:
@@ -107,25 +125,34 @@ class ClassificationData(ZooData):
         """Open a split of the checked and sampled items.
 
         Raises:
-            DataError: a class has no training image, a patient is in two splits, or a file is missing.
+            DataError: a class has no training image, a patient or a file is in two splits, a file has two labels, is missing,
+                or does not say which of its frames or slices is meant.
         """
         if self._items is None:
             self._items = self._sample_items()
-        return LabelledImages(self._items[name], self.read, self.image_size, self.augment and name == "train")
+        items = self._items[name]
+        if name == "train":
+            check_classes(items, self.class_names)
+        else:
+            warn_of_missing_classes(items, self.class_names, name)
+        return LabelledImages(items, self.read, self.image_size, self.augment and name == "train")
 
     def _sample_items(self) -> dict[str, list[Item]]:
+        check_class_names(self.class_names)
         splits = self.read_items()
+        check_repeats(splits, self.all_class_names)
         check_patients(splits)
         check_files(splits)
-        relabel = {old: new for new, old in enumerate(self._labels)}
+        relabel = {old: new for new, old in enumerate(self._labels) if old >= 0}
         items = {
-            split: [Item(item.source, relabel[item.label], item.patient) for item in listed if item.label in relabel]
+            split: [replace(item, label=relabel[item.label]) for item in listed if item.label in relabel]
             for split, listed in splits.items()
         }
-        check_classes(items["train"], self.class_names)
         if self.shots is not None:
             items["train"] = self._sample(items["train"], self.shots, 0)
             items["val"] = self._sample(items["val"], min(self.shots, 4), 1)
+        for item in (item for listed in items.values() for item in listed if _may_hold_several(item)):
+            check_options(Path(str(item.source)), item.options or ImageOptions())
         return items
 
     def _sample(self, items: list[Item], shots: int, stream: int) -> list[Item]:
@@ -149,10 +176,18 @@ class ClassificationData(ZooData):
         return {}
 
 
-def check_class_names(names: Sequence[str]) -> None:
-    """Raise DataError unless there are at least two names, none of them blank or repeated."""
+_ONE_IMAGE = (".png", ".jpg", ".jpeg", ".bmp", ".jp2")
+"""Suffixes of files that need no look at their header: of several images in them, reading says so."""
+
+
+def _may_hold_several(item: Item) -> bool:
+    return isinstance(item.source, Path) and item.source.suffix.lower() not in _ONE_IMAGE
+
+
+def check_class_names(names: Sequence[str], least: int = 2) -> None:
+    """Raise DataError unless there are at least two names, or ``least``, none of them blank or repeated."""
     duplicates = [name for name, count in Counter(names).items() if count > 1]
-    if len(names) < 2 or duplicates or any(not str(name).strip() for name in names):
+    if len(names) < least or duplicates or any(not str(name).strip() for name in names):
         raise DataError(f"class names must be at least two, none of them blank or repeated; got {list(names)}")
 
 
@@ -162,6 +197,35 @@ def check_classes(items: Sequence[Item], names: Sequence[str]) -> None:
     empty = [name for label, name in enumerate(names) if label not in present]
     if empty:
         raise DataError(f"no image of {', '.join(map(repr, empty))} in split 'train'; drop the class or add images")
+
+
+def warn_of_missing_classes(items: Sequence[Item], names: Sequence[str], split: str) -> None:
+    """Name the classes without an image in a split that has any."""
+    present = {item.label for item in items}
+    empty = [name for label, name in enumerate(names) if label not in present]
+    if items and empty:
+        shown = ", ".join(map(repr, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        warnings.warn(f"no image of {shown} in split '{split}': nothing is measured on them", ZooWarning, stacklevel=2)
+
+
+def check_repeats(items: Mapping[str, Sequence[Item]], names: Sequence[str]) -> None:
+    """Raise DataError where a file is in two splits, has two labels, or is listed twice."""
+    splits: dict[str, str] = {}
+    labels: dict[tuple[str, ImageOptions | None], int] = {}
+    for split, item in ((split, item) for split, listed in items.items() for item in listed):
+        if not isinstance(item.source, Path):
+            continue
+        path = os.path.abspath(item.source)
+        if splits.setdefault(path, split) != split:
+            raise DataError(f"{item.source} is in the splits '{splits[path]}' and '{split}'")
+        part = (path, item.options)
+        if (label := labels.get(part)) is not None:
+            raise DataError(
+                f"{item.source} has the labels '{names[label]}' and '{names[item.label]}'"
+                if label != item.label
+                else f"{item.source} is listed twice in the split '{split}'"
+            )
+        labels[part] = item.label
 
 
 def check_patients(items: dict[str, list[Item]]) -> None:
@@ -182,8 +246,19 @@ def check_files(items: dict[str, list[Item]]) -> None:
         raise DataError(f"missing image files: {', '.join(missing[:3])}{more}")
 
 
-def split_by_patient(patients: Sequence[str], seed: int, held_out: float = 0.2) -> dict[str, set[str]]:
+def split_by_patient(
+    patients: Sequence[str], seed: int, held_out: float = 0.2, labels: Sequence[str] | None = None
+) -> dict[str, set[str]]:
     """Assign patients to train, val and test at random; val and test get a share ``held_out`` each, at least one patient.
+
+    With labels, the patients of each class are divided apart, so that a class of three patients or more is in every split; a
+    patient of several classes counts for the rarest. Those of a class of one or two patients are trained on.
+
+    Args:
+        patients: of each image.
+        seed: of the assignment.
+        held_out: share of val, and of test.
+        labels: class of each image.
 
     Raises:
         DataError: there are fewer than three patients.
@@ -191,9 +266,24 @@ def split_by_patient(patients: Sequence[str], seed: int, held_out: float = 0.2) 
     unique = sorted(set(patients))
     if len(unique) < 3:
         raise DataError(f"{len(unique)} patients cannot be split into train, val and test; give each image a split")
-    order = [unique[i] for i in np.random.default_rng(seed).permutation(len(unique))]
-    count = max(int(len(order) * held_out), 1)
-    return {"test": set(order[:count]), "val": set(order[count : 2 * count]), "train": set(order[2 * count :])}
+    rng = np.random.default_rng(seed)
+    splits: dict[str, set[str]] = {"test": set(), "val": set(), "train": set()}
+    for group in [unique] if labels is None else _patients_by_class(patients, labels):
+        order = [group[i] for i in rng.permutation(len(group))]
+        count = max(int(len(order) * held_out), 1) if len(order) >= 3 else 0
+        splits["test"] |= set(order[:count])
+        splits["val"] |= set(order[count : 2 * count])
+        splits["train"] |= set(order[2 * count :])
+    return splits if splits["test"] else split_by_patient(patients, seed, held_out)
+
+
+def _patients_by_class(patients: Sequence[str], labels: Sequence[str]) -> list[list[str]]:
+    """The patients whose rarest class it is, for each class in order."""
+    counts = Counter(labels)
+    rarest: dict[str, str] = {}
+    for patient, label in zip(patients, labels, strict=True):
+        rarest[patient] = min(rarest.get(patient, label), label, key=lambda name: (counts[name], name))
+    return [sorted(one for one, own in rarest.items() if own == label) for label in sorted(counts)]
 
 
 def read_json(path: Path, limit: int = 200_000_000) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
+from zoo.data.io.images import ImageOptions
 from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
@@ -54,6 +55,7 @@ class CoopSplit(ClassificationData):
         classes: Classes = "all",
         image_size: PositiveInt = 224,
         augment: bool = False,
+        reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Read the split file.
@@ -67,6 +69,7 @@ class CoopSplit(ClassificationData):
             classes: all, or the base or novel half.
             image_size: side in pixels that images are resized to.
             augment: whether training images are shifted, rotated and scaled a little.
+            reading: which frame or slice of the files is read, and their depth.
             loader: how batches are loaded; its seed samples the shots.
 
         Raises:
@@ -77,11 +80,12 @@ class CoopSplit(ClassificationData):
         prompt_names = [replacements.get(name, name.replace("_", " ")) for name in names]
         super().__init__(prompt_names, shots, classes, image_size, augment, loader)
         self._pattern = re.compile(patient_pattern) if patient_pattern else None
+        self._reading = reading
 
     def read_items(self) -> dict[str, list[Item]]:
         """The listed images, with their patients where there is a pattern."""
         return {
-            split: [Item(path, label, parse_patient(path, self._pattern)) for path, label in listed]
+            split: [Item(path, label, parse_patient(path, self._pattern), self._reading) for path, label in listed]
             for split, listed in self._listed.items()
         }
 

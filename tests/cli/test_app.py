@@ -41,6 +41,7 @@ def test_exit_codes_are_documented_and_usage_is_2():
         "verify",
         "push",
         "pull",
+        "export",
         "demo",
     ],
 )

@@ -35,6 +35,10 @@ class LowRankUpdate(nn.Module):
         ]
         return self.scale * torch.cat(updates, dim=-1)
 
+    def product(self) -> torch.Tensor:
+        """``s B A`` of all blocks (rows, columns)."""
+        return self.scale * torch.cat([b @ a for a, b in zip(self.lora_a, self.lora_b, strict=True)])
+
 
 class LoRALinear(nn.Linear):
     """A frozen linear layer with an update; keeps the name of its weight."""
@@ -114,3 +118,15 @@ class LoRA(FewShotAdapter):
     def clip_parameters(self, clip: ClipEncoder) -> list[nn.Parameter]:
         """The low-rank matrices inside the CLIP."""
         return [parameter for name, parameter in clip.model.named_parameters() if "lora_" in name]
+
+    @torch.no_grad()
+    def merge(self, clip: ClipEncoder) -> None:
+        """Add the products to the frozen weights, in place, and remove the updates from the CLIP."""
+        for module in list(clip.model.modules()):
+            if isinstance(module, LoRALinear | LoRAAttention):
+                weight = module.weight if isinstance(module, LoRALinear) else module.in_proj_weight
+                assert weight is not None
+                weight += module.lora.product().to(weight.dtype)
+                del module.lora
+                module.__class__ = type(module).__bases__[0]
+        self.updates = []

@@ -110,7 +110,7 @@ class NearlAdapter(FewShotAdapter):
             if point == 0:  # until here the text is the same for every image
                 text = text[candidates].flatten(0, 1)
                 mask = mask[candidates].flatten(0, 1) if mask is not None and mask.ndim == 4 else mask
-            joint = text.reshape(len(images), -1, text.shape[-1])
+            joint = text.reshape(images.shape[0], -1, text.shape[-1])
             queries, weights = self.useformer.attend(point, image, joint, padding)
             if attention is not None:
                 attention.append(weights)
@@ -124,7 +124,7 @@ class NearlAdapter(FewShotAdapter):
 
     def _candidates(self, clip: ClipEncoder, images: torch.Tensor) -> torch.Tensor:
         """The classes that interact with each image (batch, candidates), ascending."""
-        classes = torch.arange(len(self.input_ids), device=images.device).expand(len(images), -1)
+        classes = torch.arange(len(self.input_ids), device=images.device)[None].expand(images.shape[0], -1)
         if self.candidates == len(self.input_ids):
             return classes
         with torch.no_grad():
@@ -135,7 +135,7 @@ class NearlAdapter(FewShotAdapter):
         """Class embeddings (batch, classes, embedding): those of the candidates, and the frozen ones of the others."""
         if self.candidates == len(self.input_ids):
             return text_features
-        frozen = self.text_features(clip).to(text_features.dtype).expand(len(candidates), -1, -1)
+        frozen = self.text_features(clip).to(text_features.dtype).expand(candidates.shape[0], -1, -1)
         return frozen.scatter(1, candidates[..., None].expand_as(text_features), text_features)
 
     def _prototype_text(self, clip: ClipEncoder) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -167,7 +167,7 @@ class NearlAdapter(FewShotAdapter):
             summary = _summary(image, clip)
             if self.training:
                 self._update_prototype(point, summary.detach().mean(dim=0))
-            for_image, _ = self.useformer(point, summary, text.expand(len(images), -1, -1))
+            for_image, _ = self.useformer(point, summary, text.expand(images.shape[0], -1, -1))
             image = _adapted(self.image_oca, point, image, for_image)
         return functional.normalize(clip.vision.finish(image), dim=-1)
 

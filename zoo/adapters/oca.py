@@ -56,8 +56,9 @@ class OrthogonalCrossAttention(nn.Module):
             features: f, tokens of one tower (batch, tokens, width).
             synergy: z, synergy vectors of the USEformer (batch, queries, synergy).
         """
-        attended = functional.scaled_dot_product_attention(self.query(features), self.key(synergy), self.value(synergy))
-        update = self.out(attended)
+        # With a dimension of one head, which torch's fast kernels and ONNX expect.
+        query, key, value = (part[:, None] for part in (self.query(features), self.key(synergy), self.value(synergy)))
+        update = self.out(functional.scaled_dot_product_attention(query, key, value)[:, 0])
         along = (update * features).sum(dim=-1, keepdim=True) / (features.square().sum(dim=-1, keepdim=True) + self.eps)
         scale = 1 - (1 - self.incremental_scale) * along
         return torch.addcmul(update, features, scale)  # features + update - along * features, in one pass

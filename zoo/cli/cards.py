@@ -1,7 +1,7 @@
-"""Commands on cards: publish, verify, push, pull."""
+"""Commands on cards: publish, verify, push, pull, export."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -90,3 +90,25 @@ def pull(
 
     with report_errors():
         console.print(f"wrote {fetch(repo, revision)}")
+
+
+@commands.command()
+def export(
+    card: Annotated[str, typer.Argument(help="a card")],
+    kind: Annotated[
+        Literal["torch_export", "onnx", "merged"], typer.Option("--format", help="What to write.")
+    ] = "torch_export",
+    out: Annotated[
+        Path | None, typer.Option(help="File, or folder of --format merged; the card's name if left out.")
+    ] = None,
+    settings: Set = None,
+) -> None:
+    """Write a card for programs that do not have the zoo. Example: `zoo export nearl-clip-chest-drr-16shot --format onnx`.
+
+    torch_export and onnx write the graph from images to the result, for classifiers and U-Nets; a JSON file beside it says what goes in
+    and what comes out. merged writes the base with LoRA merged, in open_clip's or transformers' own format.
+    """
+    from zoo.engine.exporting import export as export_card
+
+    with report_errors():
+        console.print(f"wrote {export_card(card, out, kind, settings or [])}")

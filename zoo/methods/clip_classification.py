@@ -1,17 +1,22 @@
 """Few-shot classification with a frozen CLIP: the LightningModule of NEARL and of all its baselines."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
 
 from zoo.adapters.few_shot import ClassPrompts, FewShotAdapter
+from zoo.adapters.lora import LoRA
 from zoo.encoders.clip import ClipEncoder
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, UnsupportedError
 from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
+from zoo.methods.exports import Exportable
 from zoo.methods.predictions import Classification, on_cpu
 from zoo.precision import BasePrecision
 from zoo.registry import Injected, Slot, register
@@ -143,6 +148,41 @@ class ClipClassification(ZooModule):
             for image, row, attention_map in zip(on_cpu(images), rows, maps, strict=True)
         ]
 
+    def exportable(self) -> Exportable:
+        """Images of the CLIP's size to probabilities."""
+        return Exportable(
+            module=_Probabilities(self).eval(),
+            input_shape=(3, *self.clip.image_size),
+            output_name="probabilities",
+            output="probabilities (batch, classes) float32",
+            names=tuple(self.class_names),
+            preprocessing="resized (bicubic, antialiased), not yet normalised; grey images repeated",
+        )
+
+    def save_merged(self, folder: Path) -> None:
+        """``open_clip_model.safetensors``, the CLIP with the adapter's LoRA in its weights, and ``classes.json``.
+
+        Raises:
+            UnsupportedError: the adapter is not LoRA.
+        """
+        if not isinstance(self.adapter, LoRA):
+            raise UnsupportedError(f"{type(self.adapter).__name__} is no LoRA, so nothing can be merged")
+        self.adapter.merge(self.clip)
+        folder.mkdir(parents=True)
+        state = {name: value.contiguous().clone() for name, value in self.clip.model.state_dict().items()}
+        save_file(state, folder / "open_clip_model.safetensors")
+        classes = dict(zip(self.class_names, self.adapter.classes.prompts(), strict=True))
+        (folder / "classes.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
     def example_batch(self) -> dict[str, Any]:
         """One blank image of the first class."""
         return {"image": torch.zeros(1, 3, *self.clip.image_size), "label": torch.zeros(1, dtype=torch.long)}
+
+
+class _Probabilities(nn.Module):
+    def __init__(self, method: ClipClassification) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.method.adapter(self.method.clip, images).float().softmax(dim=-1)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
+from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.conversations.records import Target, Turn
 from zoo.errors import ArgumentError
 from zoo.heads.fitting import Fitting, LetterboxFitting
@@ -18,6 +19,7 @@ from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalize_imagenet
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.distributed import index_of_rows
+from zoo.methods.exports import Exportable
 from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.pretrained import should_load_weights
@@ -217,3 +219,29 @@ class FindingUnet(_Baseline):
         """See the base class."""
         squares = torch.stack([self.fitting.fit(image) for image in images]).to(self.device)
         return self.unet(normalize_imagenet(squares))[image_idx, target_idx]
+
+    def exportable(self) -> Exportable:
+        """Letterboxed images to masks."""
+        return Exportable(
+            module=_Masks(self).eval(),
+            input_shape=(3, self.image_size, self.image_size),
+            output_name="masks",
+            output="probabilities of masks (batch, targets, side, side) float32",
+            names=self.target_names,
+            preprocessing="the longer side resized, padded right and below with 0, not yet normalised; grey images repeated",
+        )
+
+
+class _Masks(nn.Module):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, method: FindingUnet) -> None:
+        super().__init__()
+        self.unet = method.unet
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        masks: torch.Tensor = self.unet((images - self.mean) / self.std).sigmoid()
+        return masks

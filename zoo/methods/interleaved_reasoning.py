@@ -18,6 +18,7 @@ from zoo.data.traces.tokens import TraceTokens
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
+from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Report
 from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
 from zoo.metrics.clinical import ReportMetricName
@@ -29,7 +30,7 @@ _STATEMENT_TOKENS = 24
 
 
 @register("method", "interleaved_reasoning")
-class InterleavedReasoning(ReportGeneration):
+class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
     """``cross-entropy + auxiliary_weight * auxiliary``, over traces in one evidence mode.
 
     The image tokenizer is frozen. With ``lora_rank`` only peft's LoRA trains in the language model; without, all of it does.
@@ -86,6 +87,10 @@ class InterleavedReasoning(ReportGeneration):
     def sharded_modules(self) -> list[nn.Module]:
         """The transformer layers; the image tokenizer runs in evaluation only."""
         return [self.decoder.language.model.layers]
+
+    def merged_model(self) -> tuple[Any, Any]:
+        """The decoder, image tokenizer included, as transformers' Chameleon reads it."""
+        return self.decoder.language, self.decoder.tokenizer
 
     def image_fingerprint(self) -> str:
         """Hash of the image tokenizer, which determines the codes of an image."""

@@ -22,6 +22,7 @@ from zoo.decoders.evidence import TooLong, VisionLanguageWriter, last_box
 from zoo.errors import ArgumentError
 from zoo.language.global_context import GlobalContext
 from zoo.language.interleaved_generation import Continuation, generate_interleaved
+from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Report
 from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
 from zoo.metrics.clinical import ReportMetricName
@@ -39,7 +40,7 @@ _LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 
 @register("method", "interleaved_vision_language")
-class InterleavedVisionLanguage(ReportGeneration):
+class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
     """Cross-entropy over the text of responses, in one evidence mode: none, text, box or crop.
 
     The projector trains where the model has one of its own; the language model trains by LoRA, or all of it.

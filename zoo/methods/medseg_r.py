@@ -39,6 +39,7 @@ from zoo.methods.answered_questions import (
     without_last_answer,
 )
 from zoo.methods.base import LossModule, Metric, Outputs
+from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Segmentation, on_cpu
 from zoo.precision import BasePrecision
 from zoo.pretrained import fingerprint_of
@@ -49,7 +50,7 @@ QUESTION = "Segment all abnormalities."
 
 
 @register("method", "medseg_r")
-class MedSegR(LossModule):
+class MedSegR(MergedLanguageModel, LossModule):
     """``text_weight CE + bce_weight BCE + dice_weight Dice + presence_weight BCE`` over conversations with masks.
 
     Language model and image encoders are frozen but for LoRA; LoRA, the rows of new tokens, the projector and the mask head

@@ -127,3 +127,20 @@ def test_areas_belong_to_findings_and_close_ups_are_marked(tmp_path):
     assert plain.finding_areas is None and not plain.close_up
     with pytest.raises(RecordError, match=r"'finding_areas' must have a number for each of 'findings'"):
         read_records(write(tmp_path, {**RECORD, **findings, "finding_areas": [0.1]}))
+
+
+def test_text_that_is_not_utf_8_is_refused_with_its_line_and_a_byte_order_mark_left_out(tmp_path):
+    write(tmp_path)
+    line = json.dumps({**RECORD, "prompt": "Où? <image>"}, ensure_ascii=False)
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(f"{line}\n".encode("utf-8-sig") + line.encode("cp1252"))
+    records, problems = read_valid_records(path)
+    assert [record.prompt for record in records] == ["Où? <image>"]
+    assert len(problems) == 1 and "records.jsonl:2: is not JSON in UTF-8" in problems[0]
+
+
+def test_a_step_with_two_boxes_is_refused(tmp_path):
+    first = "The bounding box of this area is [2, 4, 20, 30] ."
+    record = {**RECORD, "response": RESPONSE.replace(first, f"{first} {first}")}
+    with pytest.raises(RecordError, match=r"records\.jsonl:1: the step 'right lung' has more than one box"):
+        read_records(write(tmp_path, record))

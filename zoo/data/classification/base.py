@@ -287,7 +287,7 @@ def _patients_by_class(patients: Sequence[str], labels: Sequence[str]) -> list[l
 
 
 def read_json(path: Path, limit: int = 200_000_000) -> Any:
-    """Read a JSON file with a size limit.
+    """Read a JSON file with a size limit; a byte order mark is not part of the text.
 
     Raises:
         DataError: it is missing, too large or malformed.
@@ -297,6 +297,6 @@ def read_json(path: Path, limit: int = 200_000_000) -> Any:
     if path.stat().st_size > limit:
         raise DataError(f"{path}: is larger than {limit} bytes")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise DataError(f"{path}: is not readable JSON: {error}") from error

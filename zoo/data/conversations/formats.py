@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +26,78 @@ ANSWER = f"It is {SEG}."
 """The answer where a dataset has masks and no answers; one of several like it in LISA."""
 
 
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_CIRCLE = 72
+"""Corners of a polygon that stands for a circle."""
+
+
 def read_reason_seg(folder: Path) -> list[Conversation]:
     """Read a ReasonSeg split: ``NAME.json`` beside ``NAME.jpg`` (or .png).
 
-    A file has ``text`` (questions about one target) and ``shapes``, polygons labelled "target", "ignore" or otherwise. The
-    mask is the union of the targets without the ignored polygons; each question becomes a separate turn.
+    A file has ``text`` (questions about one target) and ``shapes`` of labelme, polygons, rectangles and circles labelled
+    "target", "ignore" or otherwise. As in LISA they are drawn from large to small, so that a target inside something ignored
+    counts; each question becomes a separate turn. Files are in UTF-8, or, as some of the official ones, in cp1252.
 
     Raises:
         QuestionError: a file is malformed, or its image is missing.
     """
-    files = sorted(folder.glob("*.json"))
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".json" and path.name[0] != ".")
     if not files:
         raise QuestionError(f"{folder} has no JSON files")
-    return [_read_reason_seg_file(path) for path in files]
+    images = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in _SUFFIXES}
+    return [_read_reason_seg_file(path, images.get(path.stem)) for path in files]
 
 
-def _read_reason_seg_file(path: Path) -> Conversation:
-    content = _read_json(path)
-    image = next((p for p in (path.with_suffix(end) for end in (".jpg", ".png", ".jpeg")) if p.is_file()), None)
+def _read_reason_seg_file(path: Path, image: Path | None) -> Conversation:
+    content = _read_json(path, "cp1252")
     if image is None:
         raise QuestionError(f"{path}: the image {path.with_suffix('.jpg')} is missing")
-    size = image_size(image)
     try:
-        shapes, texts = content["shapes"], content["text"]
-        target = _fill_polygons([s["points"] for s in shapes if s["label"].lower() == "target"], size)
-        ignored = _fill_polygons([s["points"] for s in shapes if "ignore" in s["label"].lower()], size)
+        mask = _draw_shapes(content["shapes"], image_size(image))
+        texts = content["text"]
         questions = [validate_question(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        turns = tuple(Turn(question, ANSWER, (encode_mask(mask),), kind="implicit") for question in questions)
+        conversation = Conversation(image, turns)
+        check_masks(conversation)
     except ZooError as error:
         raise QuestionError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise QuestionError(f"{path}: is malformed for ReasonSeg: {error!r}") from error
-    mask = encode_mask(target & ~ignored)
-    conversation = Conversation(
-        image, tuple(Turn(question, ANSWER, (mask,), kind="implicit") for question in questions)
-    )
-    check_masks(conversation)
     return conversation
+
+
+def _draw_shapes(shapes: list[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
+    """The target (height, width): smaller shapes over larger ones, what is ignored left out."""
+    drawn = []
+    for shape in shapes:
+        label = shape["label"].lower()
+        if label == "target" or "ignore" in label:
+            polygon = _outline(shape.get("shape_type") or "polygon", shape["points"])
+            drawn.append((decode_masks([encode_polygons([polygon], size)], size)[0].numpy() > 0, label == "target"))
+    target = np.zeros(size, dtype=bool)
+    for pixels, is_target in sorted(drawn, key=lambda item: -int(item[0].sum())):
+        target[pixels] = is_target
+    return target
+
+
+def _outline(kind: str, points: list[list[float]]) -> list[list[float]]:
+    """A labelme shape as the corners of a polygon.
+
+    Raises:
+        QuestionError: the shape has no area, or its number of points is wrong.
+    """
+    if kind == "polygon":
+        return points
+    if kind not in ("rectangle", "circle") or len(points) != 2:
+        raise QuestionError(
+            f"a shape of the type '{kind}' has {len(points)} points; expected a polygon, or a rectangle or circle of two points"
+        )
+    (x, y), (other_x, other_y) = points
+    if kind == "rectangle":
+        return [[x, y], [other_x, y], [other_x, other_y], [x, other_y]]
+    radius = float(np.hypot(other_x - x, other_y - y))
+    angles = 2 * np.pi * np.arange(_CIRCLE) / _CIRCLE
+    return [[x + radius * float(np.cos(angle)), y + radius * float(np.sin(angle))] for angle in angles]
 
 
 def read_referring(instances: Path, referring: Path, images: Path, split: str) -> list[Conversation]:
@@ -114,12 +151,13 @@ def _to_run_length(segmentation: Any, size: tuple[int, int]) -> RunLength:
     return check_run_length(segmentation, size)
 
 
-def _fill_polygons(polygons: list[Any], size: tuple[int, int]) -> np.ndarray:
-    return decode_masks([encode_polygons(polygons, size)], size)[0].numpy().astype(bool)
-
-
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, *encodings: str) -> Any:
+    """JSON in UTF-8, with a byte order mark or without, or in one of the other encodings."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        for encoding in ("utf-8-sig", *encodings):
+            with suppress(UnicodeDecodeError):
+                return json.loads(content.decode(encoding))
+        return json.loads(content)  # raises what is wrong
     except (OSError, ValueError, RecursionError) as error:
         raise QuestionError(f"{path}: cannot be read as JSON: {error}") from error

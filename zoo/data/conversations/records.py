@@ -126,17 +126,17 @@ def read_conversations(path: Path) -> list[Conversation]:
     return [_parse(path, number, line) for number, line in _lines(path)]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.is_file():
         raise QuestionError(f"{path}: there is no such file")
     return read_lines(path, _MAX_LINE)
 
 
-def _parse(path: Path, number: int, line: str) -> Conversation:
+def _parse(path: Path, number: int, line: bytes) -> Conversation:
     place = f"{path}:{number}"
     try:
         if len(line) > _MAX_LINE:
-            raise QuestionError(f"the line is longer than {_MAX_LINE} characters")
+            raise QuestionError(f"the line is longer than {_MAX_LINE} bytes")
         content = json.loads(line)
         if not isinstance(content, dict) or not isinstance(content.get("image"), str):
             raise QuestionError("is not a JSON object with an 'image'")
@@ -145,7 +145,7 @@ def _parse(path: Path, number: int, line: str) -> Conversation:
     except ZooError as error:
         raise QuestionError(f"{place}: {error}") from error
     except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
-        raise QuestionError(f"{place}: is not JSON: {error}") from error
+        raise QuestionError(f"{place}: is not JSON in UTF-8: {error}") from error
     return conversation
 
 

@@ -116,20 +116,20 @@ def check_images(record: IvlRecord, path: Path) -> None:
             )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.is_file():
         raise RecordError(f"{path}: there is no such file")
     return read_lines(path, _MAX_LINE)
 
 
-def _parse_record(path: Path, number: int, line: str) -> IvlRecord:
+def _parse_record(path: Path, number: int, line: bytes) -> IvlRecord:
     place = f"{path}:{number}"
     if len(line) > _MAX_LINE:
-        raise RecordError(f"{place}: the line is longer than {_MAX_LINE} characters")
+        raise RecordError(f"{place}: the line is longer than {_MAX_LINE} bytes")
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
-        raise RecordError(f"{place}: is not JSON: {error}") from error
+        raise RecordError(f"{place}: is not JSON in UTF-8: {error}") from error
     problem = _shape_problem(content)
     if problem:
         raise RecordError(f"{place}: {problem}")
@@ -159,6 +159,9 @@ def _shape_problem(content: Any) -> str | None:
 def _build_record(content: dict[str, Any], folder: Path, number: int) -> IvlRecord:
     first = content["prompt"].count(IMAGE_PLACEHOLDER)
     steps, report = parse_response(content["response"], first)
+    for step in steps:
+        if BOX.search(step.statement):
+            raise RecordError(f"the step '{step.region}' has more than one box; give each a step of its own")
     findings = _parse_findings(content.get("findings"))
     regions = content.get("regions") or {}
     if not isinstance(regions, dict):

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_f1_score
 
 from zoo.adapters.few_shot import ClassPrompts, FewShotAdapter
 from zoo.adapters.lora import LoRA
@@ -18,6 +17,7 @@ from zoo.finite import check_finite
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.exports import Exportable
 from zoo.methods.predictions import Classification, on_cpu
+from zoo.metrics.classification import accuracy, macro_auroc, macro_f1
 from zoo.precision import BasePrecision
 from zoo.registry import Injected, Slot, register
 
@@ -126,17 +126,12 @@ class ClipClassification(ZooModule):
         return {"probabilities": logits.softmax(dim=-1), "labels": batch["label"]}
 
     def metrics(self) -> dict[str, Metric]:
-        """Accuracy, macro F1 and macro one-versus-rest AUROC."""
-        classes = len(self.class_names)
+        """Accuracy, macro F1 and macro one-versus-rest AUROC, the means over the classes that have images."""
 
-        def over(function: Callable[..., torch.Tensor], **options: Any) -> Metric:
-            return lambda o: float(function(o["probabilities"], o["labels"], num_classes=classes, **options))
+        def over(function: Callable[[torch.Tensor, torch.Tensor], float]) -> Metric:
+            return lambda outputs: function(outputs["probabilities"], outputs["labels"])
 
-        return {
-            "accuracy": over(multiclass_accuracy, average="micro"),
-            "macro_f1": over(multiclass_f1_score, average="macro"),
-            "auroc": over(multiclass_auroc, average="macro"),
-        }
+        return {"accuracy": over(accuracy), "macro_f1": over(macro_f1), "auroc": over(macro_auroc)}
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[Classification]:  # type: ignore[override]
         """The probability of each class, and the adapter's attention map if it has one."""

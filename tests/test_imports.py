@@ -18,6 +18,7 @@ FLOORS = {
     "ranges": 1,
     "finite": 1,
     "files": 1,
+    "merging": 1,
     "pretrained": 1,
     "precision": 1,
     "optim": 1,

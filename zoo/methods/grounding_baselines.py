@@ -14,6 +14,7 @@ from torch import nn
 from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.data.conversations.records import Target, Turn
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 from zoo.heads.fitting import Fitting, LetterboxFitting
 from zoo.heads.pixel_grounding import PixelGrounding, mask_losses
 from zoo.heads.unet_grounding import CHANNELS, load_encoder_weights, normalize_imagenet
@@ -83,7 +84,9 @@ class _Baseline(LossModule):
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """One row for each question; those without targets have the kind -1."""
-        mask_logits = self.decode_masks(batch["image"], *self._targets_of(batch))
+        mask_logits = check_finite(
+            self.decode_masks(batch["image"], *self._targets_of(batch)), "the logits of the masks"
+        )
         masks = [mask for image_masks in batch["masks"] for mask in image_masks]
         rows, kinds, targets, start = [], [], [], 0
         for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
@@ -119,6 +122,7 @@ class _Baseline(LossModule):
         predictions = []
         for image, original in zip(images, on_cpu(images), strict=True):
             mask_logits = self.decode_masks([image], target_idx, torch.zeros_like(target_idx))
+            check_finite(mask_logits, "the logits of the masks")
             masks = (self.fitting.restore(mask_logits, image.shape[-2:]) > 0).float().cpu()
             predictions.append(NamedMasks(original, self.label_names, masks))
         return predictions

@@ -16,17 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.datasets import ConversationData
-from zoo.data.conversations.records import (
-    Turn,
-    rejected_phrases,
-    validate_question,
-    with_rejection,
-    without_rejection,
-)
+from zoo.data.conversations.records import Turn, rejected_phrases, validate_question, with_rejection, without_rejection
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
 from zoo.encoders.vision import build_projector, merge_patches
 from zoo.errors import ArgumentError
+from zoo.finite import check_finite
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
 from zoo.heads.presence import PresenceHead, presence_loss
 from zoo.language.global_context import Answer, ChatTurn, GlobalContext
@@ -308,7 +303,7 @@ class MedSegR(MergedLanguageModel, LossModule):
         if not len(image_idx):
             return [(answer, torch.zeros(0, *image.shape[-2:])) for answer, image in zip(answers, images, strict=True)]
         states = torch.cat(seg_hidden_states)
-        mask_logits = self.grounding(mask_features, states, image_idx)
+        mask_logits = check_finite(self.grounding(mask_features, states, image_idx), "the logits of the masks")
         if self.presence is not None:
             scores = self.presence(states, mask_logits).sigmoid().split([len(part) for part in seg_hidden_states])
             answers = [replace(answer, presence=score) for answer, score in zip(answers, scores, strict=True)]

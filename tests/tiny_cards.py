@@ -10,7 +10,9 @@ import yaml
 from PIL import Image
 
 from tests.conftest import TINY_RECIPE
-from zoo.cards.store import read_front_matter
+from zoo.cards.prose import write_prose
+from zoo.cards.schema import CardRecord
+from zoo.cards.store import read_card, read_front_matter
 from zoo.config.recipe import read_recipe
 from zoo.engine.publishing import publish
 from zoo.engine.training import train
@@ -50,6 +52,13 @@ def write_film(file: Path, value: int = 90) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((32, 32), value, np.uint8)).save(file)
     return file
+
+
+def rewrite_record(card: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the record of a card and write its README from it."""
+    record = read_card(card).record.model_dump(mode="json")
+    change(record)
+    write_prose(CardRecord.model_validate(record), card)
 
 
 def change_record(card: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tiny_cards import change_record
+from tests.tiny_cards import change_record, rewrite_record
 from zoo.cards.store import CardError
 from zoo.engine.verification import verify
 
@@ -15,11 +15,10 @@ def test_verify_measures_the_same_numbers(cards):
 
 
 def test_a_changed_number_is_found_by_measuring(cards):
-    def nudge(front):
-        front["zoo"]["metrics"][0]["value"] += 0.25
-        front["model-index"][0]["results"][0]["metrics"][0]["value"] += 0.25
+    def nudge(record):
+        record["metrics"][0]["value"] += 0.25
 
-    change_record(cards / "tiny-nearl", nudge)
+    rewrite_record(cards / "tiny-nearl", nudge)
     checked = verify("tiny-nearl", progress=False)
     assert [result.holds for result in checked] == [False, True, True]
 
@@ -28,5 +27,5 @@ def test_a_model_index_that_disagrees_with_the_record_is_refused(cards):
     change_record(
         cards / "tiny-nearl", lambda front: front["model-index"][0]["results"][0]["metrics"][0].update(value=1.0)
     )
-    with pytest.raises(CardError, match="model-index .* differs from its record"):
+    with pytest.raises(CardError, match="differs from its record"):
         verify("tiny-nearl", progress=False)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import TINY_RECIPE
-from tests.tiny_cards import change_record, publish_tiny_classifier
+from tests.tiny_cards import publish_tiny_classifier, rewrite_record
 from zoo.cards.store import CardError, read_weights, sha256_of
 from zoo.config.recipe import read_recipe
 from zoo.data.io.images import read_image
@@ -38,11 +38,11 @@ def damaged(run_and_card, tmp_path, request):
         next(iter(weights.values())).flatten()[0] = request.param
         save_file(weights, folder / "model.safetensors")
 
-    def rehash(front):
-        (file,) = (file for file in front["zoo"]["files"] if file["name"] == "model.safetensors")
+    def rehash(record):
+        (file,) = (file for file in record["files"] if file["name"] == "model.safetensors")
         file["sha256"] = sha256_of(card / "model.safetensors")
 
-    change_record(card, rehash)
+    rewrite_record(card, rehash)
     return run, card
 
 

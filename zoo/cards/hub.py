@@ -1,14 +1,17 @@
 """Cards to and from Hugging Face Hub repositories, and between folders, hashes checked on the way in."""
 
 import shutil
+import warnings
 from pathlib import Path
 
-from zoo.cards.store import PROSE, Card, CardError, check_files, list_cards, read_card
+from zoo.cards.store import PROSE, RECIPE, WEIGHTS, Card, CardError, check_files, list_cards, read_card
+from zoo.errors import ZooWarning
 from zoo.files import replace_folder, scratch_folder
-from zoo.paths import hub_owner, pulled_cards_folder
+from zoo.paths import checkpoints_folder, hub_owner, pulled_cards_folder
 from zoo.registry import nearest
 
-_CARD_FILES = [PROSE, "recipe.yaml", "model.safetensors", "*.png"]
+_CARD_FILES = [PROSE, RECIPE, WEIGHTS, "probe.json", "*.png"]
+"""What is fetched; of it, what the record lists is kept."""
 
 
 def push(name: str, repo: str) -> str:
@@ -25,12 +28,12 @@ def push(name: str, repo: str) -> str:
 
     card = read_card(name)
     check_files(card)
+    files = [PROSE, *(file.name for file in card.record.files)]
+    _refuse_links(card.folder, files)
     api = HfApi()
     api.create_repo(repo, exist_ok=True)
     message = f"{card.name} {card.record.version}"
-    commit = api.upload_folder(
-        repo_id=repo, folder_path=card.folder, allow_patterns=_CARD_FILES, commit_message=message
-    )
+    commit = api.upload_folder(repo_id=repo, folder_path=card.folder, allow_patterns=files, commit_message=message)
     return str(commit.commit_url)
 
 
@@ -48,23 +51,44 @@ def pull(source: str, revision: str | None = None) -> Path:
     """
     folder = pulled_cards_folder()
     with scratch_folder(folder, ".pull-") as scratch:
-        fetched = scratch / "card"
-        if Path(source).is_dir():
-            shutil.copytree(source, fetched, ignore=shutil.ignore_patterns(".*"))
-        else:
+        fetched = Path(source)
+        if not fetched.is_dir():
             from huggingface_hub import snapshot_download
 
+            fetched = scratch / "fetched"
             snapshot_download(_repository(source), revision=revision, local_dir=fetched, allow_patterns=_CARD_FILES)
-            shutil.rmtree(fetched / ".cache", ignore_errors=True)
         if not (fetched / PROSE).is_file():
             raise CardError(f"{source} is not a card: it has no {PROSE}")
-        card = read_card(fetched)
-        check_files(card)
+        draft = _copy_listed(read_card(fetched.resolve()), scratch / "card")
+        check_files(draft)
         if "/" not in source and not Path(source).is_dir():
-            _check_listed(card, read_card(source))
-        target = folder / card.name
-        replace_folder(fetched, target)
+            _check_listed(draft, read_card(source))
+        target = folder / draft.name
+        replace_folder(draft.folder, target)
+    shipped = checkpoints_folder() / draft.name / PROSE
+    if shipped.is_file() and shipped.read_bytes() != (target / PROSE).read_bytes():
+        message = (
+            f"the zoo comes with another card named '{draft.name}', which that name means; for this one, write {target}"
+        )
+        warnings.warn(message, ZooWarning, stacklevel=2)
     return target
+
+
+def _copy_listed(card: Card, folder: Path) -> Card:
+    """A copy of a card with its README and the files that its record lists, and nothing else."""
+    files = [PROSE, *(file.name for file in card.record.files)]
+    _refuse_links(card.folder, files)
+    folder.mkdir()
+    for name in files:
+        if (card.folder / name).is_file():
+            shutil.copyfile(card.folder / name, folder / name)
+    return Card(folder, card.record)
+
+
+def _refuse_links(folder: Path, files: list[str]) -> None:
+    """Raise CardError where a file is a symbolic link, which may lead to any file of this machine."""
+    if links := [name for name in files if (folder / name).is_symlink()]:
+        raise CardError(f"{folder / links[0]} is a symbolic link, which is not copied; replace it by the file")
 
 
 def _repository(source: str) -> str:

@@ -18,6 +18,10 @@ LICENSES = (
 """Licence names of the Hugging Face Hub that weights have; "unknown" grants nothing."""
 
 
+MAX_TOLERANCE = 0.05
+"""By which a metric that is measured again may differ at most, whatever a card says."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,7 +35,7 @@ class CardMetric(_Strict):
 
     name: str
     value: float
-    tolerance: float = Field(gt=0)
+    tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
     split: str
     n: int = Field(gt=0)
     seeds: list[int]

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from zoo.cards.schema import CardRecord
 from zoo.config.recipe import Recipe, read_recipe
-from zoo.errors import ZooError
+from zoo.errors import ZooError, ZooWarning
 from zoo.paths import checkpoints_folder, pulled_cards_folder
 from zoo.registry import nearest
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 PROSE = "README.md"
+_FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+"""Up to the first line that is nothing but ``---``; inside a text of the record such a line is indented."""
 _MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
@@ -76,6 +80,8 @@ def read_card(name: str | Path) -> Card:
 def find_card(name: str | Path) -> Path:
     """The folder of a card: the first of :func:`card_folders` that holds its weights, else the first that holds its record.
 
+    A warning says which is meant where other cards have the same name.
+
     Raises:
         CardError: there is no such card; the message has the nearest names.
     """
@@ -83,18 +89,23 @@ def find_card(name: str | Path) -> Path:
     folders = [folder for folder in candidates if (folder / PROSE).is_file()]
     if not folders:
         raise CardError(f"no card is named '{name}'{nearest(str(name), list_cards())}")
-    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), folders[0])
+    found = next((folder for folder in folders if (folder / WEIGHTS).is_file()), folders[0])
+    text = (found / PROSE).read_bytes()
+    if others := [folder for folder in folders if (folder / PROSE).read_bytes() != text]:
+        message = f"several cards are named '{name}': {found} is used; for the other, write its folder, {others[0]}"
+        warnings.warn(message, ZooWarning, stacklevel=3)
+    return found
 
 
 def read_front_matter(path: Path) -> dict[str, Any]:
-    """The YAML block between the first two ``---`` lines of a card.
+    """The YAML block between the first two lines of a card that are ``---``.
 
     Raises:
         CardError: there is none, or it is not a YAML mapping.
     """
     try:
-        parts = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)
-        content = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
+        match = _FRONT_MATTER.match(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(match[1]) if match else None
     except (
         UnicodeDecodeError,
         yaml.YAMLError,
@@ -113,6 +124,9 @@ def check_files(card: Card) -> None:
     Raises:
         CardError: naming the file and what is wrong with it.
     """
+    listed = {file.name for file in card.record.files}
+    if unlisted := {name for name in (RECIPE, WEIGHTS) if name not in listed}:
+        raise CardError(f"the record of card '{card.name}' does not list {' and '.join(sorted(unlisted))}")
     for file in sorted(card.record.files, key=lambda file: file.name != WEIGHTS):
         path = card.folder / file.name
         if not path.is_file():
@@ -125,8 +139,7 @@ def check_files(card: Card) -> None:
             raise CardError(
                 f"{path} is not the file that card '{card.name}' was published with (size or sha256 differ)"
             )
-    unlisted = {path.name for path in card.folder.glob("*.safetensors")} - {file.name for file in card.record.files}
-    if unlisted:
+    if unlisted := {path.name for path in card.folder.glob("*.safetensors")} - listed:
         raise CardError(f"card '{card.name}' has weights that its record does not list: {', '.join(sorted(unlisted))}")
 
 

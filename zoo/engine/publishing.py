@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from zoo.cards.prose import write_prose
-from zoo.cards.schema import LICENSES, PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
+from zoo.cards.schema import LICENSES, MAX_TOLERANCE, PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import (
     RECIPE,
     WEIGHTS,
@@ -73,6 +73,8 @@ def publish(
         CardError: the run is unfinished or was a trial, no metric is a number, or the card exists and ``replace`` is off.
     """
     check_settings(settings)
+    if not 0 < tolerance <= MAX_TOLERANCE:
+        raise CardError(f"a tolerance of {tolerance} says nothing; it must be above 0 and at most {MAX_TOLERANCE}")
     if not re.fullmatch(PLAIN_NAME, name):
         raise CardError(f"'{name}' is not a valid card name; use letters, digits, and . _ - after the first character")
     target = (folder or publishing_folder()) / name
@@ -129,9 +131,11 @@ def _write_weights(run: Path, draft: Path, half: bool) -> None:
     if half:
         weights = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
     save_weights(weights, draft / WEIGHTS)
-    shutil.copy(run / "recipe.yaml", draft / RECIPE)
-    if (run / "curves.png").is_file():
-        shutil.copy(run / "curves.png", draft / "curves.png")
+    for name in (RECIPE, "curves.png"):
+        if (run / name).is_symlink():
+            raise CardError(f"{run / name} is a symbolic link, which is not published; replace it by the file")
+        if (run / name).is_file():
+            shutil.copyfile(run / name, draft / name)
 
 
 def _record(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.cards.prose import model_index
+from zoo.cards.prose import check_prose
 from zoo.cards.schema import CardMetric
-from zoo.cards.store import PROSE, CardError, check_files, read_card, read_front_matter
+from zoo.cards.store import CardError, check_files, read_card
 from zoo.engine.evaluation import collect, open_evaluation
 
 
@@ -35,13 +35,12 @@ def verify(
         progress: show a progress bar.
 
     Raises:
-        CardError: a file, the base or the model index is not what the record says, or the method does not have a metric.
+        CardError: a file, the base or the README is not what the record says, or the method does not have a metric.
             Metrics beyond their tolerance are returned, not raised.
     """
     card = read_card(name)
     check_files(card)
-    if read_front_matter(card.folder / PROSE).get("model-index") != model_index(card.record):
-        raise CardError(f"the model-index of card '{card.name}' differs from its record; publish it again")
+    check_prose(card)
     evaluation = open_evaluation(card.folder, settings, device)
     metrics = evaluation.method.metrics()
     unknown = [metric.name for metric in card.record.metrics if metric.name not in metrics]

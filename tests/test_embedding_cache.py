@@ -39,7 +39,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("zoo.embedding_cache.save_file", full)
+    monkeypatch.setattr("zoo.embedding_cache.save_checked", full)
     encode, cache = Encoder(), EmbeddingCache("f" * 64, folder=tmp_path)
     assert len(cache.get_or_compute(["a"], encode)) == len(cache.get_or_compute(["a"], encode)) == 1
     assert len(encode.calls) == 2 and not [path for path in Path(tmp_path).rglob("*") if path.is_file()]

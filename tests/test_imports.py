@@ -16,6 +16,7 @@ FLOORS = {
     "paths": 1,
     "constants": 1,
     "ranges": 1,
+    "checksums": 1,
     "finite": 1,
     "files": 1,
     "merging": 1,

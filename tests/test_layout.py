@@ -26,6 +26,7 @@ CROSS_CUTTING = {
 _PEERS = ("biomedcoop", "cocoop", "kgcoop", "lp_plus_plus", "prograd", "taskres")
 TESTED_ELSEWHERE = {
     "__init__.py": "test_public_api.py",
+    "checksums.py": "faults/test_caches.py",
     "files.py": "faults/test_files.py",
     "finite.py": "faults/test_garbage.py",
     "paths.py": "test_wheel.py",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from zoo.checksums import load_checked, save_checked, say_rebuilt
 from zoo.paths import cache_folder
 
 Embedding = list[torch.Tensor]
@@ -55,11 +55,14 @@ class EmbeddingCache:
     def _read(self, name: str, device: torch.device | str) -> Embedding | None:
         file = self._file(name)
         try:
-            tensors = load_file(file, device=str(device))
+            tensors = load_checked(file)
             os.utime(file)
-        except (OSError, SafetensorError):  # missing, evicted meanwhile, or truncated by a full disk: computed again
+        except OSError:  # missing, or evicted meanwhile
             return None
-        return [tensors[str(index)] for index in range(len(tensors))]
+        if tensors is None:
+            say_rebuilt("embeddings", file)
+            return None
+        return [tensors[str(index)].to(device) for index in range(len(tensors))]
 
     def _write(self, name: str, embedding: Embedding) -> None:
         file = self._file(name)
@@ -67,7 +70,7 @@ class EmbeddingCache:
         partial = file.with_suffix(f".{os.getpid()}.partial")
         content = {str(i): value.detach().cpu().contiguous().clone() for i, value in enumerate(embedding)}
         try:
-            save_file(content, partial)
+            save_checked(content, partial)
             partial.replace(file)
         except (OSError, SafetensorError):  # a full disk costs the cache, not the run
             return

@@ -19,7 +19,9 @@ def test_verify_fails_where_a_number_does_not_hold(monkeypatch):
 
     metric = CardMetric(name="accuracy", value=0.9, tolerance=0.01, split="test", n=10, seeds=[0], interval=(0.8, 1.0))
     monkeypatch.setattr(
-        verification, "verify", lambda name, settings, device: [verification.CheckedMetric(name, metric, 0.5)]
+        verification,
+        "verify_all",
+        lambda names, settings, device: [verification.CheckedMetric(names[0], metric, 0.5)],
     )
     assert "1 of 1 metrics differ by more than their tolerance" in call("verify", "anything", code=1)
     assert "use --all" in call("verify", code=2)

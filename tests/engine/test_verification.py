@@ -4,14 +4,15 @@ import pytest
 
 from tests.tiny_cards import change_record, rewrite_record
 from zoo.cards.store import CardError
-from zoo.engine.verification import verify
+from zoo.engine.verification import verify, verify_all
 
 
-def test_verify_measures_the_same_numbers(cards):
-    for name in ("tiny-base", "tiny-nearl"):
-        checked = verify(name, progress=False)
-        assert checked and all(result.holds for result in checked)
-        assert all(abs(result.measured - result.metric.value) < 1e-4 for result in checked)
+def test_verify_measures_the_same_numbers(cards, capsys):
+    checked = verify_all(["tiny-base", "tiny-nearl"])
+    assert {result.card for result in checked} == {"tiny-base", "tiny-nearl"}
+    assert all(result.holds for result in checked)
+    assert all(abs(result.measured - result.metric.value) < 1e-4 for result in checked)
+    assert "tiny-nearl (2 of 2)" in capsys.readouterr().err
 
 
 def test_a_changed_number_is_found_by_measuring(cards):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import TINY_RECIPE
 from tests.tiny_cards import publish_tiny_classifier, rewrite_record
-from zoo.cards.store import CardError, read_weights, sha256_of
+from zoo.cards.store import CardError, read_weights
+from zoo.checksums import sha256_of
 from zoo.config.recipe import read_recipe
 from zoo.data.io.images import read_image
 from zoo.engine.loading import load

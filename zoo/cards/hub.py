@@ -4,13 +4,13 @@ import shutil
 import warnings
 from pathlib import Path
 
-from zoo.cards.store import PROSE, RECIPE, WEIGHTS, Card, CardError, check_files, list_cards, read_card
+from zoo.cards.store import PROBE, PROSE, RECIPE, WEIGHTS, Card, CardError, check_files, list_cards, read_card
 from zoo.errors import ZooWarning
 from zoo.files import replace_folder, scratch_folder
 from zoo.paths import checkpoints_folder, hub_owner, pulled_cards_folder
 from zoo.registry import nearest
 
-_CARD_FILES = [PROSE, RECIPE, WEIGHTS, "probe.json", "*.png"]
+_CARD_FILES = [PROSE, RECIPE, WEIGHTS, PROBE, "*.png"]
 """What is fetched; of it, what the record lists is kept."""
 
 

@@ -1,6 +1,5 @@
 """Finding cards, and reading them with their hashes checked."""
 
-import hashlib
 import json
 import re
 import warnings
@@ -13,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from zoo.cards.schema import CardRecord
+from zoo.checksums import sha256_of
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.errors import ZooError, ZooWarning
 from zoo.paths import checkpoints_folder, pulled_cards_folder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 PROSE = "README.md"
+PROBE = "probe.json"
 _FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 """Up to the first line that is nothing but ``---``; inside a text of the record such a line is indented."""
 _MAX_HEADER = 100_000_000
@@ -188,12 +189,6 @@ def read_safetensors(path: Path) -> "dict[str, torch.Tensor]":
     if names := nonfinite_names(weights):
         raise CardError(f"{path} has weights that are not finite numbers: {', '.join(names[:3])}")
     return weights
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(card: Card) -> "dict[str, torch.Tensor]":

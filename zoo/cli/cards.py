@@ -1,11 +1,12 @@
 """Commands on cards: publish, verify, push, pull, export."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, report_errors
+from zoo.cli.console import Device, Json, Set, console, errors, parse_integers, print_json, print_table, report_errors
 
 commands = typer.Typer()
 
@@ -22,6 +23,9 @@ def publish(
         typer.Option(help="Of the weights, as a Hugging Face licence name, as cc-by-4.0; unknown if left out."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Put two test samples into the card, for `zoo verify --quick`.")
+    ] = False,
     device: Device = "auto",
     settings: Set = None,
 ) -> None:
@@ -31,7 +35,7 @@ def publish(
     with report_errors():
         options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license}
         options |= {"device": device, "settings": settings or []}
-        folder = publish_card(run, name, half=half, replace=replace, **options)
+        folder = publish_card(run, name, half=half, replace=replace, probe=probe, **options)
         console.print(f"wrote {folder}\nnext: zoo verify {name}")
 
 
@@ -39,20 +43,30 @@ def publish(
 def verify(
     cards: Annotated[list[str] | None, typer.Argument(help="cards")] = None,
     every: Annotated[bool, typer.Option("--all", help="All local cards.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The probes of the cards alone: seconds each, without data.")
+    ] = False,
     device: Device = "auto",
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate cards again and compare with the published metrics; fails where one differs. Example: `zoo verify --all`."""
+    """Evaluate cards again and compare with the published metrics; fails where one differs. Example: `zoo verify --all`.
+
+    With `--quick`, a few samples that are in each card are evaluated instead: `zoo verify --all --quick`.
+    """
     from zoo.cards.store import list_cards
-    from zoo.engine.verification import verify as verify_card
 
     names = list_cards() if every else cards or []
     if not names:
         errors.print("name a card, or use --all")
         raise typer.Exit(2)
+    if quick:
+        _verify_probes(names, as_json)
+        return
+    from zoo.engine.verification import verify_all
+
     with report_errors():
-        checked = [result for name in names for result in verify_card(name, settings or [], device=device)]
+        checked = verify_all(names, settings or [], device=device)
     failed = [result for result in checked if not result.holds]
     if as_json:
         print_json(
@@ -67,6 +81,43 @@ def verify(
     if failed:
         errors.print(f"{len(failed)} of {len(checked)} metrics differ by more than their tolerance")
         raise typer.Exit(1)
+
+
+def _verify_probes(names: list[str], as_json: bool) -> None:
+    from rich.progress import track
+
+    from zoo.engine.probing import verify_probe
+
+    with report_errors():
+        checked = [
+            result
+            for name in track(names, description="verifying", console=errors, transient=True)
+            for result in verify_probe(name)
+        ]
+    if as_json:
+        print_json([asdict(result) for result in checked])
+    else:
+        rows = [[c.card, c.name, f"{c.expected:.4f}", f"{c.measured:.4f}", "yes" if c.holds else "NO"] for c in checked]
+        print_table("probes", ["card", "metric, or output and its error", "published", "measured", "holds"], rows)
+    if failed := sum(not result.holds for result in checked):
+        errors.print(f"{failed} of {len(checked)} outputs and metrics differ by more than their tolerance")
+        raise typer.Exit(1)
+
+
+@commands.command()
+def probe(
+    cards: Annotated[list[str], typer.Argument(help="cards")],
+    samples: Annotated[str, typer.Option(help="Indices of the test samples, comma-separated.")] = "0,1",
+) -> None:
+    """Write a few test samples, with their outputs, into cards, for `zoo verify --quick`. Example: `zoo probe my-card`.
+
+    The images are in the card then, as JPEG: only where they may be published.
+    """
+    from zoo.engine.probing import add_probe
+
+    with report_errors():
+        for name in cards:
+            console.print(f"wrote {add_probe(name, parse_integers(samples))}", markup=False, highlight=False)
 
 
 @commands.command()

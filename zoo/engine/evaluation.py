@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from zoo.cards.store import PROSE, CardError, list_cards, read_card, read_safetensors
+from zoo.checksums import load_checked, save_checked, say_rebuilt
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.data.base import EmptySplitError, ZooData
@@ -110,9 +109,11 @@ def measure_all(metrics: dict[str, Metric], runs: Sequence[Outputs]) -> dict[str
 def collect_cached(evaluation: Evaluation, file: Path, split: str = "test") -> Outputs:
     """As :func:`collect`, cached in a file, so that an interrupted comparison resumes."""
     if file.is_file():
-        return load_file(file)
+        if (cached := load_checked(file)) is not None:
+            return cached
+        say_rebuilt("outputs", file)
     outputs = collect(evaluation, split)
     if is_first_process():
         with replacing(file) as partial:
-            save_file(outputs, partial)
+            save_checked(outputs, partial)
     return outputs

@@ -14,6 +14,7 @@ import torch
 from zoo.cards.prose import write_prose
 from zoo.cards.schema import LICENSES, MAX_TOLERANCE, PLAIN_NAME, CardBase, CardData, CardFile, CardMetric, CardRecord
 from zoo.cards.store import (
+    PROBE,
     RECIPE,
     WEIGHTS,
     Card,
@@ -21,10 +22,11 @@ from zoo.cards.store import (
     check_files,
     named_cards,
     read_safetensors,
-    sha256_of,
 )
+from zoo.checksums import sha256_of
 from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
+from zoo.engine.probing import write_probe
 from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights, trial_settings
 from zoo.errors import ZooWarning
@@ -47,6 +49,7 @@ def publish(
     license: str | None = None,
     tolerance: float = 0.01,
     replace: bool = False,
+    probe: bool = False,
     folder: Path | None = None,
     device: str = "auto",
     settings: Sequence[str] = (),
@@ -64,6 +67,8 @@ def publish(
             grant one.
         tolerance: by which a metric may differ when it is verified.
         replace: overwrite a card of this name.
+        probe: put the first test samples, with their outputs, into the card (:mod:`zoo.engine.probing`); only where they may be
+            published.
         folder: for cards; that of the zoo if None.
         device: to evaluate on.
         settings: ``key=value`` overrides for the evaluation: of the trainer, or of the source of the base.
@@ -98,6 +103,8 @@ def publish(
         else:
             outputs = collect_cached(evaluation, run / "outputs-test.safetensors")
         metrics = measure_all(evaluation.method.metrics(), [outputs])
+        if probe:
+            write_probe(evaluation, draft / PROBE)
         record = _record(evaluation, run, draft, name, version, limitations, license, tolerance, metrics)
         write_prose(record, draft)
         check_files(Card(draft, record))

@@ -60,3 +60,38 @@ def verify(
             if metric.split == split:
                 results.append(CheckedMetric(card.name, metric, metrics[metric.name](outputs)))
     return results
+
+
+def verify_all(names: Sequence[str], settings: Sequence[str] = (), *, device: str = "auto") -> list[CheckedMetric]:
+    """Verify several cards, with a bar that shows how much is measured and, once a card is, how long the rest will take.
+
+    Raises:
+        CardError: as :func:`verify`.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    cards = [read_card(name) for name in names]
+    work = [max(metric.n for metric in card.record.metrics) * card.record.parameters_total for card in cards]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    checked: list[CheckedMetric] = []
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=7200) as progress:
+        bar = progress.add_task("", total=sum(work))
+        for number, (card, amount) in enumerate(zip(cards, work, strict=True), start=1):
+            progress.update(bar, description=f"{card.name} ({number} of {len(cards)})")
+            checked += verify(str(card.folder), settings, device=device, progress=False)
+            progress.advance(bar, amount)
+    return checked

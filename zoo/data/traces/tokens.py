@@ -1,6 +1,7 @@
 """Traces as token sequences for training: encoded once into a cache that runs and evidence modes share, memory-mapped."""
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.constants import IGNORE_INDEX
 from zoo.data.base import Sample
 from zoo.data.io.images import read_image
@@ -158,9 +160,11 @@ def image_keys(record: IvlRecord) -> list[ImageKey]:
 
 
 def _write_once(folder: Path, build: Callable[[], dict[str, np.ndarray]]) -> None:
-    """Write a folder of arrays atomically; another process may write it at the same time."""
+    """Write a folder of arrays atomically, if it is not there as it was written; another process may do so at the same time."""
     if folder.is_dir():
-        return
+        if not remove_damaged(folder.glob("*.npy"), "tokens"):
+            return
+        shutil.rmtree(folder)
     arrays = build()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -168,6 +172,7 @@ def _write_once(folder: Path, build: Callable[[], dict[str, np.ndarray]]) -> Non
         partial.mkdir()
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
+            write_checksum(partial / f"{name}.npy")
         if not folder.is_dir():
             partial.rename(folder)
 

@@ -9,6 +9,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
@@ -71,6 +72,7 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
         options = {"reject": self.reject, "contrasts": self.contrasts and is_train}
         names = [split, str(self.counts[split]), str(variants), *(name for name, chosen in options.items() if chosen)]
         file = folder / f"{'-'.join(names)}.jsonl"
+        remove_damaged([file], "questions")
         if not file.is_file():
             series = self.series(split)
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,8 @@ def write_questions(
             record = series.record(index)
             for conversation in _sample_conversations(record, split, index, turns, variants, reject, contrasts):
                 out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
+        out.flush()
+        write_checksum(file, partial)
 
 
 def _sample_conversations(

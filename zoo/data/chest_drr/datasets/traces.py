@@ -11,6 +11,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
@@ -64,6 +65,7 @@ class ChestDrrIvl(RenderedCases, TraceData):
         suffix = "" if self.search == "targeted" else f"-{self.search}"
         folder = series_folder(self.spec) / f"{kind}-{TRACES_VERSION}{suffix}"
         file = folder / f"{split}-{self.counts[split]}-{variants}.jsonl"
+        remove_damaged([file], "traces")
         if not file.is_file():
             series, write = self.series(split), partial(_write_pairs if self.pairs else _write_traces, self.search)
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +100,7 @@ def write_records(series: CaseSeries, split: str, file: Path, write: Writer, var
                 list(
                     pool.map(lambda item, image=image: _write_square(image, item[1], folder / item[0]), squares.items())
                 )
+        write_checksum(file, partial_file)
         partial_file.replace(file)
     finally:
         partial_file.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.data.chest_drr.rendering.cases import SPLITS, CaseSpec, render_case
 from zoo.data.chest_drr.rendering.scans import SCAN_VERSION, Scan, load_scan
 from zoo.data.chest_drr.rendering.volume import source_folder
@@ -95,6 +96,7 @@ def build_series(spec: CaseSpec, counts: dict[str, int], num_workers: int | None
         RenderingError: the disk is full; the cases rendered so far are kept.
     """
     folder = series_folder(spec)
+    _remove_damaged_parts(folder, counts)
     if _missing_parts(folder, counts):
         _check_source(spec)
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,16 @@ def build_series(spec: CaseSpec, counts: dict[str, int], num_workers: int | None
             if missing := _missing_parts(folder, counts):
                 _render_parts(spec, missing, num_workers or os.cpu_count() or 1)
     return {split: CaseSeries(folder, split, count) for split, count in counts.items()}
+
+
+def _remove_damaged_parts(folder: Path, counts: dict[str, int]) -> None:
+    """Remove parts whose images or records are not as they were rendered, with a warning, so that they are rendered again."""
+    parts = [(images, records) for _, _, images, records in _tasks(folder, counts) if images.is_file()]
+    for damaged in remove_damaged([file for part in parts for file in part], "chest_drr"):
+        damaged.with_suffix(".npy").unlink(missing_ok=True)
+    for images, records in parts:
+        if not records.is_file():
+            images.unlink(missing_ok=True)
 
 
 def _check_source(spec: CaseSpec) -> None:
@@ -208,10 +220,12 @@ def _render_part(spec: CaseSpec, task: Part) -> None:
     cases = [render_case(spec, split, index) for index in range(start, start + _PART)]
     lines = "".join(json.dumps({"index": start + i, **case.to_record()}) + "\n" for i, case in enumerate(cases))
     record_file.write_text(lines, encoding="utf-8")
+    write_checksum(record_file)
     partial = image_file.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:
             np.save(out, np.stack([case.image for case in cases]), allow_pickle=False)
+        write_checksum(image_file, partial)
         partial.replace(image_file)  # written last and atomically: a part that has its images is complete
     finally:
         partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from filelock import FileLock
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.data.chest_drr.rendering.volume import (
     LOBES,
     ChestVolume,
@@ -143,12 +144,14 @@ def load_scan(scan: Scan) -> ChestVolume:
     file = cache_folder() / "chest_drr" / "scans" / f"{name}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):  # another process may be reading the same scan
+        remove_damaged([file], "scans")
         if not file.is_file():
             hounsfield, labels, spacing = read_scan(scan)
             partial = file.with_suffix(f".{os.getpid()}.partial")
             try:
                 with partial.open("wb") as out:
                     np.savez(out, hounsfield=hounsfield, labels=labels, spacing=np.array(spacing))
+                write_checksum(file, partial)
                 partial.replace(file)
             finally:
                 partial.unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
     settings = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2"]
     settings += ["trainer.accumulate_grad_batches=1", "trainer.enable_progress_bar=false"]
     if "context" in method:
-        family = method["context"]["family"].split("2")[0]
+        family = "qwen" if "qwen" in method["context"]["source"].lower() else "llava"
         quantized = method["context"].get("quantization") is not None
         settings.append(
             f"method.context.source={folder / (f'{family}-64' if quantized and family == 'llava' else family)}"
@@ -83,7 +83,7 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
             )
         else:
             settings.append("method.max_new_tokens=40")
-        settings += ["method.context.image_size=56"] if method["context"]["family"] == "qwen2_5_vl" else []
+        settings += ["method.context.image_size=56"] if family == "qwen" else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")
         settings.append("method.max_tokens=640")  # a tiny model with random weights seldom ends a report by itself

@@ -36,7 +36,7 @@ CLIPS = {
 }
 CONTEXTS = {
     "llava": "{name: vision_language_context, source: FOLDER/llava}",
-    "qwen": "{name: vision_language_context, source: FOLDER/qwen, family: qwen2_5_vl, image_size: 56}",
+    "qwen": "{name: vision_language_context, source: FOLDER/qwen, image_size: 56}",
     "causal_lm": f"{{name: global_context, vision: {{name: clip_vision, clip: {SMALL_CLIP}}}, model: "
     "{name: causal_lm, source: FOLDER/lm}, merge: 2}",
 }

@@ -54,11 +54,11 @@ def test_a_causal_language_model(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("make", "family"), [(llava, "llava"), (qwen, "qwen2_5_vl")])
-def test_vision_language_models(tmp_path, make, family, dtype):
+@pytest.mark.parametrize("make", [llava, qwen])
+def test_vision_language_models(tmp_path, make, dtype):
     files = stored(make(tmp_path / "vlm", dtype=dtype))
     assert {value.dtype for value in files.values()} == {dtype}
-    context = VisionLanguageContext(str(tmp_path / "vlm"), family=family, image_size=56)
+    context = VisionLanguageContext(str(tmp_path / "vlm"), image_size=56)
     loaded = renamed_as_stored(context.model.state_dict(), files)
     # The rows of [SEG] are new.
     assert_same({name: loaded[name][: len(value)] for name, value in files.items() if value.ndim}, files)

@@ -144,7 +144,6 @@ def test_quantised_anole_keeps_its_image_tokenizer_whole(tmp_path):
     [
         lambda folder: SamGrounding(32, str(folder / "llava")),
         lambda folder: VisionLanguageContext(str(folder / "sam")),
-        lambda folder: VisionLanguageContext(str(folder / "llava"), family="qwen2_5_vl", image_size=56),
         lambda folder: Anole(str(folder / "llava")),
     ],
 )
@@ -175,7 +174,7 @@ def test_a_folder_that_lacks_weights_is_refused(tmp_path, kind):
     getattr(tiny, kind)(folder)
     load = {
         "llava": lambda: VisionLanguageContext(str(folder)),
-        "qwen": lambda: VisionLanguageContext(str(folder), family="qwen2_5_vl", image_size=56),
+        "qwen": lambda: VisionLanguageContext(str(folder), image_size=56),
         "sam": lambda: SamGrounding(32, str(folder)),
         "anole": lambda: Anole(str(folder)),
         "causal_lm": lambda: CausalLM(str(folder)),

@@ -35,7 +35,7 @@ method:
   lora_rank: 4
   lora_dropout: 0.0
   max_new_tokens: 8
-  context: {{name: vision_language_context, source: {0}/llava, family: llava}}
+  context: {{name: vision_language_context, source: {0}/llava}}
   grounding: {{name: sam_grounding, source: {0}/sam}}
 """
 INTERLEAVED = """

@@ -27,7 +27,7 @@ def context(request, tmp_path_factory) -> GlobalContext:
         return CausalContext(small_vision(), CausalLM(str(causal_lm(folder)))).eval()
     if request.param == "llava":
         return VisionLanguageContext(str(llava(folder))).eval()
-    return VisionLanguageContext(str(qwen(folder)), family="qwen2_5_vl", image_size=56).eval()
+    return VisionLanguageContext(str(qwen(folder)), image_size=56).eval()
 
 
 def image(seed: int = 0, height: int = 40, width: int = 50) -> torch.Tensor:
@@ -51,9 +51,10 @@ def test_a_conversation_is_tokenized_with_one_placeholder_for_each_image_token(c
 
 def test_special_tokens_in_a_question_are_removed(context):
     eos = context.tokenizer.eos_token
-    input_ids, labels = context.tokenize([(f"What {eos} <image> [SEG] is it?", None)], 4)
-    plain, _ = context.tokenize([("What is it?", None)], 4)
-    assert input_ids.count(context.image_token_id) == 4 and context.seg_token_id not in input_ids
+    tokens = context.tokens_per_image
+    input_ids, labels = context.tokenize([(f"What {eos} <image> [SEG] is it?", None)], tokens)
+    plain, _ = context.tokenize([("What is it?", None)], tokens)
+    assert input_ids.count(context.image_token_id) == tokens and context.seg_token_id not in input_ids
     assert input_ids.count(context.eos_token_id) == plain.count(context.eos_token_id) and set(labels) == {IGNORE_INDEX}
 
 

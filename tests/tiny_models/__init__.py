@@ -7,8 +7,9 @@ Anole).
 from tests.tiny_models.anole import anole
 from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16, sentence_encoder
 from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
-from tests.tiny_models.language import byte_tokenizer, causal_lm, llava, qwen
+from tests.tiny_models.language import byte_tokenizer, causal_lm
 from tests.tiny_models.segmentation import sam, sam2, sam3
+from tests.tiny_models.vision_language import llava, qwen
 
 __all__ = [
     "anole",

@@ -25,7 +25,15 @@ _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 _OTHER_FORMATS = ["*/*", "consolidated*"]
 """Copies of the same weights that some repositories have beside them."""
 
-_NEVER_QUANTIZED = ("lm_head", "vision_tower", "multi_modal_projector", "visual", "vqmodel")
+_NEVER_QUANTIZED = (
+    "lm_head",
+    "vision_tower",
+    "vision_model",
+    "multi_modal_projector",
+    "connector",
+    "visual",
+    "vqmodel",
+)
 
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which advertises a package where peft imports it
@@ -81,12 +89,13 @@ def local_folder(source: str, revision: str | None) -> Path:
     return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
 
 
-def check_model_type(source: str | Path, expected: str) -> None:
+def check_model_type(source: str | Path, expected: str, described: str | None = None) -> None:
     """Check that a local folder holds the expected kind of model; a hub name is checked when it is loaded.
 
     Args:
         source: local folder or hub name.
         expected: prefixes of the ``model_type`` in its config.json, separated by spaces.
+        described: them in words, for the error.
 
     Raises:
         WeightsError: it is another kind of model.
@@ -99,7 +108,9 @@ def check_model_type(source: str | Path, expected: str) -> None:
     except (ValueError, LookupError, TypeError) as error:
         raise WeightsError(f"{config} is not a model configuration: {error}") from error
     if not kind.startswith(tuple(expected.split())):
-        raise WeightsError(f"{source} holds a model of type '{kind}', and one of type {expected} is needed here")
+        raise WeightsError(
+            f"{source} holds a model of type '{kind}', and one of type {described or expected} is needed here"
+        )
 
 
 def load_pretrained(
@@ -156,7 +167,7 @@ def _quantization_config(quantization: Quantization) -> Any:
 
 
 def build_stand_in(
-    model_class: Any, config: Any, dtype: torch.dtype, attention: Attention, quantization: Quantization | None
+    model_class: Any, config: Any, dtype: torch.dtype, attention: Attention | None, quantization: Quantization | None
 ) -> Any:
     """A model with random weights in the stored precision of the real one, for ``zoo plan``.
 
@@ -164,8 +175,9 @@ def build_stand_in(
     in bfloat16, whatever they are kept in.
     """
     implementation = "sdpa" if attention == "flash_attention_2" else attention
+    options = {} if implementation is None else {"attn_implementation": implementation}
     build = getattr(model_class, "from_config", None) or model_class._from_config  # auto classes, and models
-    model = build(config, dtype=dtype, attn_implementation=implementation)
+    model = build(config, dtype=dtype, **options)
     if quantization is not None:
         for name, layer in model.named_modules():
             if isinstance(layer, nn.Linear) and not set(name.split(".")) & set(_NEVER_QUANTIZED):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
+from torch._subclasses.fake_tensor import is_fake
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.conversations.records import REJ, SEG
@@ -23,6 +23,7 @@ from zoo.encoders.vision import VisionEncoder, build_projector, merge_patches
 from zoo.errors import ArgumentError
 from zoo.finite import check_finite
 from zoo.language.causal_lm import LanguageModel
+from zoo.language.ragged_cache import RaggedCache
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.ranges import PositiveInt
@@ -63,8 +64,14 @@ class GlobalContext(nn.Module):
     """Of ``[REJ]``; None until :meth:`add_reject_token`."""
     image_token_id: int
     eos_token_id: int
+    """Ends an answer, and pads."""
     tokenizer: Any
     """transformers' tokenizer; None while the model is planned without weights."""
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Ids of the tokens that end what is generated."""
+        return [self.eos_token_id]
 
     @property
     @abstractmethod
@@ -77,9 +84,19 @@ class GlobalContext(nn.Module):
         """The transformers model with embedding and output layer; LoRA is injected into it."""
 
     @property
+    def has_window(self) -> bool:
+        """Whether a layer attends to the last tokens alone."""
+        config = self.lm.config.get_text_config()
+        layers = getattr(config, "layer_types", None)
+        return "sliding_attention" in layers if layers else getattr(config, "sliding_window", None) is not None
+
+    @property
     @abstractmethod
     def tokens_per_image(self) -> int:
         """Image tokens of an image."""
+
+    def expect_several_images(self) -> None:
+        """Be told that sequences may have several images, before any is encoded: some models read those otherwise."""
 
     @abstractmethod
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -117,14 +134,47 @@ class GlobalContext(nn.Module):
         hidden_states: torch.Tensor = outputs.last_hidden_state
         return hidden_states
 
+    def continued(
+        self, cache: RaggedCache, new: int, position_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Last hidden states (rows, new, width) of the newest tokens of a cache, which keeps their keys and values.
+
+        Args:
+            cache: with all token ids, the new ones included.
+            new: number of the new ones.
+            position_ids: theirs.
+            image_embeds: projected image tokens (tokens, width) among the new ones, in order.
+        """
+        outputs = self.backbone(
+            inputs_embeds=self.embed(cache.input_ids[:, -new:], image_embeds),
+            attention_mask=cache.attention_mask,
+            position_ids=position_ids,
+            cache=cache.key_values,
+        )
+        hidden_states: torch.Tensor = outputs.last_hidden_state
+        return hidden_states
+
     def embed(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> torch.Tensor:
         """Input embeddings (batch, positions, width), projected image tokens (tokens, width) in their places."""
         dtype = base_dtype(self.backbone.parameters())  # the backbone's, whatever that of a trained embedding table
         inputs_embeds: torch.Tensor = self.lm.get_input_embeddings()(input_ids).to(dtype)
+        self.check_image_tokens(input_ids, image_embeds)
         if not len(image_embeds):
             return inputs_embeds
         is_image = (input_ids == self.image_token_id)[..., None]
         return inputs_embeds.masked_scatter(is_image, torch.cat(list(image_embeds)).to(dtype))
+
+    def check_image_tokens(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> None:
+        """Check that there is a placeholder for each image token, and an image token for each placeholder.
+
+        Raises:
+            ArgumentError: the numbers differ.
+        """
+        if is_fake(input_ids):  # planned: there are no values
+            return
+        placeholders, tokens = int((input_ids == self.image_token_id).sum()), sum(map(len, image_embeds))
+        if placeholders != tokens:
+            raise ArgumentError(f"the sequences have {placeholders} placeholders, the images {tokens} tokens")
 
     def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Logits (..., vocabulary) of hidden states (..., width)."""
@@ -188,30 +238,19 @@ class GlobalContext(nn.Module):
             image_embeds: projected image tokens (tokens, width) of each.
             max_new_tokens: after so many tokens an answer is cut off, and its ``ended`` is False.
         """
-        length = max(map(len, prompts))
         device = image_embeds[0].device
-        padded = [[self.eos_token_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
-        input_ids = torch.tensor(padded, device=device)
-        attention_mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
-        cache, position_ids = DynamicCache(), self.position_ids(input_ids, attention_mask)
-        inputs_embeds = self.embed(input_ids, image_embeds)
+        cache = RaggedCache(self, len(prompts), device)
+        last = cache.append(prompts, image_embeds)
         generated_ids: list[torch.Tensor] = []
         hidden_states: list[torch.Tensor] = []
+        stops = torch.tensor(self.stop_token_ids, device=device)
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        for step in range(max_new_tokens + 1):
-            last = self.backbone(
-                inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, cache=cache
-            ).last_hidden_state[:, -1]
-            if step:
-                hidden_states.append(last)
-            if step == max_new_tokens or bool(finished.all()):
-                break
+        while len(generated_ids) < max_new_tokens and not bool(finished.all()):
             next_ids = self.next_token_ids(last).masked_fill(finished, self.eos_token_id)
-            finished = finished | (next_ids == self.eos_token_id)
+            finished = finished | torch.isin(next_ids, stops)
             generated_ids.append(next_ids)
-            position_ids = self.next_position_ids(position_ids)
-            attention_mask = torch.cat([attention_mask, torch.ones_like(attention_mask[:, :1])], dim=1)
-            inputs_embeds = self.lm.get_input_embeddings()(next_ids[:, None]).to(inputs_embeds.dtype)
+            last = cache.append(next_ids[:, None].tolist(), [])
+            hidden_states.append(last)
         return self._answers(torch.stack(generated_ids, dim=1), torch.stack(hidden_states, dim=1))
 
     def next_token_ids(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -223,7 +262,7 @@ class GlobalContext(nn.Module):
     def _answers(self, generated_ids: torch.Tensor, hidden_states: torch.Tensor) -> list[Answer]:
         answers = []
         for ids, states in zip(generated_ids, hidden_states, strict=True):
-            ends = (ids == self.eos_token_id).nonzero().flatten().tolist()
+            ends = torch.isin(ids, torch.tensor(self.stop_token_ids, device=ids.device)).nonzero().flatten().tolist()
             kept = ids[: ends[0]] if ends else ids
             seg_hidden_states = states[: len(kept)][kept == self.seg_token_id]
             answers.append(Answer(self.tokenizer.decode(kept.tolist()).strip(), seg_hidden_states, bool(ends)))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from transformers import DynamicCache
 
 from zoo.language.global_context import GlobalContext
+from zoo.language.ragged_cache import RaggedCache
 
 
 class ImageProvider(Protocol):
@@ -52,7 +52,7 @@ def generate_interleaved(
         images: provides images, asked after each token with a full stop.
     """
     results = [Continuation(remaining=max_new_tokens) for _ in prompts]
-    cache = _RaggedCache(context, len(prompts), image_embeds[0].device)
+    cache = RaggedCache(context, len(prompts), image_embeds[0].device)
     running = set(range(len(prompts)))
     waiting: dict[int, str] = {}
     hidden_states = cache.append([list(prompt) for prompt in prompts], list(image_embeds))
@@ -83,42 +83,9 @@ def generate_interleaved(
 
 def _take(context: GlobalContext, result: Continuation, token: int) -> str:
     """Add a token to a sample; gives the text since its last image after a full stop, else ""."""
-    if token == context.eos_token_id:
+    if token in context.stop_token_ids:
         result.ended = True
         return ""
     result.segments[-1].append(token)
     result.remaining -= 1
     return str(context.tokenizer.decode(result.segments[-1])) if "." in context.tokenizer.decode([token]) else ""
-
-
-class _RaggedCache:
-    """Key-value cache of a batch whose rows are continued by different numbers of tokens, none included.
-
-    Shorter continuations are padded on the left and masked, so that the last position is each row's newest token.
-    """
-
-    def __init__(self, context: GlobalContext, rows: int, device: torch.device) -> None:
-        self._context, self._cache = context, DynamicCache()
-        self._attention_mask = torch.zeros(rows, 0, dtype=torch.long, device=device)
-        self._positions = torch.zeros(rows, 1, dtype=torch.long, device=device)
-        """Position id of each row's next token."""
-
-    def append(self, blocks: list[list[int]], image_embeds: list[torch.Tensor]) -> torch.Tensor:
-        """Last hidden states (rows, width) after token ids of each row, with the image tokens in them in order."""
-        length, device = max(map(len, blocks)), self._attention_mask.device
-        padding = self._context.eos_token_id
-        input_ids = torch.tensor([[padding] * (length - len(block)) + block for block in blocks], device=device)
-        mask = torch.tensor([[0] * (length - len(block)) + [1] * len(block) for block in blocks], device=device)
-        position_ids = self._context.position_ids(input_ids, mask) + self._positions
-        following = self._context.next_position_ids(position_ids)
-        following = following[0] if following.ndim == 3 else following
-        self._positions = torch.where(mask.any(dim=1, keepdim=True), following, self._positions)
-        self._attention_mask = torch.cat([self._attention_mask, mask], dim=1)
-        outputs = self._context.backbone(
-            inputs_embeds=self._context.embed(input_ids, image_embeds),
-            attention_mask=self._attention_mask,
-            position_ids=position_ids,
-            cache=self._cache,
-        )
-        last: torch.Tensor = outputs.last_hidden_state[:, -1]
-        return last

@@ -1,12 +1,22 @@
-"""transformers' vision-language models as a global context: LLaVA-class models and Qwen2.5-VL as they are."""
+"""transformers' vision-language models as a global context: their own processor, chat template, positions and merge of images.
 
-from collections.abc import Sequence
-from typing import Any, Literal
+A sequence goes through the model's own forward pass. Image features are the model's own too, but computed apart, since the
+image tower is frozen: they may come from a cache, and are handed to the forward pass as ``mm_encoder_outputs``.
+"""
+
+import hashlib
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import is_fake
 
 from zoo.data.conversations.records import SEG
-from zoo.data.io.letterbox import letterbox
 from zoo.encoders.loading import (
     Attention,
     Quantization,
@@ -18,56 +28,78 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
-from zoo.language.causal_lm import CHAT_TEMPLATE
-from zoo.language.global_context import IMAGE, GlobalContext, resize_vocabulary
+from zoo.errors import ArgumentError, WeightsError
+from zoo.language.chat_format import ChatFormat, PrefixFormat
+from zoo.language.families import (
+    ONE_SIZE,
+    PREFIX_ATTENTION,
+    SOFTCAPPED,
+    VERIFIED,
+    image_side,
+    planned_tokens,
+    published,
+)
+from zoo.language.global_context import ChatTurn, GlobalContext, resize_vocabulary
+from zoo.language.image_reader import ImageReader
+from zoo.language.ragged_cache import RaggedCache
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.ranges import PositiveInt
 from zoo.registry import register
 
-_MODEL_TYPES = {"llava": "llava", "qwen2_5_vl": "qwen2_5_vl qwen2_vl"}
-"""Prefixes of transformers' ``model_type`` for each family."""
-
 
 @register("language_model", "vision_language_context")
 class VisionLanguageContext(GlobalContext):
-    """transformers' LLaVA-class models and Qwen2.5-VL as they are, frozen; LoRA trains them.
+    """Any ``AutoModelForImageTextToText`` of transformers that takes encoded images, frozen; LoRA trains it.
 
-    Images are letterboxed to a square of the model's size, so that each has the same number of tokens.
+    Verified families: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL3, Gemma 3 and MedGemma,
+    PaliGemma 2, Idefics3 and SmolVLM. Images are letterboxed to a square, so that each has the same number of tokens; the
+    processor does to the square what it does to any image.
+
+    An image's features are (tokens, width), or (tokens, levels * width) for Qwen3-VL: those of the first layer, and those that
+    are added in deeper ones.
     """
 
     def __init__(
         self,
         source: str,
-        family: Literal["llava", "qwen2_5_vl"] = "llava",
-        image_size: PositiveInt = 448,
+        image_size: PositiveInt | None = None,
         revision: str | None = None,
-        attention: Attention = "sdpa",
+        attention: Attention | None = None,
         gradient_checkpointing: bool = False,
         quantization: Quantization | None = None,
+        family: str | None = None,
     ) -> None:
         """Load (safetensors only), in the precision that the weights are stored in.
 
         Args:
-            source: local folder or hub name, as llava-hf/llava-1.5-7b-hf or Qwen/Qwen2.5-VL-7B-Instruct.
-            family: how images and positions are laid out.
-            image_size: side of the square in pixels for Qwen2.5-VL, a multiple of 28; LLaVA's is fixed.
+            source: local folder or hub name, as Qwen/Qwen2.5-VL-7B-Instruct.
+            image_size: side of the square in pixels; that of the image tower if None, 448 where the tower takes any size. That of
+                LLaVA-1.5, Gemma 3 and PaliGemma 2 is fixed.
             revision: branch, tag or commit on the hub.
-            attention: transformers' implementation.
+            attention: transformers' implementation; the model's own choice if None, sdpa where it can.
             gradient_checkpointing: compute each block's activations again in the backward pass.
             quantization: of the language model's blocks, by bitsandbytes.
+            family: deprecated; it is the ``model_type`` in config.json.
 
         Raises:
             QuantizationError: bitsandbytes is not installed.
-            WeightsError: the folder holds another kind of model, or lacks weights.
+            WeightsError: the folder holds another kind of model, or lacks weights or a chat template.
+            ArgumentError: the model's forward pass takes no encoded images.
+
+        .. versionchanged:: 0.2.0
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         super().__init__()
-        self.family = family
-        check_model_type(source, _MODEL_TYPES[family])
+        if family is not None:
+            text = "'family' is not read any more: the model's type is taken from its config.json; please remove it"
+            warnings.warn(text, FutureWarning, stacklevel=2)
+        check_model_type(source, _image_text_types(), "'image text to text'")
+        self._several = False
         if not should_load_weights():
-            config, dtype = stand_in_config(source, *_published(family))
+            is_local = (Path(source) / "config.json").is_file()
+            config, dtype = stand_in_config(source, *((None, torch.float32) if is_local else published(source)))
             self.model = build_stand_in(AutoModelForImageTextToText, config, dtype, attention, quantization)
             self.tokenizer, self._processor = None, None
         else:
@@ -80,11 +112,17 @@ class VisionLanguageContext(GlobalContext):
         if gradient_checkpointing:
             checkpoint_activations(self.backbone)
         config = self.model.config
-        self.width = int(config.get_text_config().hidden_size)
-        self.image_size = image_size if family == "qwen2_5_vl" else int(config.vision_config.image_size)
-        patch = config.vision_config.patch_size * (getattr(config.vision_config, "spatial_merge_size", 1))
-        self.grid = self.image_size // patch
+        self.name, self.width = f"{source} ({config.model_type})", int(config.get_text_config().hidden_size)
+        self.image_size = image_side(config, image_size)
         self.image_token_id = int(config.image_token_id)
+        self._inputs = _parameters(self.model.model.forward)
+        if "mm_encoder_outputs" not in self._inputs or not hasattr(self.model.model, "get_image_features"):
+            raise ArgumentError(
+                f"{self.name}: its forward pass in transformers takes no encoded images; use another model"
+            )
+        if config.model_type not in VERIFIED:
+            text = f"{self.name} is not among the families whose logits are tested: {', '.join(sorted(VERIFIED))}"
+            warnings.warn(text, UserWarning, stacklevel=2)
         self._find_token_ids()
 
     def _find_token_ids(self) -> None:
@@ -92,19 +130,41 @@ class VisionLanguageContext(GlobalContext):
             self.seg_token_id = self.model.get_input_embeddings().num_embeddings
             resize_vocabulary(self.model, self.seg_token_id + 1)
             self.eos_token_id = 2
+            self._tokens = planned_tokens(self.model.config, self.image_size)
             return
-        self.tokenizer.chat_template = (
-            CHAT_TEMPLATE if self.family == "llava" else self.tokenizer.chat_template or CHAT_TEMPLATE
-        )
         self.tokenizer.add_tokens([SEG])
         resize_vocabulary(self.model, len(self.tokenizer))
         self.seg_token_id = int(self.tokenizer.convert_tokens_to_ids(SEG))
-        self.eos_token_id = int(self.tokenizer.eos_token_id)
+        ends = self.model.generation_config.eos_token_id
+        self._stops = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+        self._read_layout()
 
-    def _encode(self, text: str, image_tokens: int) -> list[int]:
-        if self.family == "qwen2_5_vl":
-            text = text.replace(IMAGE, "<|vision_start|><|image_pad|><|vision_end|>")
-        return super()._encode(text, image_tokens)
+    def _read_layout(self) -> None:
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        self._reader = ImageReader(self._processor, token, self.image_size, self._several)
+        self._tokens = self._reader.tokens
+        self._chat: ChatFormat | PrefixFormat
+        if self.model.config.model_type in PREFIX_ATTENTION:
+            self._chat = PrefixFormat(self._processor, self._reader)
+        else:
+            self._chat = ChatFormat(self._processor, self._reader, self._stops, self.name)
+        self.eos_token_id = self._chat.end_token_id
+
+    def expect_several_images(self) -> None:
+        """See :class:`GlobalContext`.
+
+        Raises:
+            ArgumentError: the model reads images before the question alone.
+        """
+        self._several = True
+        if self._processor is not None:
+            self._read_layout()
+            self._chat.image_block()
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """See :class:`GlobalContext`; those of the model's generation configuration too."""
+        return [self.eos_token_id, *(token for token in self._stops if token != self.eos_token_id)]
 
     @property
     def lm(self) -> Any:
@@ -114,73 +174,173 @@ class VisionLanguageContext(GlobalContext):
     @property
     def backbone(self) -> Any:
         """See :class:`GlobalContext`."""
-        return self.model.model.language_model
+        return self.model.model.get_decoder()
 
     @property
     def tokens_per_image(self) -> int:
         """See :class:`GlobalContext`."""
-        return self.grid**2
+        return self._tokens
+
+    def tokenize(self, turns: Sequence[ChatTurn], image_tokens: int) -> tuple[list[int], list[int]]:
+        """See :class:`GlobalContext`.
+
+        Raises:
+            ArgumentError: an image has another number of tokens.
+        """
+        self._check_tokens(image_tokens)
+        return self._chat.tokenize([(self._without_special_tokens(question), answer) for question, answer in turns])
+
+    def image_block(self, image_tokens: int) -> list[int]:
+        """See :class:`GlobalContext`."""
+        self._check_tokens(image_tokens)
+        return self._chat.image_block()
+
+    def _check_tokens(self, image_tokens: int) -> None:
+        if image_tokens != self._tokens:
+            raise ArgumentError(f"an image of {self.name} has {self._tokens} tokens here, not {image_tokens}")
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """See :class:`GlobalContext`."""
-        squares = [letterbox(image, self.image_size) for image in images]
-        if self._processor is None:
-            return self._planned_features(squares)
-        processed = self._processor.image_processor(
-            images=squares, do_rescale=False, do_resize=self.family == "llava", return_tensors="pt"
-        )
-        dtype = base_dtype(self.model.parameters())
-        inputs = {
-            name: value.to(squares[0].device, dtype if value.is_floating_point() else None)
-            for name, value in processed.items()
-        }
-        return list(self.model.model.get_image_features(**inputs).pooler_output)
+        """See :class:`GlobalContext`.
 
-    def _planned_features(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The image tower at its full size, processor and normalisation left out.
-
-        Shapes inside Qwen2.5-VL's tower depend on values, so fake tensors cannot pass through it: zeros stand in for its result,
-        and a plan's FLOPs leave the frozen tower out.
+        Raises:
+            WeightsError: the model's features are not as many as the tokens that its processor writes.
         """
-        if self.family == "llava":
-            return list(self.model.model.get_image_features(torch.stack(squares)).pooler_output)
-        return list(torch.zeros(len(squares), self.grid**2, self.width, device=squares[0].device))
+        if self._processor is None:
+            return self._planned_features(len(images), images[0].device)
+        dtype, device = base_dtype(self.model.parameters()), images[0].device
+        accepted = _parameters(self.model.model.get_image_features)
+        inputs = {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in self._reader.read(images).items()
+            if name in accepted
+        }
+        outputs = self.model.model.get_image_features(**inputs)
+        levels = [outputs.pooler_output, *(getattr(outputs, "deepstack_features", None) or [])]
+        rows = torch.cat([torch.cat([part.flatten(0, -2) for part in level]) for level in levels], dim=-1)
+        if len(rows) % self._tokens or len(rows) // self._tokens < len(images):
+            raise WeightsError(
+                f"{self.name}: {len(images)} images have {len(rows)} features, and {self._tokens} tokens each"
+            )
+        return list(rows.unflatten(0, (-1, self._tokens)))[: len(images)]
+
+    def _planned_features(self, images: int, device: torch.device) -> list[torch.Tensor]:
+        """The image tower at its full size where it takes squares, without the processor; zeros elsewhere.
+
+        Shapes inside Qwen's towers depend on values, so fake tensors cannot pass through them: a plan's FLOPs leave them out.
+        """
+        if self.model.config.model_type in ONE_SIZE:
+            squares = torch.zeros(images, 3, self.image_size, self.image_size, device=device)
+            return list(self.model.model.get_image_features(squares).pooler_output)
+        levels = 1 + len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()))
+        return list(torch.zeros(images, self._tokens, levels * self.width, device=device))
+
+    def hidden_states(self, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]) -> torch.Tensor:
+        """See :class:`GlobalContext`; the model's own forward pass."""
+        if self.tokenizer is None:
+            first = [embeds[..., : self.width] for embeds in image_embeds]
+            return super().hidden_states(input_ids, first)
+        return self._forward(input_ids, input_ids, image_embeds, use_cache=False, **self._grids(input_ids))
+
+    def continued(
+        self, cache: RaggedCache, new: int, position_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """See :class:`GlobalContext`; the model's own forward pass."""
+        state = {"attention_mask": cache.attention_mask, "cache": cache.key_values, "position_ids": position_ids}
+        return self._forward(cache.input_ids[:, -new:], cache.input_ids, image_embeds, use_cache=True, **state)
+
+    def _forward(
+        self, input_ids: torch.Tensor, history: torch.Tensor, image_embeds: Sequence[torch.Tensor], **inputs: Any
+    ) -> torch.Tensor:
+        """Last hidden states of ``input_ids``, the newest of ``history``."""
+        self.check_image_tokens(input_ids, image_embeds)
+        if len(image_embeds):
+            first, *deeper = torch.cat(list(image_embeds)).split(self.width, dim=-1)
+            features = SimpleNamespace(
+                pooler_output=_Features([first]), deepstack_features=[(part,) for part in deeper]
+            )
+            inputs |= {"mm_encoder_outputs": {"image": features}, **self._token_types(history)}
+        with self._embeddings_in_base_precision():
+            hidden_states: torch.Tensor = self.model.model(input_ids=input_ids, **inputs).last_hidden_state
+        return hidden_states
+
+    def _token_types(self, history: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Which tokens are an image's, for models that ask, or which are an answer's, for those with prefix attention."""
+        if isinstance(self._chat, PrefixFormat):
+            return {"token_type_ids": self._chat.is_suffix(history).long()}
+        names = {"token_type_ids", "mm_token_type_ids"} & self._inputs
+        return {name: self._is_image(history).int() for name in names}
+
+    def _is_image(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return torch.isin(input_ids, torch.tensor(self._reader.typed_ids, device=input_ids.device))
+
+    def _grids(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The grids of all images of a batch, for models whose positions depend on them."""
+        images = int((input_ids == self.image_token_id).sum()) // self._tokens if self._reader.grids else 0
+        return {
+            name: grid.to(input_ids.device).repeat(images, 1) for name, grid in self._reader.grids.items() if images
+        }
+
+    @contextmanager
+    def _embeddings_in_base_precision(self) -> Iterator[None]:
+        """Inside, a trained embedding table gives what the frozen blocks take."""
+        dtype = base_dtype(self.backbone.parameters())
+        table = self.lm.get_input_embeddings()
+        handle = table.register_forward_hook(lambda _, __, embeds: embeds.to(dtype))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """See :class:`GlobalContext`."""
+        logits = super().logits(hidden_states)
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap and self.model.config.model_type in SOFTCAPPED else logits
 
     def position_ids(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Position ids; Qwen2.5-VL's are (3, batch, positions): time, row and column inside an image's square.
-
-        A token of text is one step after the one before it, and ``grid`` steps after the beginning of an image before it.
-        """
-        if self.family != "qwen2_5_vl":
-            return super().position_ids(input_ids, attention_mask)
-        is_image = input_ids == self.image_token_id
-        is_text = ~is_image & attention_mask.bool()
-        count = is_image.cumsum(dim=1) - is_image.long()  # image tokens before
-        inside = torch.where(is_image, count % self.grid**2, 0)
-        before = is_text.cumsum(dim=1) - is_text.long()
-        time = before + self.grid * (count // self.grid**2)
-        return torch.stack([time, time + inside // self.grid, time + inside % self.grid])
+        """Position ids; of models with positions in time, rows and columns theirs, (3, batch, positions)."""
+        position_ids = super().position_ids(input_ids, attention_mask)
+        if not hasattr(self.model.model, "get_rope_index"):
+            return position_ids
+        grids = {} if self.tokenizer is None or is_fake(input_ids) else self._grids(input_ids)
+        if not grids:
+            return position_ids.expand(3, -1, -1)
+        padding = ~attention_mask.any(dim=1, keepdim=True)  # a row without tokens counts as text
+        rope, _ = self.model.model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=self._is_image(input_ids).int(),
+            attention_mask=attention_mask.masked_fill(padding, 1),
+            **grids,
+        )
+        return rope
 
     def next_position_ids(self, position_ids: torch.Tensor) -> torch.Tensor:
-        """See :class:`GlobalContext`; Qwen2.5-VL's three position ids all continue from the greatest."""
+        """See :class:`GlobalContext`; three position ids all continue from the greatest."""
         following = super().next_position_ids(position_ids)
         return following.amax(dim=0, keepdim=True).expand_as(following) if following.ndim == 3 else following
 
     def vision_fingerprint(self) -> str:
-        """See :class:`GlobalContext`."""
-        parts = self.model.model.named_parameters()
-        return fingerprint_of((name, value) for name, value in parts if not name.startswith("language_model."))
+        """See :class:`GlobalContext`; it depends on how images are prepared too."""
+        language = {id(value) for value in self.backbone.parameters()}
+        weights = fingerprint_of((n, v) for n, v in self.model.model.named_parameters() if id(v) not in language)
+        prepared = "" if self._processor is None else self._processor.image_processor.to_json_string()
+        layout = repr((self.image_size, self._several, self._tokens, prepared))
+        return hashlib.sha256(f"{weights} {layout}".encode()).hexdigest()
 
 
-def _published(family: str) -> tuple[Any, torch.dtype]:
-    """Configuration and stored precision of llava-hf/llava-1.5-7b-hf and of Qwen/Qwen2.5-VL-7B-Instruct."""
-    from transformers import LlavaConfig, Qwen2_5_VLConfig
+class _Features(tuple[torch.Tensor, ...]):
+    """Features of a batch's images for forward passes that concatenate a list of them, and for those that take one tensor."""
 
-    if family == "llava":
-        return LlavaConfig(), torch.float16
-    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
-    config = Qwen2_5_VLConfig(
-        text_config={**text, "num_key_value_heads": 4}, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
-    )
-    return config, torch.bfloat16
+    def to(self, *options: Any) -> torch.Tensor:
+        return torch.cat(self).to(*options)
+
+
+def _parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def _image_text_types() -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return " ".join(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)

@@ -101,6 +101,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         self.context, self.tokenizer, self.film_size = context, context.tokenizer, film_size
         self.train_vision, self.image_cache, self.max_new_tokens = train_vision, image_cache, max_new_tokens
         self.reads_images = image_cache == "none"
+        if evidence == "crop":
+            context.expect_several_images()
         self.writer = VisionLanguageWriter(context, evidence)
         self.pad_token_id = context.eos_token_id
         if lora_rank is None:
@@ -134,8 +136,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
     def sequence_fingerprint(self) -> str:
         """Everything that the token ids of a record depend on."""
         words = sorted(self.tokenizer.get_vocab().items())
-        tokens = self.context.tokens_per_image
-        return repr((self.evidence, self.max_tokens, self.too_long, tokens, self.tokenizer.chat_template, words))
+        example = self.context.tokenize([("?", "!")], self.context.tokens_per_image)[0]
+        return repr((self.evidence, self.max_tokens, self.too_long, example, words))
 
     def prepare_image(self, image: torch.Tensor, whole: bool) -> torch.Tensor:
         """The tower's input (1, side, side) uint8, in grey, of an image (1 or 3, height, width) in [0, 1].

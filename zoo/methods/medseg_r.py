@@ -102,6 +102,9 @@ class MedSegR(MergedLanguageModel, LossModule):
             max_new_tokens: maximum number of tokens of an answer.
             cache_limit_gb: size of the disk cache of frozen image embeddings; 0 disables it.
             base_precision: of frozen weights; as stored if None. Trained weights are float32.
+
+        Raises:
+            ArgumentError: features are to be shared with image tokens that are no square.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -113,6 +116,9 @@ class MedSegR(MergedLanguageModel, LossModule):
         self.rejects = reject_token or self.presence is not None
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
         self.shared_levels = shared_levels
+        tokens = context.tokens_per_image * context.merge**2
+        if shared_levels and math.isqrt(tokens) ** 2 != tokens:
+            raise ArgumentError(f"shared_levels needs a square of image tokens, and this model has {tokens} in tiles")
         shared_width = sum(self.grounding.feature_widths[-shared_levels:]) * context.merge**2 if shared_levels else 0
         self.shared = build_projector(shared_width, context.width) if shared_levels else None
         if reject_token:
@@ -167,7 +173,9 @@ class MedSegR(MergedLanguageModel, LossModule):
             return list(image_embeds)
         side = math.isqrt(image_features.shape[1])
         levels = [functional.adaptive_avg_pool2d(level, side) for level in mask_features[-self.shared_levels :]]
-        return list(image_embeds + self.shared(merge_patches(torch.cat(levels, dim=1), self.context.merge)))
+        shared = self.shared(merge_patches(torch.cat(levels, dim=1), self.context.merge))
+        deeper = image_embeds.shape[-1] - shared.shape[-1]  # features of deeper layers, which stay as they are
+        return list(image_embeds + functional.pad(shared, (0, deeper)))
 
     def encode_mask_features(self, images: Sequence[torch.Tensor], hashes: Sequence[str] | None = None) -> Features:
         """Image features of the mask head; see :meth:`zoo.heads.pixel_grounding.PixelGrounding.encode_images`."""

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from zoo.encoders.vision import ClipVision, TimmVisionEncoder, UnetVision, build_projector, merge_patches
+from zoo.encoders.vision import (
+    ClipVision,
+    TimmVisionEncoder,
+    UnetVision,
+    build_projector,
+    merge_patches,
+    pool_to_tokens,
+)
 from zoo.errors import ArgumentError
 
 
@@ -53,3 +60,12 @@ def test_a_unets_encoder_gives_a_token_for_each_pixel_of_its_coarsest_map():
     torch.testing.assert_close(tokens[:, 1, 320:], squares)
     with pytest.raises(ArgumentError, match="image_size is 60"):
         UnetVision(image_size=60)
+
+
+def test_feature_maps_are_pooled_to_a_square_of_tokens():
+    coarse, fine = torch.rand(2, 3, 2, 2), torch.rand(2, 5, 8, 8)
+    tokens = pool_to_tokens([coarse, fine], 16, 2)
+    assert tokens.shape == (2, 4, 8 * 4)
+    torch.testing.assert_close(tokens[:, 0, 12:].mean(), fine[:, :, :4, :4].mean())
+    with pytest.raises(ArgumentError, match="not with 24 in tiles"):
+        pool_to_tokens([coarse], 24, 1)

@@ -1,6 +1,8 @@
 """Image encoders with patch tokens: the image tower of any CLIP of the zoo, timm's vision transformers, U-Net encoders."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -37,6 +39,18 @@ def merge_patches(feature_maps: torch.Tensor, side: int) -> torch.Tensor:
     How InternVL-1.5 (arXiv 2404.16821) and Qwen2-VL (arXiv 2409.12191) reduce the number of image tokens.
     """
     return functional.pixel_unshuffle(feature_maps, side).flatten(-2).transpose(-1, -2)
+
+
+def pool_to_tokens(levels: Sequence[torch.Tensor], patches: int, side: int) -> torch.Tensor:
+    """Feature maps (batch, channels, height, width) pooled to a square of ``patches``, then as :func:`merge_patches` of all channels.
+
+    Raises:
+        ArgumentError: the patches are no square, as those of an image in tiles.
+    """
+    grid = math.isqrt(patches)
+    if grid**2 != patches:
+        raise ArgumentError(f"feature maps can be shared with a square of image tokens, not with {patches} in tiles")
+    return merge_patches(torch.cat([functional.adaptive_avg_pool2d(level, grid) for level in levels], dim=1), side)
 
 
 def build_projector(in_features: int, out_features: int) -> nn.Sequential:

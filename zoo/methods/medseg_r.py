@@ -5,7 +5,6 @@ trained end to end. From LISA (arXiv 2308.00692), on whose line it builds: the `
 The layers of both modules are reconstructed. ``[REJ]`` for absent targets is GSVA's (arXiv 2312.10103).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.records import Turn, rejected_phrases, validate_question, with_rejection, without_rejection
 from zoo.data.io.masks import encode_mask
 from zoo.embedding_cache import EmbeddingCache
-from zoo.encoders.vision import build_projector, merge_patches
+from zoo.encoders.vision import build_projector, pool_to_tokens
 from zoo.errors import ArgumentError
 from zoo.finite import check_finite
 from zoo.heads.pixel_grounding import Features, PixelGrounding, mask_losses
@@ -102,9 +101,6 @@ class MedSegR(MergedLanguageModel, LossModule):
             max_new_tokens: maximum number of tokens of an answer.
             cache_limit_gb: size of the disk cache of frozen image embeddings; 0 disables it.
             base_precision: of frozen weights; as stored if None. Trained weights are float32.
-
-        Raises:
-            ArgumentError: features are to be shared with image tokens that are no square.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -116,9 +112,6 @@ class MedSegR(MergedLanguageModel, LossModule):
         self.rejects = reject_token or self.presence is not None
         self.max_new_tokens, self.cache_limit = max_new_tokens, int(cache_limit_gb * 1e9)
         self.shared_levels = shared_levels
-        tokens = context.tokens_per_image * context.merge**2
-        if shared_levels and math.isqrt(tokens) ** 2 != tokens:
-            raise ArgumentError(f"shared_levels needs a square of image tokens, and this model has {tokens} in tiles")
         shared_width = sum(self.grounding.feature_widths[-shared_levels:]) * context.merge**2 if shared_levels else 0
         self.shared = build_projector(shared_width, context.width) if shared_levels else None
         if reject_token:
@@ -171,9 +164,8 @@ class MedSegR(MergedLanguageModel, LossModule):
         image_embeds = self.context.project(image_features)
         if self.shared is None:
             return list(image_embeds)
-        side = math.isqrt(image_features.shape[1])
-        levels = [functional.adaptive_avg_pool2d(level, side) for level in mask_features[-self.shared_levels :]]
-        shared = self.shared(merge_patches(torch.cat(levels, dim=1), self.context.merge))
+        levels = mask_features[-self.shared_levels :]
+        shared = self.shared(pool_to_tokens(levels, image_features.shape[1], self.context.merge))
         deeper = image_embeds.shape[-1] - shared.shape[-1]  # features of deeper layers, which stay as they are
         return list(image_embeds + functional.pad(shared, (0, deeper)))
 

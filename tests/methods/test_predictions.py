@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -73,3 +74,14 @@ def test_a_reconstruction_shows_both_images(tmp_path):
 def test_images_are_float32_on_the_cpu():
     (image,) = on_cpu([torch.zeros(1, 4, 4, dtype=torch.bfloat16, requires_grad=True)])
     assert image.dtype == torch.float32 and not image.requires_grad
+
+
+def test_masks_have_areas_and_a_note_where_they_are_next_to_nothing():
+    mask, dot = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
+    mask[:20, :30], dot[3, 3:6] = True, True
+    masks = tuple(encode_mask(pixels) for pixels in (mask, dot))
+    prediction = Segmentation(torch.zeros(1, 100, 100), "Where?", "Here [SEG] and [SEG].", True, masks)
+    content = prediction.to_dict()
+    assert content["areas"] == [600, 3]
+    assert content["notes"] == ["mask 2 has 3 of 10000 pixels: look at it before you believe it"]
+    assert "notes" not in Segmentation(torch.zeros(1, 100, 100), "Where?", "Here [SEG].", True, masks[:1]).to_dict()

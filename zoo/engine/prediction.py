@@ -15,7 +15,7 @@ from zoo.config.recipe import Recipe
 from zoo.data.base import Sample
 from zoo.data.conversations.records import QuestionError, validate_question
 from zoo.data.io.dicom_seg import write_dicom_seg
-from zoo.data.io.images import ImageError, ImageOptions
+from zoo.data.io.images import ImageError, ImageOptions, pixel_area
 from zoo.engine.loading import load
 from zoo.engine.trainers import check_settings, inference_trainer
 from zoo.errors import OutputExistsError, ZooError
@@ -87,9 +87,15 @@ class _Writer(Callback):
     """Writes each prediction and passes it to a callback."""
 
     def __init__(
-        self, out: Path | None, names: dict[str, str], dicom_seg: bool, on_prediction: Callable[..., None]
+        self,
+        out: Path | None,
+        names: dict[str, str],
+        dicom_seg: bool,
+        options: ImageOptions,
+        on_prediction: Callable[..., None],
     ) -> None:
         self._out, self._names, self._dicom_seg, self._on_prediction = out, names, dicom_seg, on_prediction
+        self._options = options
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -101,6 +107,8 @@ class _Writer(Callback):
 
     def _write(self, path: str, prediction: Prediction) -> dict[str, Any]:
         content = prediction.to_dict()
+        if isinstance(prediction, Segmentation) and (area := pixel_area(path, self._options)):
+            content["areas_mm2"] = [round(pixels * area, 2) for pixels in prediction.areas]
         if self._out is not None:
             content["picture"] = str(prediction.save(self._out, self._names[path], overwrite=True))
         if self._dicom_seg and self._out is not None:
@@ -108,7 +116,7 @@ class _Writer(Callback):
             masks, labels = (list(segmentation.masks), segmentation.labels) if segmentation else ([], [])
             file = self._out / f"{self._names[path]}-seg.dcm"
             try:
-                write_dicom_seg(Path(path), masks, labels, file)
+                write_dicom_seg(Path(path), masks, labels, file, segmentation.question if segmentation else "")
                 content["dicom_seg"] = str(file)
             except (
                 ZooError,
@@ -182,7 +190,7 @@ def predict_files(
         results[path] = content
         on_prediction(path, content)
 
-    writer = _Writer(out, names, dicom_seg, keep)
+    writer = _Writer(out, names, dicom_seg, options, keep)
     files = ImageFiles(paths, options, None if question is None else validate_question(question))
     was_distributed = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)

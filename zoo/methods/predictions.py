@@ -12,12 +12,15 @@ import torch
 from PIL import Image
 
 from zoo.data.conversations.records import mask_phrases
-from zoo.data.io.masks import RunLength, decode_masks
+from zoo.data.io.masks import RunLength, decode_masks, mask_area
 from zoo.data.traces.records import Step
 from zoo.decoders.evidence import EvidenceName
 from zoo.errors import OutputExistsError
 from zoo.visualization.figures import plot_contact_sheet, plot_probabilities
 from zoo.visualization.pages import render_overlay, write_answer_page, write_trace_page
+
+SMALL_MASK = 0.0005
+"""Share of the image under which a mask is noted as small: ten pixels are no heart."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,24 @@ class Segmentation(Prediction):
         """The phrase of the answer that each mask belongs to."""
         return mask_phrases(self.answer, len(self.masks))
 
+    @property
+    def areas(self) -> list[int]:
+        """Pixels of each mask."""
+        return [mask_area(mask) for mask in self.masks]
+
+    @property
+    def notes(self) -> list[str]:
+        """Why a mask should not be believed: it is empty, or smaller than :data:`SMALL_MASK` of the image."""
+        pixels = self.image.shape[-2] * self.image.shape[-1]
+        small = [(n, area) for n, area in enumerate(self.areas, start=1) if area < SMALL_MASK * pixels]
+        return [
+            f"mask {number} has {area} of {pixels} pixels: look at it before you believe it" for number, area in small
+        ]
+
     def to_dict(self) -> dict[str, Any]:
-        """``question``, ``answer``, ``ended`` and ``masks``; ``rejected`` where it is known."""
+        """``question``, ``answer``, ``ended``, ``masks`` and their ``areas`` in pixels; ``notes``, ``rejected`` where there are any."""
         content = {"question": self.question, "answer": self.answer, "ended": self.ended, "masks": list(self.masks)}
+        content |= {"areas": self.areas, **({"notes": self.notes} if self.notes else {})}
         return content if self.rejected is None else {**content, "rejected": list(self.rejected)}
 
     def _save(self, file: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.data.io.test_images import write_dicom
+from tests.data.io.dicom_files import write_dicom
 from zoo.data.io.dicom_seg import write_dicom_seg
 from zoo.data.io.images import ImageError
 from zoo.data.io.masks import encode_mask
@@ -40,8 +40,46 @@ def test_masks_are_segments_that_refer_to_their_image(source, tmp_path):
 
 def test_other_sources_and_no_masks_are_refused(source, tmp_path):
     pytest.importorskip("highdicom")
-    with pytest.raises(ImageError, match="a DICOM SEG needs at least one mask on a single-frame image"):
+    with pytest.raises(ImageError, match="has no mask; a DICOM SEG needs at least one"):
         write_dicom_seg(source, [], [], tmp_path / "seg.dcm")
     (tmp_path / "image.png").write_bytes(b"not DICOM")
     with pytest.raises(ImageError, match="is not a DICOM file"):
         write_dicom_seg(tmp_path / "image.png", [encode_mask(MASK)], ["mass"], tmp_path / "seg.dcm")
+
+
+def coded(segmentation):
+    for segment in segmentation.SegmentSequence:
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        side = kind.get("SegmentedPropertyTypeModifierCodeSequence")
+        yield kind.CodeMeaning, kind.CodeValue, kind.CodingSchemeDesignator, side[0].CodeMeaning if side else None
+
+
+def test_segments_are_coded_as_what_they_are_of(source, tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    labels = ["the left pleural effusion", "the cardiac silhouette", "", "something else"]
+    question = "Where is the nodule?"
+    write_dicom_seg(source, [encode_mask(MASK)] * 4, labels, tmp_path / "seg.dcm", question)
+    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert list(coded(segmentation)) == [
+        ("Pleural effusion", "60046008", "SCT", "Left"),
+        ("Heart", "80891009", "SCT", None),
+        ("Nodule", "27925004", "SCT", None),
+        ("Nodule", "27925004", "SCT", None),
+    ]
+    assert segmentation.SegmentSequence[2].SegmentLabel == "3: Where is the nodule?"
+
+
+def test_an_anonymised_image_gives_a_segmentation_with_empty_attributes(source, tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    dataset = pydicom.dcmread(source)
+    for name in ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyID", "StudyDate", "Modality"):
+        delattr(dataset, name)
+    dataset.PatientSex = "unknown"
+    dataset.save_as(source)
+    write_dicom_seg(source, [encode_mask(MASK)], ["mass"], tmp_path / "seg.dcm")
+    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert not segmentation.StudyID and not segmentation.PatientName and not segmentation.PatientSex
+    del dataset.StudyInstanceUID
+    dataset.save_as(source)
+    with pytest.raises(ImageError, match="has no StudyInstanceUID, which a DICOM SEG must refer to"):
+        write_dicom_seg(source, [encode_mask(MASK)], ["mass"], tmp_path / "other.dcm")

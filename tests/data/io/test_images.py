@@ -4,9 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from tests.data.io.dicom_files import RAMP, write_dicom
-from zoo.data.io.images import ImageError, ImageOptions, check_options, image_size, read_image
+from zoo.data.io.images import ImageError, ImageOptions, check_options, image_size, pixel_area, read_image
 
 
 def test_bad_files_say_what_is_wrong(tmp_path):
@@ -80,3 +81,19 @@ def test_the_size_is_that_of_the_image_as_read(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.random.rand(9, 10, 1), np.eye(4)), tmp_path / "flat.nii")
     for path in tmp_path.iterdir():
         assert image_size(path) == tuple(read_image(path).shape[-2:])
+
+
+def test_the_area_of_a_pixel(tmp_path):
+    pixels = (RAMP * 100).astype(np.uint16)
+    assert pixel_area(write_dicom(tmp_path / "plain.dcm", pixels)) is None
+    assert pixel_area(write_dicom(tmp_path / "film.dcm", pixels, ImagerPixelSpacing=[0.1, 0.2])) == pytest.approx(0.02)
+    measures, group = Dataset(), Dataset()
+    measures.PixelSpacing = [0.5, 2]
+    group.PixelMeasuresSequence = [measures]
+    shared = write_dicom(tmp_path / "shared.dcm", pixels, SharedFunctionalGroupsSequence=[group])
+    assert pixel_area(shared) == pytest.approx(1)
+    nibabel.save(nibabel.Nifti1Image(np.random.rand(9, 10, 11), np.diag([2, 3, 4, 1])), tmp_path / "volume.nii")
+    areas = [pixel_area(tmp_path / "volume.nii", ImageOptions(axis=axis)) for axis in range(3)]
+    assert areas == [12, 8, 6]
+    Image.fromarray((RAMP * 255).astype(np.uint8)).save(tmp_path / "plain.png")
+    assert pixel_area(tmp_path / "plain.png") is None and pixel_area(tmp_path / "volume.nii") is None

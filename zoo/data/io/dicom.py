@@ -55,6 +55,19 @@ def read_dicom(path: Path, frame: int | None = None) -> np.ndarray:
     return _to_grey(stored, dataset, frame)[None]
 
 
+def open_dicom(path: Path) -> Any:
+    """A DICOM image as pydicom's dataset, with a transfer syntax where the file has no header.
+
+    Raises:
+        ImageError: the file is no DICOM, has no pixels, or is compressed without a header.
+    """
+    if not path.is_file() or not is_dicom(path):
+        raise ImageError(f"{path}: is not a DICOM file")
+    dataset = _open(path)
+    _transfer_syntax(path, dataset)
+    return dataset
+
+
 def dicom_frames(path: Path) -> int:
     """The number of frames, from the header.
 
@@ -72,6 +85,20 @@ def dicom_size(path: Path) -> tuple[int, int]:
     """
     dataset = _open(path, stop_before_pixels=True)
     return int(dataset.Rows), int(dataset.Columns)
+
+
+def dicom_pixel_area(path: Path) -> float | None:
+    """Square millimetres of a pixel, in the patient or, of a radiograph, on the detector; None where it is unknown.
+
+    Raises:
+        ImageError: the file has no pixels.
+    """
+    dataset = _open(path, stop_before_pixels=True)
+    for item in _items(dataset, 0, "PixelMeasuresSequence"):
+        spacing = item.get("PixelSpacing") or item.get("ImagerPixelSpacing")
+        if spacing and len(spacing) == 2:
+            return float(spacing[0]) * float(spacing[1]) or None
+    return None
 
 
 def _open(path: Path, **options: Any) -> Any:

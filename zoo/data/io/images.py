@@ -6,13 +6,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.data.io.dicom import dicom_frames, dicom_size, is_dicom, read_dicom
-from zoo.data.io.nifti import check_nifti, read_nifti
+from zoo.data.io.dicom import dicom_frames, dicom_pixel_area, dicom_size, is_dicom, read_dicom
+from zoo.data.io.nifti import check_nifti, nifti_pixel_area, read_nifti
 from zoo.data.io.pixels import MAX_PIXELS, ImageError, chosen
 from zoo.data.io.raster import raster_frames, raster_size, read_raster
 from zoo.ranges import NonNegativeInt
 
-__all__ = ["MAX_PIXELS", "ImageError", "ImageOptions", "check_image", "check_options", "image_size", "read_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageOptions",
+    "check_image",
+    "check_options",
+    "image_size",
+    "pixel_area",
+    "read_image",
+]
 
 MAX_FILE_BYTES = 1 << 30
 MIN_SIDE = 8
@@ -79,6 +88,17 @@ class ImageOptions:
     def read(self, path: str | Path) -> torch.Tensor:
         """Read an image; see :func:`read_image`."""
         return read_image(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
+
+
+def pixel_area(path: str | Path, options: ImageOptions = ImageOptions()) -> float | None:
+    """Square millimetres of a pixel of a DICOM or NIfTI image; None where it is unknown, as of any other format."""
+    path = Path(path)
+    try:
+        if is_dicom(path):
+            return dicom_pixel_area(path)
+        return nifti_pixel_area(path, options.axis) if path.name.lower().endswith(_NIFTI) else None
+    except Exception:  # a damaged header; reading the image says so
+        return None
 
 
 def check_options(path: Path, options: ImageOptions) -> None:

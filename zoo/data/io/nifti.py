@@ -39,6 +39,22 @@ def read_nifti(path: Path, axis: int | None = None, index: int | None = None) ->
     return _scale(_as_viewed(plane, remaining))
 
 
+def nifti_pixel_area(path: Path, axis: int | None = None) -> float | None:
+    """Square millimetres of a slice's pixel; None where the spacing is not positive.
+
+    Raises:
+        ImageError: as :func:`read_nifti`.
+    """
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    shape = _volume_shape(path, image.shape)
+    stored_axis, _ = _slicing_axis(path, shape, _patient_axes(image), axis)
+    zooms = (*image.header.get_zooms(), 1.0)[:3]
+    area = float(np.prod([zoom for position, zoom in enumerate(zooms) if position != stored_axis]))
+    return area if area > 0 and np.isfinite(area) else None
+
+
 def check_nifti(path: Path, axis: int | None, index: int | None) -> None:
     """Check from the header that a slice is chosen and there.
 

@@ -8,8 +8,16 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval
 
-PositiveInt = Annotated[int, Ge(1)]
-NonNegativeInt = Annotated[int, Ge(0)]
+_MOST = 10_000_000
+"""No count of a recipe is larger; what is would exhaust the memory before it is an error."""
+
+PositiveInt = Annotated[int, Interval(ge=1, le=_MOST)]
+NonNegativeInt = Annotated[int, Interval(ge=0, le=_MOST)]
+PixelSide = Annotated[int, Interval(ge=1, le=16_384)]
+"""Side of an image in pixels."""
+Processes = Annotated[int, Interval(ge=0, le=256)]
+PositiveProcesses = Annotated[int, Interval(ge=1, le=256)]
+BatchSize = Annotated[int, Interval(ge=1, le=65_536)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -230,24 +231,24 @@ def test_a_full_disk_while_saving_keeps_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(tiny_recipe, tmp_path, monkeypatch):
-    import lightning.fabric.plugins.io.torch_io as torch_io
+    from zoo.engine import trainers
 
-    import zoo.engine.trainers
+    monkeypatch.setattr(trainers, "CHECKPOINT_EVERY", 3)
+    real, calls = trainers.replacing, []
 
-    monkeypatch.setattr(zoo.engine.trainers, "CHECKPOINT_EVERY", 3)
-    real, calls = torch_io._atomic_save, []
-
-    def second_fails(checkpoint, path, **kwargs):
-        calls.append(path)
+    @contextmanager
+    def second_fails(file):
+        calls.append(file)
         if len(calls) > 1:
             raise OSError(28, "No space left on device")
-        return real(checkpoint, path, **kwargs)
+        with real(file) as partial:
+            yield partial
 
-    monkeypatch.setattr(torch_io, "_atomic_save", second_fails)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(trainers, "replacing", second_fails)
+    with pytest.raises(RunError, match="No space left.*repeat the command with --resume"):
         run(tiny_recipe, tmp_path / "full")
     assert torch_step(tmp_path / "full" / "checkpoints" / "last.ckpt") == 3
-    monkeypatch.setattr(torch_io, "_atomic_save", real)
+    monkeypatch.setattr(trainers, "replacing", real)
     resumed = run(tiny_recipe, tmp_path / "full", resume=True)
     whole = run(tiny_recipe, tmp_path / "whole")
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())

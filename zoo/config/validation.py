@@ -4,17 +4,21 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
+from pydantic import Field
 
 from zoo.config.components import Component, expected_class, is_injected, signature_of, unpacked_defaults
 from zoo.config.recipe import SECTIONS, Recipe
 from zoo.errors import ZooError
-from zoo.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import UnknownComponentError, nearest, registry, slot_of
 
-TRAINER_RANGES = {
+_BATCHES = Annotated[int, Interval(ge=0, le=1_000_000_000)] | Fraction
+"""A number of batches, or a share of them."""
+
+TRAINER_RANGES: dict[str, Any] = {
     "max_epochs": Annotated[int, Ge(-1)],
     "min_epochs": NonNegativeInt,
     "max_steps": Annotated[int, Ge(-1)],
@@ -25,8 +29,22 @@ TRAINER_RANGES = {
     "log_every_n_steps": NonNegativeInt,
     "num_sanity_val_steps": Annotated[int, Ge(-1)],
     "gradient_clip_val": NonNegativeFloat,
+    "fast_dev_run": bool | NonNegativeInt,
+    "devices": Literal["auto", -1] | PositiveInt | str | list[NonNegativeInt],
+    "max_time": Annotated[str, Field(pattern=r"^\d{1,4}:\d{2}:\d{2}:\d{2}$")] | dict[str, NonNegativeInt],
+    **dict.fromkeys(
+        ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"),
+        _BATCHES,
+    ),
+    "val_check_interval": _BATCHES,
 }
-"""Ranges of lightning.Trainer's numbers, which its signature does not give; -1 is its "no limit"."""
+"""Ranges of lightning.Trainer's arguments, which its signature does not give; -1 is its "no limit"."""
+TRAINER_OWN = (
+    "logger callbacks plugins default_root_dir enable_checkpointing barebones use_distributed_sampler inference_mode "
+    "model_registry profiler"
+).split()
+"""Arguments of lightning.Trainer that the zoo sets, or that are no values of a YAML file."""
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "xpu", "hpu")
 Report = Callable[[str, str], None]
 """Takes the key of an argument and what is wrong with it."""
 
@@ -97,7 +115,7 @@ def section_problems(recipe: Recipe, report: Report) -> None:
     for key in recipe.content:
         if key not in SECTIONS:
             report(str(key), f"unknown section{nearest(str(key), list(SECTIONS))}")
-    if not isinstance(recipe["seed"], int) or not 0 <= recipe["seed"] < 2**32:
+    if type(recipe["seed"]) is not int or not 0 <= recipe["seed"] < 2**32:
         report("seed", f"is {recipe['seed']!r}; expected an integer from 0 to 2**32 - 1")
     if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
         report("init_from", problem)
@@ -111,11 +129,23 @@ def _trainer_problems(arguments: Any, report: Report) -> None:
         return
     from lightning import Trainer
 
-    resolve_arguments(Trainer, arguments, "trainer", report)
+    reported: set[str] = set()
+
+    def report_once(key: str, message: str) -> None:
+        if key not in reported:
+            report(key, message)
+        reported.add(key)
+
+    for name in TRAINER_OWN:
+        if name in arguments:
+            report_once(f"trainer.{name}", "cannot be set in a recipe; the zoo sets it")
+    resolve_arguments(Trainer, arguments, "trainer", report_once)
     for name, annotation in TRAINER_RANGES.items():
         value = arguments.get(name)
-        if isinstance(value, int | float) and (message := type_problem(annotation, value)):
-            report(f"trainer.{name}", message)
+        if value is not None and (message := type_problem(annotation, value)):
+            report_once(f"trainer.{name}", message)
+    if (accelerator := arguments.get("accelerator", "auto")) not in _ACCELERATORS:
+        report_once("trainer.accelerator", f"is {accelerator!r}{nearest(str(accelerator), list(_ACCELERATORS))}")
 
 
 def type_problem(annotation: Any, value: Any) -> str | None:

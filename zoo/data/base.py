@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from zoo.errors import ArgumentError, ZooError
-from zoo.ranges import NonNegativeInt, PositiveInt, Seed
+from zoo.ranges import BatchSize, Processes, Seed
 from zoo.registry import Injected
 
 Sample = dict[str, Any]
@@ -42,9 +42,9 @@ class LoaderSpec:
         ArgumentError: a batch size is not positive, or the number of processes negative.
     """
 
-    batch_size: PositiveInt = 16
-    eval_batch_size: PositiveInt | None = None
-    num_workers: NonNegativeInt = 0
+    batch_size: BatchSize = 16
+    eval_batch_size: BatchSize | None = None
+    num_workers: Processes = 0
     seed: Annotated[Seed, Injected] = 0
 
     def __post_init__(self) -> None:

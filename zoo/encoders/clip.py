@@ -14,7 +14,7 @@ from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_
 from zoo.errors import ArgumentError, ZooError
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, should_load_weights
-from zoo.ranges import PositiveInt, Seed
+from zoo.ranges import PixelSide, PositiveInt, Seed
 from zoo.registry import nearest, register
 
 _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -138,7 +138,7 @@ class OpenClipError(ZooError, RuntimeError):
 class OpenClip(ClipEncoder):
     """Any open_clip model with transformer towers, by open_clip's names."""
 
-    def __init__(self, model: str, pretrained: str | None = None, image_size: PositiveInt | None = None) -> None:
+    def __init__(self, model: str, pretrained: str | None = None, image_size: PixelSide | None = None) -> None:
         """Build the model and load its weights.
 
         Args:
@@ -266,7 +266,7 @@ class SmallClip(ClipEncoder):
 
     def __init__(
         self,
-        image_size: PositiveInt = 128,
+        image_size: PixelSide = 128,
         patch_size: PositiveInt = 16,
         width: PositiveInt = 192,
         layers: PositiveInt = 12,

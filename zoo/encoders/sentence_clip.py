@@ -20,7 +20,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, MissingWeightsError, WeightsError
 from zoo.pretrained import should_load_weights
-from zoo.ranges import NonNegativeInt, PositiveInt, Seed
+from zoo.ranges import NonNegativeInt, PixelSide, PositiveInt, Seed
 from zoo.registry import register
 
 MINILM = "all-minilm-l6-v2-package"
@@ -48,7 +48,7 @@ class MiniLmClip(ClipEncoder):
         source: str = MINILM,
         text_layers_trained: NonNegativeInt = 0,
         text_pretrained: bool = True,
-        image_size: PositiveInt = 192,
+        image_size: PixelSide = 192,
         stem: str | None = "efficientnet_lite0",
         stride: PositiveInt = 16,
         width: PositiveInt = 256,

@@ -13,7 +13,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.pretrained import fingerprint_of, should_load_weights
-from zoo.ranges import NonNegativeInt, PositiveInt
+from zoo.ranges import NonNegativeInt, PixelSide, PositiveInt
 from zoo.registry import Slot, register
 
 
@@ -97,7 +97,7 @@ class TimmVisionEncoder(VisionEncoder):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: str, pretrained: bool = False, image_size: PositiveInt | None = None) -> None:
+    def __init__(self, model: str, pretrained: bool = False, image_size: PixelSide | None = None) -> None:
         """Build by name.
 
         Args:
@@ -141,7 +141,7 @@ class UnetVision(VisionEncoder):
         encoder: str = "tu-efficientnet_lite0",
         depth: PositiveInt = 5,
         levels: PositiveInt = 2,
-        image_size: PositiveInt = 256,
+        image_size: PixelSide = 256,
     ) -> None:
         """Build with random weights.
 

@@ -19,7 +19,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.errors import MissingWeightsError, WeightsError
 from zoo.heads.pixel_grounding import Features, PixelGrounding
 from zoo.pretrained import should_load_weights
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Injected, register
 
 LITE0 = "efficientnet-lite0-package"
@@ -41,7 +41,7 @@ class UnetGrounding(PixelGrounding):
         language_width: Annotated[PositiveInt, Injected],
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
-        image_size: PositiveInt = 256,
+        image_size: PixelSide = 256,
         prompt_width: PositiveInt = 128,
         channels: list[PositiveInt] | None = None,
         frozen: Literal["nothing", "encoder", "all"] = "nothing",

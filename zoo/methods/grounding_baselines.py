@@ -24,7 +24,7 @@ from zoo.methods.exports import Exportable
 from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
 from zoo.pretrained import should_load_weights
-from zoo.ranges import NonNegativeFloat, PositiveInt
+from zoo.ranges import NonNegativeFloat, PixelSide, PositiveInt
 from zoo.registry import Injected, Slot, register
 
 _KINDS = ("explicit", "implicit", "several")
@@ -191,7 +191,7 @@ class FindingUnet(_Baseline):
         region_names: Annotated[list[str] | None, Injected] = None,
         encoder: str = "tu-efficientnet_lite0",
         weights: str | None = None,
-        image_size: PositiveInt = 256,
+        image_size: PixelSide = 256,
         channels: list[PositiveInt] | None = None,
         bce_weight: NonNegativeFloat = 2.0,
         dice_weight: NonNegativeFloat = 0.5,

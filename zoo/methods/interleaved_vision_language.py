@@ -28,7 +28,7 @@ from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
 from zoo.metrics.clinical import ReportMetricName
 from zoo.precision import BasePrecision, autocast_to, base_dtype
 from zoo.pretrained import fingerprint_of
-from zoo.ranges import Dropout, NonNegativeInt, PositiveInt
+from zoo.ranges import Dropout, NonNegativeInt, PixelSide, PositiveInt
 from zoo.registry import Injected, Slot, register
 
 ImageCache = Literal["features", "pixels", "none"]
@@ -55,7 +55,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         context: Annotated[GlobalContext, Slot("language_model")],
         evidence: Literal["crop", "box", "text", "none"] = "crop",
         prompt: Annotated[str, Injected] = PROMPT,
-        film_size: PositiveInt | None = None,
+        film_size: PixelSide | None = None,
         train_vision: bool = False,
         image_cache: ImageCache = "features",
         max_tokens: PositiveInt = 2048,

@@ -18,7 +18,7 @@ from zoo.data.classification.multi_label import (
     Unstated,
     check_label_names,
 )
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Slot, Unpacked, register
 
 
@@ -31,7 +31,7 @@ class AnnotatedClasses(ClassificationData):
         annotations: Annotated[AnnotationSource, Slot("annotation_source")],
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PositiveInt = 224,
+        image_size: PixelSide = 224,
         augment: bool = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
@@ -89,7 +89,7 @@ class AnnotatedLabels(AnnotatedData):
         labels: list[str] | None = None,
         uncertain: Uncertain = "ignore",
         unstated: Unstated = "absent",
-        image_size: PositiveInt = 224,
+        image_size: PixelSide = 224,
         augment: bool = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:

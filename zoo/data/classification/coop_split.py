@@ -7,7 +7,7 @@ from typing import Annotated
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
 from zoo.data.io.images import ImageOptions
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Unpacked, register
 
 
@@ -53,7 +53,7 @@ class CoopSplit(ClassificationData):
         patient_pattern: str | None = None,
         shots: PositiveInt | None = 16,
         classes: Classes = "all",
-        image_size: PositiveInt = 224,
+        image_size: PixelSide = 224,
         augment: bool = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),

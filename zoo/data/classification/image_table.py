@@ -15,7 +15,7 @@ from zoo.data.io.dicom import is_dicom
 from zoo.data.io.images import ImageOptions
 from zoo.data.io.tables import TableError, TableSpec, canonical_split
 from zoo.errors import ZooWarning
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Unpacked, register
 
 _SUFFIXES = (
@@ -86,7 +86,7 @@ class ImageCsv(_ImageList):
         index_column: str | None = None,
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PositiveInt = 224,
+        image_size: PixelSide = 224,
         augment: bool = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
@@ -150,7 +150,7 @@ class ImageFolder(_ImageList):
         patient_pattern: str | None = None,
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PositiveInt = 224,
+        image_size: PixelSide = 224,
         augment: bool = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),

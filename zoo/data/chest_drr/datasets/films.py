@@ -12,7 +12,7 @@ from zoo.data.chest_drr.datasets.reports import as_tensor
 from zoo.data.chest_drr.rendering.build import CaseSeries
 from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.io.crops import crop
-from zoo.ranges import Fraction, PositiveInt
+from zoo.ranges import Fraction, PixelSide
 from zoo.registry import Unpacked, register
 
 
@@ -45,7 +45,7 @@ class ChestDrrFilms(RenderedCases, ZooData):
 
     def __init__(
         self,
-        output_size: PositiveInt = 64,
+        output_size: PixelSide = 64,
         crop_probability: Fraction = 0.5,
         render: Annotated[RenderSpec, Unpacked] = RenderSpec(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from zoo.data.chest_drr.rendering.scans import Scan, divide_by_patient
 from zoo.errors import ArgumentError
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide, PositiveInt, PositiveProcesses
 
 Style = Literal["standard", "portable"]
 """``standard`` is PA, upright and centred; ``portable`` is AP at one metre, tilted, flatter and noisier."""
@@ -30,9 +30,9 @@ class ImageSpec:
         ArgumentError: ``ct``, ``labels`` and ``scans`` do not go together, or their patients cannot be divided into splits.
     """
 
-    image_size: PositiveInt = 256
+    image_size: PixelSide = 256
     style: Style = "standard"
-    render_workers: PositiveInt | None = None
+    render_workers: PositiveProcesses | None = None
     ct: str | None = None
     labels: str | None = None
     scans: list[Scan] | None = None

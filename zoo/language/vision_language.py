@@ -44,7 +44,7 @@ from zoo.language.image_reader import ImageReader
 from zoo.language.ragged_cache import RaggedCache
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, should_load_weights
-from zoo.ranges import PositiveInt
+from zoo.ranges import PixelSide
 from zoo.registry import register
 
 
@@ -63,7 +63,7 @@ class VisionLanguageContext(GlobalContext):
     def __init__(
         self,
         source: str,
-        image_size: PositiveInt | None = None,
+        image_size: PixelSide | None = None,
         revision: str | None = None,
         attention: Attention | None = None,
         gradient_checkpointing: bool = False,

@@ -13,11 +13,13 @@ from tests.tiny_models import (
     anole,
     biomedclip,
     coop_split,
+    gemma3,
     ivl_traces,
     llava,
     medseg_files,
     openclip_vitb16,
     qwen,
+    qwen3_vl,
     sam,
     sam2,
     sam3,
@@ -35,6 +37,8 @@ def make_sources(folder: Path, **dtypes: torch.dtype) -> Path:
     llava(folder / "llava", dtype=stored["llava"])
     llava(folder / "llava-64", dtype=stored["llava"], width=64)  # NF4 takes blocks of 64
     qwen(folder / "qwen", dtype=stored["qwen"])
+    qwen3_vl(folder / "qwen3_vl", dtype=stored["qwen"])
+    gemma3(folder / "gemma3", dtype=stored["qwen"])
     anole(folder / "anole", dtype=stored["anole"])
     sam(folder / "sam")
     sam2(folder / "sam2", video=True)  # as published
@@ -53,12 +57,21 @@ def is_full_size(name: str) -> bool:
     return not name.split("/")[1].startswith("chest_drr")
 
 
+def family_of(source: str) -> str:
+    """The tiny model that stands in for a vision-language model."""
+    name = source.rsplit("/", 1)[-1].lower()
+    tiny = {"qwen3-vl": "qwen3_vl", "qwen2.5-vl": "qwen", "medgemma": "gemma3", "llava": "llava"}
+    return next(family for part, family in tiny.items() if part in name)
+
+
 def full_size_recipes() -> list[str]:
-    """One full-size recipe of those that differ in their data, prompt, devices and strategy alone."""
+    """One full-size recipe of those that differ in their data, prompt, devices, strategy and weights of one family alone."""
     first: dict[str, str] = {}
     for name in filter(is_full_size, list_recipes()):
         content = read_recipe(name).content
         method = {key: value for key, value in content["method"].items() if key != "template"}
+        if "context" in method:
+            method["context"] = {**method["context"], "source": family_of(method["context"]["source"])}
         trainer = {key: content["trainer"].get(key) for key in ("precision", "gradient_clip_val")}
         first.setdefault(json.dumps([method, trainer], sort_keys=True), name)
     return list(first.values())
@@ -71,7 +84,7 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
     settings = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2"]
     settings += ["trainer.accumulate_grad_batches=1", "trainer.enable_progress_bar=false"]
     if "context" in method:
-        family = "qwen" if "qwen" in method["context"]["source"].lower() else "llava"
+        family = family_of(method["context"]["source"])
         quantized = method["context"].get("quantization") is not None
         settings.append(
             f"method.context.source={folder / (f'{family}-64' if quantized and family == 'llava' else family)}"
@@ -83,7 +96,7 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
             )
         else:
             settings.append("method.max_new_tokens=40")
-        settings += ["method.context.image_size=56"] if family == "qwen" else []
+        settings += ["method.context.image_size=64"] if family.startswith("qwen") else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")
         settings.append("method.max_tokens=640")  # a tiny model with random weights seldom ends a report by itself

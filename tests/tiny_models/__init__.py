@@ -9,7 +9,7 @@ from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb1
 from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
 from tests.tiny_models.language import byte_tokenizer, causal_lm
 from tests.tiny_models.segmentation import sam, sam2, sam3
-from tests.tiny_models.vision_language import llava, qwen
+from tests.tiny_models.vision_language import gemma3, llava, qwen, qwen3_vl
 
 __all__ = [
     "anole",
@@ -18,11 +18,13 @@ __all__ = [
     "byte_tokenizer",
     "causal_lm",
     "coop_split",
+    "gemma3",
     "ivl_traces",
     "llava",
     "medseg_files",
     "openclip_vitb16",
     "qwen",
+    "qwen3_vl",
     "sam",
     "sam2",
     "sam3",

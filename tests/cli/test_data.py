@@ -23,7 +23,7 @@ def test_data_check_names_lines_and_fails(tmp_path):
     good = {"prompt": "Write. <image>", "response": "Clear.", "images": ["film.png"]}
     file = tmp_path / "records.jsonl"
     file.write_text(json.dumps(good) + "\n")
-    assert "1 records with 0 steps are valid, 0 are not" in call("data", "check", file)
+    assert "traces, 0 steps; 1 records are valid, 0 problems" in call("data", "check", file)
     file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
     output = call("data", "check", file, code=1)
     assert "records.jsonl:2: the image" in output and "records.jsonl:3: is not JSON" in output
@@ -54,4 +54,16 @@ def test_graphs_are_converted_to_traces(tmp_path):
     settings = [f"{key}={value}" for key, value in node.items() if key != "name"]
     output = call("data", "convert", "chest_imagenome", *settings, "--to", "traces", "--out", tmp_path / "out")
     assert "train: 3 records" in output
-    assert "3 records with 3 steps are valid" in call("data", "check", tmp_path / "out" / "train.jsonl")
+    assert "traces, 3 steps; 3 records are valid" in call("data", "check", tmp_path / "out" / "train.jsonl")
+
+
+def test_data_check_prints_tables_and_writes_a_page(tmp_path):
+    node = FORMS["siim_acr"](tmp_path / "in")
+    settings = [f"{key}={value}" for key, value in node.items() if key != "name"]
+    output = call("data", "check", "siim_acr", *settings, "--out", tmp_path / "page")
+    assert "pneumothorax" in output and "opened 6 of 6 images" in output
+    assert (tmp_path / "page" / "data.html").read_text().count("<img") == 3
+    content = json.loads(call("data", "check", "siim_acr", *settings, "--json"))
+    assert content["siim_acr"]["sizes"] == [{"width x height": "32 x 32", "channels": "1", "images opened": "6"}]
+    assert "name a file" in call("data", "check", "images=x", code=2)
+    assert "there is no such file" in call("data", "check", tmp_path / "gone.csv", code=1)

@@ -71,6 +71,19 @@ def test_every_recipe_is_checked_although_one_is_wrong(tmp_path):
     assert "name a recipe" in call("check", "data.shots=4", code=2)
 
 
+def test_check_reads_the_data_unless_told_not_to(tmp_path):
+    from tests.data.classification.tables import rows, write_table
+
+    table = write_table(tmp_path, rows(2))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"base: nearl_clip/chest_drr_16shot\ndata: {{name: image_csv, table: {table}}}\n")
+    text = call("check", recipe)
+    assert "mine.yaml: valid" in text and "patients" in text
+    (tmp_path / "0.png").write_bytes(b"broken")
+    assert "0.png: cannot be read as an image" in " ".join(call("check", recipe, code=1).split())
+    assert "patients" not in call("check", recipe, "--no-data")
+
+
 def test_plan_as_json():
     result = json.loads(call("plan", "zero_shot/chest_drr_16shot", "--json"))
     assert (

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.console import Settings, console, errors, report_errors
+from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, report_errors
 
 commands = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 
@@ -27,22 +27,60 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
 
 
 @commands.command("check")
-def data_check(files: Annotated[list[Path], typer.Argument(help="JSONL files of interleaved traces")]) -> None:
-    """Check records of interleaved traces, images included. Example: `zoo data check train.jsonl`."""
-    from zoo.data.traces.records import read_valid_records
+def data_check(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="files, folders, or one dataset or form with its arguments as key=value"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for data.html, a page of pictures with masks and boxes.")
+    ] = None,
+    all_images: Annotated[bool, typer.Option("--all", help="Open every image, not 200 of them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check data of any format, and say what they hold. Example: `zoo data check train.jsonl`.
 
-    malformed = 0
-    with report_errors():
-        for file in files:
-            records, problems = read_valid_records(file)
-            for problem in problems:
-                errors.print(problem, markup=False, highlight=False, soft_wrap=True)
-            steps = sum(len(record.steps) for record in records)
-            summary = f"{file}: {len(records)} records with {steps} steps are valid, {len(problems)} are not"
-            console.print(summary, markup=False, highlight=False, soft_wrap=True)
-            malformed += len(problems)
+    Knows traces, conversations, tables, CoOp splits, COCO instances, ReasonSeg, folders, and every form of public data:
+    `zoo data check siim_acr table=train-rle.csv images=films --out page`
+    """
+    from zoo.engine.data_formats import scan_data
+    from zoo.engine.inspection import OPENED, describe_data, open_images, write_page
+
+    settings = [item for item in names if "=" in item and not Path(item).exists()]
+    files = [item for item in names if item not in settings]
+    if not files:
+        raise typer.BadParameter("name a file, a folder, a dataset or a form")
+    malformed, facts = 0, {}
+    for index, name in enumerate(files):
+        with report_errors():
+            scanned = scan_data(name, settings)
+            opened = open_images(scanned, None if all_images else OPENED)
+            tables = describe_data(scanned.images, opened)
+            page = out / str(index) if out is not None and len(files) > 1 else out
+            shown = None if page is None else write_page(name, scanned.problems, tables, opened, page)
+        problems = scanned.problems
+        facts[name] = {"form": scanned.form, "problems": problems.messages, "notes": problems.notes, **tables}
+        malformed += len(problems.messages)
+        if not as_json:
+            _print_data(name, scanned.form, len(scanned.images), problems.messages, problems.notes)
+            for title, rows in tables.items():
+                print_facts({title: rows})
+            console.print(f"opened {len(opened)} of {len(scanned.images)} images", highlight=False)
+            if shown is not None:
+                console.print(f"wrote {shown}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(facts)
     if malformed:
         raise typer.Exit(1)
+
+
+def _print_data(name: str, form: str, count: int, problems: list[str], notes: list[str]) -> None:
+    for problem in problems:
+        errors.print(problem, markup=False, highlight=False, soft_wrap=True)
+    for note in notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    summary = f"{name}: {form}; {count} records are valid, {len(problems)} problems"
+    console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
 @commands.command("convert")

@@ -67,13 +67,17 @@ def show(
 @commands.command()
 def check(
     recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file, with key=value overrides")],
+    data: Annotated[
+        bool, typer.Option(help="Read the data, where they are here: table, splits, first images, lengths.")
+    ] = True,
 ) -> None:
-    """Validate recipes, their sources and strategy without loading weights. Example: `zoo check nearl_clip/chest_drr_16shot`.
+    """Validate recipes, their sources, strategy and data without loading weights. Example: `zoo check nearl_clip/chest_drr_16shot`.
 
     Overrides apply to every recipe: `zoo check medseg_r/llava_7b_sam_vit_h method.context.source=weights/llava`
     """
     from zoo.config.building import resolve_recipe
-    from zoo.engine.preflight import preflight
+    from zoo.engine.inspection import inspect_recipe
+    from zoo.engine.preflight import missing_data, preflight
 
     settings = [item for item in recipes if "=" in item]
     names = [item for item in recipes if "=" not in item]
@@ -83,8 +87,19 @@ def check(
     for name in names:
         try:
             with report_errors():
-                notes = preflight(resolve_recipe(read_recipe(name, settings)))
+                resolved = resolve_recipe(read_recipe(name, settings))
+                notes = preflight(resolved)
+                found = inspect_recipe(resolved) if data and not missing_data(resolved) else None
         except typer.Exit:
+            invalid += 1
+            continue
+        if found is not None:
+            for title, rows in found.tables.items():
+                print_facts({title: rows})
+            notes += found.notes
+        if found is not None and found.problems:
+            for problem in found.problems:
+                errors.print(f"{name}: {problem}", markup=False, highlight=False, soft_wrap=True)
             invalid += 1
             continue
         console.print(f"{name}: valid", markup=False, highlight=False, soft_wrap=True)

@@ -161,6 +161,8 @@ class ZooData(LightningDataModule):
     license: str = "that of the user's data"
     source: str = "the user's files"
     limitations: str = ""
+    is_rendered: bool = False
+    """Whether the zoo makes the samples, which takes time; else they are read from the user's files."""
 
     def __init__(self, loader: LoaderSpec) -> None:
         """Set how batches are loaded."""

@@ -68,6 +68,11 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
     return [*data_notes, *_package_notes(resolved.method), *_notes(recipe)]
 
 
+def missing_data(resolved: ResolvedRecipe) -> list[str]:
+    """The keys of files and folders of the data that are not here."""
+    return [key for key, _ in _missing_data(resolved.data)]
+
+
 def _arguments(component: Component, key: str) -> Iterator[tuple[Component, str, str, Any]]:
     """Every plain argument in a tree of components: its component, its key in the recipe, its name and value."""
     for name, value in component.arguments.items():

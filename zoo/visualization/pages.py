@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,34 @@ def write_demo_page(
     url = _png_url(plot.read_bytes()) if plot.is_file() else None
     content = {"films": films, "questions": questions, "reports": reports, "plot": url}
     _write("demo_page.html.jinja", file, title="medvl-zoo: demo", header=table[0], cells=table[1], **content)
+
+
+def write_data_page(
+    title: str,
+    messages: Sequence[str],
+    tables: Mapping[str, Sequence[Mapping[str, str]]],
+    pictures: Sequence[Mapping[str, Any]],
+    file: Path,
+) -> None:
+    """Write what a data set holds as one HTML file.
+
+    Args:
+        title: of the page.
+        messages: problems and notes.
+        tables: rows by the title of their table; the keys of a row are its columns.
+        pictures: ``pixels`` (1 or 3, height, width), ``masks`` (n, height, width), ``names`` of the masks, ``title`` and ``text`` of each.
+        file: to write.
+    """
+    shown = [
+        {
+            "url": overlay_url(picture["pixels"], picture["masks"]),
+            "legend": [(COLOURS[index % len(COLOURS)], name) for index, name in enumerate(picture["names"])],
+            "title": picture["title"],
+            "text": picture["text"],
+        }
+        for picture in pictures
+    ]
+    _write("data_page.html.jinja", file, title=title, messages=messages, tables=tables, pictures=shown)
 
 
 def image_url(pixels: torch.Tensor) -> str:

@@ -41,11 +41,31 @@ def read_reason_seg(folder: Path) -> list[Conversation]:
     Raises:
         QuestionError: a file is malformed, or its image is missing.
     """
+    return [_read_reason_seg_file(path, image) for path, image in _reason_seg_files(folder)]
+
+
+def read_valid_reason_seg(folder: Path) -> tuple[list[Conversation], list[str]]:
+    """The valid files of a ReasonSeg split, and a message on each of the others.
+
+    Raises:
+        QuestionError: there are no JSON files.
+    """
+    conversations, problems = [], []
+    for path, image in _reason_seg_files(folder):
+        try:
+            conversations.append(_read_reason_seg_file(path, image))
+        except QuestionError as error:
+            problems.append(str(error))
+    return conversations, problems
+
+
+def _reason_seg_files(folder: Path) -> list[tuple[Path, Path | None]]:
+    """The JSON files of a folder, each with its image if there is one."""
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".json" and path.name[0] != ".")
     if not files:
         raise QuestionError(f"{folder} has no JSON files")
     images = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix.lower() in _SUFFIXES}
-    return [_read_reason_seg_file(path, images.get(path.stem)) for path in files]
+    return [(path, images.get(path.stem)) for path in files]
 
 
 def _read_reason_seg_file(path: Path, image: Path | None) -> Conversation:

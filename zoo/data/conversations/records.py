@@ -126,6 +126,21 @@ def read_conversations(path: Path) -> list[Conversation]:
     return [_parse(path, number, line) for number, line in _lines(path)]
 
 
+def read_valid_conversations(path: Path) -> tuple[list[Conversation], list[str]]:
+    """The valid records of a file, and a message on each of the others.
+
+    Raises:
+        QuestionError: there is no such file.
+    """
+    conversations, problems = [], []
+    for number, line in _lines(path):
+        try:
+            conversations.append(_parse(path, number, line))
+        except QuestionError as error:
+            problems.append(str(error))
+    return conversations, problems
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if not path.is_file():
         raise QuestionError(f"{path}: there is no such file")

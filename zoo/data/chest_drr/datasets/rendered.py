@@ -21,6 +21,7 @@ class RenderedCases:
     license: str = LICENSE
     source: str = SOURCE_TEXT
     limitations: str = LIMITATIONS
+    is_rendered = True
 
     def configure_rendering(
         self, render: RenderSpec, findings: Sequence[str] = tuple(SEVERITIES), max_findings: int = 3

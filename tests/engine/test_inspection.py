@@ -1,0 +1,113 @@
+"""What data hold, in tables; and what `zoo check` finds in the data of a recipe."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.annotations.public_forms import FORMS, label_table
+from tests.data.classification.tables import rows, write_table
+from tests.small_recipes import WORDS, write_recipe
+from tests.tiny_models import ivl_traces
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import read_recipe
+from zoo.engine.data_formats import scan_data
+from zoo.engine.inspection import describe_data, inspect_recipe, open_images, write_page
+
+
+def scanned(form, folder, *more):
+    node = FORMS[form](folder)
+    return scan_data(form, [f"{key}={json.dumps(value)}" for key, value in node.items() if key != "name"] + list(more))
+
+
+def test_classes_patients_sizes_and_areas(tmp_path):
+    data = scanned("run_length_table", tmp_path)
+    tables = describe_data(data.images, open_images(data))
+    assert tables["images"][0] == {"split": "train", "images": "3", "patients": "3"}
+    assert tables["sizes"] == [{"width x height": "32 x 24", "channels": "1", "images opened": "6"}]
+    assert tables["labels"] == [{"label": "nodule", "train": "2", "val": "0", "test": "1"}]
+    assert tables["regions"] == [
+        {"region": "nodule", "marked": "3", "per cent of the image": "25 to 25, median 25", "empty": "0"}
+    ]
+
+
+def test_uncertain_labels_and_texts_are_counted(tmp_path):
+    labels = describe_data(scanned("label_table", tmp_path / "a").images)["labels"]
+    assert labels[1]["label"] == "effusion" and labels[1]["uncertain"] == "2"
+    texts = describe_data(scanned("iu_xray", tmp_path / "b").images)["texts"]
+    assert texts[0] | {"median words": ""} == {
+        "text": "reports",
+        "number": "9",
+        "median words": "",
+        "most words": "9",
+        "distinct": "2",
+    }
+
+
+def test_every_image_is_opened_and_a_damaged_one_is_a_problem(tmp_path):
+    data = scanned("mask_images", tmp_path)
+    (tmp_path / "test" / "images" / "1.png").write_bytes(b"broken")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "val" / "masks" / "0.png")
+    opened = open_images(data, None)
+    text = "\n".join(data.problems.messages)
+    assert len(opened) == 5 and "test/images/1.png" in text and "0.png: is 9x9 pixels and its image 32x24" in text
+    assert len(open_images(scanned("label_table", tmp_path / "more"), 4)) == 4
+
+
+def test_a_page_shows_pictures_with_what_is_marked(tmp_path):
+    data = scanned("coco_instances", tmp_path / "in")
+    data.problems.note("<b>bold</b>")
+    opened = open_images(data)
+    file = write_page("mine", data.problems, describe_data(data.images, opened), opened, tmp_path / "out")
+    text = file.read_text()
+    assert text.count("data:image/png;base64,") == 9 and "polyp" in text and "&lt;b&gt;bold" in text
+
+
+def inspected(path, *settings):
+    return inspect_recipe(resolve_recipe(read_recipe(path, list(settings))))
+
+
+def test_the_data_of_a_recipe_are_read(tmp_path):
+    label_table(tmp_path / "labels")
+    found = inspected(write_recipe(tmp_path, "clip_multi_label"))
+    assert found.problems == [] and found.tables["images"][0]["images"] == "6"
+    (tmp_path / "labels" / "0.png").write_bytes(b"broken")
+    assert "cannot be read as an image" in inspected(write_recipe(tmp_path, "clip_multi_label")).problems[0]
+
+
+def test_classes_that_a_split_lacks_are_named(tmp_path):
+    path = write_table(tmp_path, [row for row in rows(2) if row[2] != "test" or row[0] == "a"])
+    (tmp_path / "r.yaml").write_text(f"base: nearl_clip/chest_drr_16shot\ndata: {{name: image_csv, table: {path}}}\n")
+    assert "the test split has no image with b" in inspected(tmp_path / "r.yaml").notes
+
+
+def test_lengths_and_unknown_words_of_traces(tmp_path):
+    ivl_traces(tmp_path / "ivl")
+    recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
+    assert inspected(recipe).notes == [] and inspected(recipe).problems == []
+    row = inspected(recipe).tables["tokens"][0]
+    assert row["split"] == "train" and row["unknown"] == "0 %" and 50 < int(row["longest"]) < 160
+    text = recipe.read_text()
+    few = [word for word in WORDS if word not in ("pleural", "effusion")]
+    recipe.write_text(re.sub(r"words: \[.*?\], width", f"words: {few}, width", text, count=1, flags=re.DOTALL))
+    found = inspected(recipe, "method.max_tokens=60")
+    assert any("tokens in the reports of train are unknown" in note for note in found.notes), found
+    assert any("3 of 3 traces of train are longer than max_tokens=60 and are left out" in note for note in found.notes)
+
+
+def test_rendered_data_are_not_read():
+    found = inspected("nearl_clip/chest_drr_16shot")
+    assert found.tables == {} and "rendered" in found.notes[0]
+
+
+@pytest.mark.parametrize("recipe", ["medseg_r causal_lm unet"])
+def test_words_are_counted_where_the_tokenizer_is_not_read(recipe, tmp_path):
+    from tests.tiny_models import causal_lm, medseg_files
+
+    medseg_files(tmp_path / "medseg")
+    causal_lm(tmp_path / "lm")
+    found = inspected(write_recipe(tmp_path, recipe))
+    assert found.problems == [] and any("lengths are in words" in note for note in found.notes)
+    assert found.tables["texts"][0]["text"] == "questions"

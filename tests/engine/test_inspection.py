@@ -10,7 +10,7 @@ from PIL import Image
 from tests.data.annotations.public_forms import FORMS, label_table
 from tests.data.classification.tables import rows, write_table
 from tests.small_recipes import WORDS, write_recipe
-from tests.tiny_models import ivl_traces
+from tests.tiny_models import causal_lm, ivl_traces, llava, medseg_files, sam
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import read_recipe
 from zoo.engine.data_formats import scan_data
@@ -92,7 +92,7 @@ def test_lengths_and_unknown_words_of_traces(tmp_path):
     text = recipe.read_text()
     few = [word for word in WORDS if word not in ("pleural", "effusion")]
     recipe.write_text(re.sub(r"words: \[.*?\], width", f"words: {few}, width", text, count=1, flags=re.DOTALL))
-    found = inspected(recipe, "method.max_tokens=60")
+    found = inspected(recipe, "method.max_tokens=60", "method.decoder.pieces=[]")
     assert any("tokens in the reports of train are unknown" in note for note in found.notes), found
     assert any("3 of 3 traces of train are longer than max_tokens=60 and are left out" in note for note in found.notes)
 
@@ -102,12 +102,11 @@ def test_rendered_data_are_not_read():
     assert found.tables == {} and "rendered" in found.notes[0]
 
 
-@pytest.mark.parametrize("recipe", ["medseg_r causal_lm unet"])
-def test_words_are_counted_where_the_tokenizer_is_not_read(recipe, tmp_path):
-    from tests.tiny_models import causal_lm, medseg_files
-
-    medseg_files(tmp_path / "medseg")
-    causal_lm(tmp_path / "lm")
+@pytest.mark.parametrize(("recipe", "read"), [("medseg_r causal_lm unet", True), ("medseg_r llava sam", False)])
+def test_words_are_counted_where_the_tokenizer_comes_with_the_weights(recipe, read, tmp_path):
+    for make, name in ((medseg_files, "medseg"), (causal_lm, "lm"), (llava, "llava"), (sam, "sam")):
+        make(tmp_path / name)
     found = inspected(write_recipe(tmp_path, recipe))
-    assert found.problems == [] and any("lengths are in words" in note for note in found.notes)
-    assert found.tables["texts"][0]["text"] == "questions"
+    assert found.problems == [] and found.tables["texts"][0]["text"] == "questions"
+    assert ("tokens" in found.tables) == read
+    assert any("lengths are in words" in note for note in found.notes) != read

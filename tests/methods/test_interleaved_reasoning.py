@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import load_file
 
+from tests.small_recipes import write_recipe
+from tests.tiny_models import ivl_traces
 from tests.tiny_trace import RECORD, WORDS
 from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.text.labels import LABELER
@@ -21,6 +25,7 @@ from zoo.engine.assembly import assemble
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.publishing import publish
 from zoo.engine.training import read_log, train
+from zoo.errors import ArgumentError
 from zoo.methods.interleaved_reasoning import InterleavedReasoning
 from zoo.pretrained import canonical_name
 
@@ -218,3 +223,51 @@ def test_lora_is_on_query_key_and_value_and_starts_as_the_base():
     after = {canonical_name(name): value for name, value in decoder.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in before.items())
     torch.testing.assert_close(method(input_ids), logits)
+
+
+def stored_embeddings(file: Path) -> torch.Tensor:
+    (embeddings,) = [value for name, value in load_file(file).items() if name.endswith("embed_tokens.weight")]
+    return embeddings
+
+
+def test_a_card_is_fine_tuned_on_records_with_other_words(tmp_path, monkeypatch):
+    """Words of the card keep their ids and embeddings; other words and numbers become pieces, with rows of their own."""
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    ivl_traces(tmp_path / "ivl")
+    recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
+    run = train(read_recipe(recipe), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            InterleavedReasoning,
+            "generate",
+            lambda self, images, prompts=None: [{"steps": [], "report": "Clear.", "images": []}] * len(images),
+        )
+        patch.setattr(InterleavedReasoning, "evidence_changes", lambda self, batch: [0.0] * len(batch["record"]))
+        publish(run, "small", folder=tmp_path / "cards", license="mit")
+    ivl_traces(tmp_path / "own", side=80)
+    file = tmp_path / "own" / "data.jsonl"
+    file.write_text(file.read_text().replace("pleural effusion", "osteopenia"))
+    content = read_recipe(recipe).content
+    del content["method"]["decoder"]["words"]
+    own = ["init_from=small", *(f"data.{split}={file}" for split in ("train", "val", "test")), "method.max_tokens=400"]
+    (tmp_path / "own.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)))
+    mine = read_recipe(tmp_path / "own.yaml", own)
+    assembly = assemble(mine)
+    tokenizer, decoder = assembly.method.tokenizer, assembly.method.decoder
+    assert tokenizer.unk_token_id not in tokenizer.encode("Left osteopenia 1379")
+    embeddings = stored_embeddings(tmp_path / "cards" / "small" / "model.safetensors")
+    loaded = decoder.language.get_input_embeddings().weight
+    assert len(loaded) > len(embeddings) and torch.equal(loaded[: len(embeddings)], embeddings)
+    tuned = train(mine, tmp_path / "tuned")
+    assert "pieces" in read_recipe(tuned / "recipe.yaml", record=True)["method"]["decoder"]
+    moved = stored_embeddings(tuned / "model.safetensors")
+    osteopenia = tokenizer.encode("osteopenia")
+    assert not torch.equal(moved[osteopenia], loaded[osteopenia])
+
+
+def test_a_tokenizer_needs_words_or_pieces(tmp_path):
+    ivl_traces(tmp_path / "ivl")
+    recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
+    with pytest.raises(ArgumentError, match="needs words or pieces"):
+        assemble(read_recipe(recipe, ["method.decoder.words=[]", "method.decoder.pieces=[]"]))

@@ -10,7 +10,7 @@ from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.config.recipe import COMPONENT_SECTIONS, Problem, Recipe, RecipeError
 from zoo.config.validation import resolve_component, section_problems
 
-LEARNED_WITH = {"template", "words", "label_names", "region_names"}
+LEARNED_WITH = {"template", "words", "pieces", "label_names", "region_names"}
 """Metadata that weights were learned with, by position in a list for most: a finished run or a card keeps them on other data."""
 
 

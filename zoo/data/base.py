@@ -181,7 +181,8 @@ class ZooData(LightningDataModule):
     def metadata(self) -> dict[str, Any]:
         """What methods and metrics may need to know of the data; plain values go to a method's injected arguments.
 
-        Keys, where a dataset has them: ``class_names`` (classification), ``words`` (of a word-level tokenizer), ``prompt`` (that
+        Keys, where a dataset has them: ``class_names`` (classification), ``words`` (of a word-level tokenizer), ``pieces`` (of
+        words, :mod:`zoo.data.traces.pieces`), ``prompt`` (that
         asks for a report), ``vocabulary`` (:class:`~zoo.data.vocabulary.FindingVocabulary`), ``label_names`` and
         ``region_names`` (lists of everything that a mask can be of), ``labeler`` (:class:`~zoo.data.vocabulary.ReportLabeler`).
         """

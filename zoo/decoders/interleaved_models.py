@@ -20,7 +20,8 @@ from zoo.encoders.loading import (
     local_folder,
     stand_in_config,
 )
-from zoo.language.word_tokenizer import word_tokenizer
+from zoo.errors import ArgumentError
+from zoo.language.word_tokenizer import extend_words, word_tokenizer
 from zoo.pretrained import should_load_weights
 from zoo.ranges import PositiveInt
 from zoo.registry import Injected, Slot, register
@@ -48,7 +49,7 @@ def _code_letters(code: int) -> str:
 
 @register("decoder", "small_interleaved")
 class SmallInterleaved(InterleavedDecoder):
-    """A small Chameleon-shaped model with random weights and a word-level tokenizer.
+    """A small Chameleon-shaped model with random weights and a tokenizer of words, and of pieces where the data are a user's.
 
     Unlike Chameleon, it adds to each code a learned embedding of its position in the image (ours): rotary embeddings leave the
     values unchanged, so a model must learn to find a code's position by attention, and a small model trained on few images
@@ -63,22 +64,30 @@ class SmallInterleaved(InterleavedDecoder):
         layers: PositiveInt = 4,
         heads: PositiveInt = 6,
         max_length: PositiveInt = 768,
+        pieces: Annotated[list[str] | None, Injected] = None,
     ) -> None:
         """Build.
 
         Args:
-            words: of the text tokenizer, without duplicates; the dataset provides them.
+            words: of the text tokenizer, without duplicates; those of the dataset, or of the card that training starts from.
             tokenizer: the image tokenizer, of which only the configuration is used; its weights come with ``init_from``.
             width: of the hidden states.
             layers: of the transformer.
             heads: of the attention.
             max_length: maximum number of positions.
+            pieces: of other words (:mod:`zoo.data.traces.pieces`); a dataset of a user's files provides them.
+
+        Raises:
+            ArgumentError: there are neither words nor pieces.
         """
+        if not words and not pieces:
+            raise ArgumentError("the tokenizer needs words or pieces, and neither the data set nor a card has any")
+        pieces = pieces or []
         token_ids = vocabulary_map(len(tokenizer.codebook))
         vq_config: Any = tokenizer.config
         super().__init__(
             {
-                "vocab_size": max(token_ids.values()) + 1 + len(words),
+                "vocab_size": max(token_ids.values()) + 1 + len(extend_words(words, pieces)),
                 "hidden_size": width,
                 "intermediate_size": 3 * width,
                 "num_hidden_layers": layers,
@@ -95,7 +104,7 @@ class SmallInterleaved(InterleavedDecoder):
         )
         self.places = nn.Embedding(self.tokens_per_image, width)
         nn.init.normal_(self.places.weight, std=0.02)
-        self.tokenizer = word_tokenizer(token_ids, words)
+        self.tokenizer = word_tokenizer(token_ids, words, pieces)
 
 
 @register("decoder", "anole")

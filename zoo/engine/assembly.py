@@ -1,7 +1,8 @@
 """From a resolved recipe to the objects it names, trained weights of its base cards included."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from zoo.config.recipe import Recipe
 from zoo.data.base import ZooData
 from zoo.engine.class_names import match_classes
 from zoo.errors import WeightsError
+from zoo.language.word_tokenizer import extend_words
 from zoo.methods.base import ZooModule
 from zoo.pretrained import canonical_name
 
@@ -45,11 +47,33 @@ def assemble(recipe: Recipe, *, other_data: bool = False) -> Assembly:
     data = build_data(resolved)
     if other_data:
         match_classes(resolved, data)
-    metadata = data.metadata()
+    metadata = with_vocabulary(data.metadata(), recipe)
     resolved = resolved.with_metadata(metadata, overwrite=other_data)
     method = build_method(resolved)
     method.use_metadata(metadata)
     return Assembly(resolved.recipe, method, data)
+
+
+def with_vocabulary(metadata: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Metadata with the words of a tokenizer that the cards were learned with, from which a recipe starts, and what data add.
+
+    The ids of a card's words and pieces stay as they are, since its embeddings are by id; pieces of the data follow.
+    """
+    learned: dict[str, list[str]] = {}
+    for card in named_cards(recipe["init_from"]):
+        learned |= _find_lists(card.recipe()["method"], ("words", "pieces"))
+    if own := metadata.get("pieces"):
+        learned = {"words": [], **learned}
+        metadata = {**metadata, "pieces": extend_words(learned.get("pieces", []), own)}
+    return {**learned, **metadata}
+
+
+def _find_lists(node: Any, names: Collection[str]) -> dict[str, list[str]]:
+    """Arguments of these names in a section and the components in it."""
+    found: dict[str, list[str]] = {}
+    for key, value in node.items() if isinstance(node, dict) else ():
+        found |= {key: value} if key in names and isinstance(value, list) else _find_lists(value, names)
+    return found
 
 
 def build_method(resolved: ResolvedRecipe) -> ZooModule:
@@ -87,6 +111,10 @@ def load_matching_weights(
     state_dict = method.state_dict()
     targets = {canonical_name(name): name for name in state_dict}
     weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
+    weights = {
+        name: method.extend_base_weight(name, value, state_dict[targets[name]]) if name in targets else value
+        for name, value in weights.items()
+    }
     matching = {
         targets[name]: value
         for name, value in weights.items()

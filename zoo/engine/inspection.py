@@ -18,7 +18,7 @@ from zoo.data.io.masks import decode_masks
 from zoo.data.io.tables import SPLITS
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord
-from zoo.engine.assembly import build_data
+from zoo.engine.assembly import build_data, with_vocabulary
 from zoo.engine.data_formats import ScannedData, dataset_images, texts_of
 from zoo.pretrained import without_weights
 
@@ -115,6 +115,9 @@ def _region_rows(images: Sequence[AnnotatedImage], opened: Sequence[Opened]) -> 
     rows = []
     for label, count in regions.most_common(40):
         shares = areas.get(label, [])
+        if not opened:
+            rows.append({"region": label, "marked": f"{count:,}"})
+            continue
         empty = sum(share == 0 for share in shares)
         shown = (
             f"{100 * min(shares):.2g} to {100 * max(shares):.2g}, median {100 * median(shares):.2g}" if shares else ""
@@ -220,7 +223,7 @@ def _split_notes(images: Sequence[AnnotatedImage]) -> list[str]:
 def _token_table(resolved: ResolvedRecipe, data: ZooData, problems: Problems) -> dict[str, Rows]:
     """Lengths of traces, or of texts, in tokens of the method, and the share of them that it does not know."""
     with torch.device("meta"), without_weights():
-        method = resolved.with_metadata(data.metadata()).method.build()
+        method = resolved.with_metadata(with_vocabulary(data.metadata(), resolved.recipe)).method.build()
     tokenizer = getattr(method, "tokenizer", None) or getattr(getattr(method, "context", None), "tokenizer", None)
     if tokenizer is None:
         problems.note("lengths are in words: the tokenizer comes with the weights, which are not read here")

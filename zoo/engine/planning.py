@@ -16,7 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from zoo.config.building import ResolvedRecipe, build, resolve_recipe
 from zoo.config.components import signature_of
 from zoo.config.recipe import Recipe
-from zoo.engine.assembly import build_data
+from zoo.data.traces.pieces import text_pieces
+from zoo.engine.assembly import build_data, with_vocabulary
 from zoo.engine.memory import StepMemory, measure_step
 from zoo.methods.base import ZooModule
 from zoo.precision import HALF, autocast_to, base_dtype, cast_base, dtype_of
@@ -86,13 +87,13 @@ def plan(recipe: Recipe) -> Plan:
 def _with_classes(resolved: ResolvedRecipe, notes: list[str]) -> ResolvedRecipe:
     """With the metadata of the data set if it is here, else with stand-in class names."""
     try:
-        return resolved.with_metadata(build_data(resolved).metadata())
+        return resolved.with_metadata(with_vocabulary(build_data(resolved).metadata(), resolved.recipe))
     except (OSError, ValueError) as error:
         notes.append(
             f"{_STAND_IN_CLASSES} stand-in classes, since the data set is not here ({str(error).splitlines()[0]})"
         )
         names = [f"class number {index}" for index in range(_STAND_IN_CLASSES)]
-        return resolved.with_metadata({"class_names": names})
+        return resolved.with_metadata({"class_names": names, "words": [], "pieces": text_pieces([])})
 
 
 def _count_parameters(method: ZooModule) -> dict[str, tuple[int, int]]:

@@ -339,6 +339,10 @@ class ZooModule(LightningModule):
                 return replacement + name.removeprefix(prefix)
         return name
 
+    def extend_base_weight(self, name: str, value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """A weight of the card that training starts from, as it is loaded in the place of ``own``; unchanged by default."""
+        return value
+
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """The state dict of what training changes: trainable parameters, and buffers outside the frozen base."""
         trained = self._is_trained()

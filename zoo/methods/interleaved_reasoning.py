@@ -79,6 +79,13 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             _add_lora(decoder.language, lora_rank, lora_alpha, lora_dropout)
         decoder.image_tokenizer.requires_grad_(False)
 
+    def extend_base_weight(self, name: str, value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Rows of new tokens, whose ids follow those of the card, keep their initial values."""
+        is_vocabulary = name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        if is_vocabulary and len(value) < len(own) and value.shape[1:] == own.shape[1:]:
+            return torch.cat([value.to(own), own[len(value) :]])
+        return value
+
     @property
     def image_encoder(self) -> nn.Module:
         """The image tokenizer."""

@@ -1,7 +1,7 @@
 """Annotated images of any source as traces: a step for each region with a sentence, and the report."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from zoo.data.base import LoaderSpec
 from zoo.data.io.crops import crop
 from zoo.data.io.images import image_size, read_image
 from zoo.data.traces.datasets import TraceData
+from zoo.data.traces.pieces import text_pieces
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, Box, IvlRecord, Step, format_box
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
 from zoo.paths import cache_folder
@@ -108,6 +109,13 @@ def response_text(record: IvlRecord) -> str:
     return " ".join([*parts, SUMMARY, record.report]) if parts else record.report
 
 
+def _texts(image: AnnotatedImage) -> Iterator[str]:
+    """What a trace of an image may say."""
+    yield image.report
+    yield from (f"{region.label} {region.sentence}" for region in image.regions if region.sentence)
+    yield from (question for question, _ in image.questions)
+
+
 def prompt_of(image: AnnotatedImage, kind: Prompts, prompt: str) -> str:
     """The request of a trace: ``prompt``, or the image's question with an ``<image>``.
 
@@ -165,10 +173,11 @@ class AnnotatedTraces(AnnotatedData, TraceData):
         ]
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt; and vocabulary and labeler of the labels that the source states."""
+        """The prompt; ``pieces`` of words; vocabulary and labeler of the labels that the source states."""
         listed = [image for images in self.images.values() for image in images]
         labels = tuple((name.lower(), "") for name in stated_labels(self.annotations, listed))
-        metadata: dict[str, Any] = {"prompt": self.prompt}
+        texts = [text for image in listed for text in _texts(image)]
+        metadata: dict[str, Any] = {"prompt": self.prompt, "pieces": text_pieces([self.prompt, SUMMARY, *texts])}
         if labels:
             vocabulary = FindingVocabulary(labels)
             metadata |= {"vocabulary": vocabulary, "labeler": KeywordLabeler(vocabulary)}

@@ -1,6 +1,7 @@
 """Datasets of interleaved traces: records for evaluation, and cached token sequences for training."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from zoo.constants import IGNORE_INDEX
 from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
 from zoo.data.io.images import read_image
+from zoo.data.traces.pieces import text_pieces
 from zoo.data.traces.records import IvlRecord, check_images, read_records
 from zoo.data.traces.tokens import TokenTraces, TraceCodec, tokenize
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler, ReportLabeler
@@ -161,19 +163,24 @@ class IvlJsonl(TraceData):
         return {split: read_records(path) for split, path in self.files.items() if path.is_file()}
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt; and vocabulary and labeler of the findings that are named in the recipe or stated by the records."""
+        """The prompt; ``pieces`` of words; vocabulary and labeler of the findings that the recipe names or the records state."""
         if self.findings is not None:
             labels = [(finding, side) for finding in self.findings for side in ("", "left", "right")]
         else:
             records = [record for records in self._read.values() for record in records]
             labels = sorted({label for record in records for label in record.findings or ()})
-        metadata: dict[str, Any] = {}
+        metadata: dict[str, Any] = {"pieces": text_pieces(self._texts())} if self._read else {}
         if prompt := self.prompt or next((record.prompt for record in self._read.get("test", [])), None):
             metadata["prompt"] = prompt
         if labels:
             vocabulary = FindingVocabulary(tuple(labels))
             metadata |= {"vocabulary": vocabulary, "labeler": KeywordLabeler(vocabulary)}
         return metadata
+
+    def _texts(self) -> Iterator[str]:
+        """What is written in the records."""
+        for record in (record for records in self._read.values() for record in records):
+            yield from (record.prompt, record.report, *(f"{step.opening} {step.statement}" for step in record.steps))
 
     def records(self, split: str) -> list[IvlRecord]:
         """Read a split.

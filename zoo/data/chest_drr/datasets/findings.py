@@ -31,6 +31,7 @@ _SIDES = ("left", "right")
 class ChestDrrFindings(ClassificationData):
     """One of six tasks: the finding, its side, its lobe, its severity, whether there is any, or a close-up of a lung."""
 
+    is_rendered = True
     license: str = LICENSE
     source: str = SOURCE_TEXT
     limitations: str = LIMITATIONS

@@ -1,6 +1,7 @@
 """Image files of any bytes: pixels in [0, 1] or an error for users."""
 
 import io
+import json
 
 import nibabel
 import numpy as np
@@ -13,7 +14,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from tests.faults.arbitrary import bounded_memory, damaged_bytes, fuzz, value_or_error
-from zoo.data.io.images import image_size, read_image
+from zoo.data.io.images import ImageError, image_size, read_image
+from zoo.data.traces.records import read_valid_records
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the decoders, about damaged files
 PIXELS = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
@@ -70,3 +72,37 @@ def test_the_undamaged_files_are_read(tmp_path, name):
     file = tmp_path / name
     file.write_bytes(FILES[name])
     assert sorted(read_image(file, **({"axis": 2} if name.endswith(".nii") else {})).shape) == [1, 10, 12]
+
+
+def _pages(*suffixes_and_formats):
+    return [pytest.param(*item, id=item[0]) for item in suffixes_and_formats]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), _pages(("a.tif", "TIFF"), ("a.gif", "GIF"), ("a.png", "PNG"), ("a.webp", "WEBP"))
+)
+def test_an_image_of_several_pages_is_not_read_as_its_first(tmp_path, name, kind):
+    first, second = (Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (0, 200))
+    first.save(tmp_path / name, kind, save_all=True, append_images=[second])
+    with pytest.raises(ImageError, match="2 frames|frame"):
+        read_image(tmp_path / name)
+    assert read_image(tmp_path / name, frame=1).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:40] + bytes(40) + data[80:]]
+)
+def test_every_image_of_a_record_is_looked_at(tmp_path, damage):
+    Image.fromarray(PIXELS.repeat(8, 0).repeat(8, 1)).save(tmp_path / "film.png")
+    Image.fromarray(PIXELS.repeat(8, 0).repeat(8, 1)).save(tmp_path / "crop.png")
+    record = {
+        "prompt": "<image> Report.",
+        "response": "I look at the heart <image> Clear. Summarizing the previous analysis, I will generate the following "
+        "report: Normal.",
+        "images": ["film.png", "crop.png"],
+    }
+    (tmp_path / "traces.jsonl").write_text(json.dumps(record))
+    assert len(read_valid_records(tmp_path / "traces.jsonl")[0]) == 1
+    (tmp_path / "crop.png").write_bytes(damage((tmp_path / "crop.png").read_bytes()))
+    records, problems = read_valid_records(tmp_path / "traces.jsonl")
+    assert records == [] and len(problems) == 1 and "traces.jsonl:1: " in problems[0] and "crop.png" in problems[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.data.io.images import ImageError, image_size
+from zoo.data.io.images import ImageError, image_size, read_image
 from zoo.data.io.json_lines import read_lines
 from zoo.errors import ZooError
 
@@ -86,15 +86,20 @@ def read_valid_records(path: Path) -> tuple[list[IvlRecord], list[str]]:
     for number, line in _lines(path):
         try:
             record = _parse_record(path, number, line)
-            check_images(record, path)
+            check_images(record, path, decode=True)
             records.append(record)
         except RecordError as error:
             problems.append(str(error))
     return records, problems
 
 
-def check_images(record: IvlRecord, path: Path) -> None:
+def check_images(record: IvlRecord, path: Path, *, decode: bool = False) -> None:
     """Check that a record's images exist, and that its boxes are inside the first one, which is the input.
+
+    Args:
+        record: to check.
+        path: of its file, for messages.
+        decode: read every image whole, and not the size of the first alone.
 
     Raises:
         RecordError: an image is missing or unreadable, or a box ends outside the first image, as when the images are not in
@@ -106,6 +111,8 @@ def check_images(record: IvlRecord, path: Path) -> None:
         raise RecordError(f"{place}: the image {missing[0]} is missing")
     try:
         height, width = image_size(record.images[0])
+        for image in record.images if decode else ():
+            read_image(image)
     except ImageError as error:
         raise RecordError(f"{place}: {error}") from error
     for box in (step.box for step in record.steps if step.box):

@@ -42,6 +42,7 @@ def test_exit_codes_are_documented_and_usage_is_2():
         "push",
         "pull",
         "export",
+        "app",
         "demo",
     ],
 )

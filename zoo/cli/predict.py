@@ -1,4 +1,4 @@
-"""Predictions of a card: predict."""
+"""Predictions of cards: predict, app."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,3 +118,22 @@ def _chat(card: str, images: list[Path], out: Path | None, options: Any, device:
         page = turn.get("page", page)
     if page is not None:
         console.print(f"wrote {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def app(
+    cards: Annotated[list[str], typer.Argument(help="cards")],
+    host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 7860,
+    device: Device = "auto",
+) -> None:
+    """Serve cards in the browser. Example: `zoo app nearl-clip-chest-drr-16shot medseg-r-chest-drr`.
+
+    Upload a film, choose a card, ask; the result can be downloaded. Needs gradio: pip install 'medvl-zoo[app]'.
+    """
+    from zoo.cli.web_app import build_app
+
+    with report_errors():
+        page = build_app(cards, device)
+        console.print(f"http://{host}:{port}  (Ctrl-C ends)", highlight=False)
+        page.launch(server_name=host, server_port=port, quiet=True, max_file_size="200mb")

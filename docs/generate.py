@@ -226,6 +226,15 @@ def plan_full_size_recipes() -> None:
     (TABLES / "plans.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
+def families(spec: str) -> str:
+    """Vision-language families from ``docs/tables/families.json``, which ``measure_families.py`` writes."""
+    rows = json.loads((TABLES / "families.json").read_text(encoding="utf-8"))
+    numbers = [
+        [row.pop("family"), f"{row.pop('generated')} of 2", *(f"{value:.1g}" for value in row.values())] for row in rows
+    ]
+    return markdown(["family", "same answers", "deviation", "one image", "three", "padded right", "left"], numbers)
+
+
 def commands(spec: str) -> str:
     """Every command of the command line with its arguments and options, from its signature."""
     from zoo.cli.app import app
@@ -290,6 +299,7 @@ BLOCKS = {
     "models": models,
     "cards": cards,
     "plans": plans,
+    "families": families,
     "commands": commands,
 }
 _BLOCK = re.compile(rf"<!-- ((?:{'|'.join(BLOCKS)})\b[^>]*?) -->\n.*?<!-- end -->", flags=re.DOTALL)

@@ -2,15 +2,13 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoProcessor
 
+from tests.own_forward import Loaded, load_family
 from tests.tiny_models import sam
-from tests.tiny_models.vision_language import FAMILIES, llava, paligemma, qwen, write_numbers
+from tests.tiny_models.vision_language import FAMILIES, llava, paligemma, qwen
 from zoo.errors import ArgumentError, WeightsError
 from zoo.language import families
 from zoo.language.ragged_cache import RaggedCache
@@ -19,53 +17,14 @@ from zoo.language.vision_language import VisionLanguageContext
 QUESTIONS = ("Where is it?", "Is there a nodule in the left lung, please?")
 
 
-@dataclass
-class Loaded:
-    """A model as a context, and the processor that transformers loads from the same folder."""
-
-    context: VisionLanguageContext
-    processor: Any
-
-    def inputs(self, texts: list[str], images: list[list[torch.Tensor]], **options: Any) -> dict[str, torch.Tensor]:
-        """The processor's own inputs of a message each: a question after the first of its images."""
-        processor = self.processor
-        prompts = []
-        for text, shown in zip(texts, images, strict=True):
-            if processor.chat_template is None:
-                prompts.append(processor.image_token * len(shown) + text)
-                continue
-            content = [{"type": "image"}, {"type": "text", "text": text}, *[{"type": "image"}] * (len(shown) - 1)]
-            message = [{"role": "user", "content": content}]
-            prompts.append(processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
-        begin = processor.tokenizer.bos_token
-        special = {"add_special_tokens": False} if begin and prompts[0].startswith(begin) else {}  # as the template's
-        inputs = processor(text=prompts, images=images, return_tensors="pt", padding=True, **special, **options)
-        return {key: value for key, value in inputs.items() if key != "labels"}
-
-    def embeds(self, images: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Features of images of 8 bits."""
-        return self.context.encode_images([image.float() / 255 for image in images])
-
-    def pixels(self, count: int) -> list[torch.Tensor]:
-        """Images of 8 bits at the context's size."""
-        generator = torch.Generator().manual_seed(0)
-        size = (3, self.context.image_size, self.context.image_size)
-        return [torch.randint(0, 256, size, dtype=torch.uint8, generator=generator) for _ in range(count)]
-
-
 @pytest.fixture(scope="module")
 def load(tmp_path_factory) -> Callable[..., Loaded]:
     """Loads a family once, for one image or for several."""
     loaded: dict[tuple[str, bool], Loaded] = {}
-    write_numbers()
 
     def load(name: str, several: bool = False) -> Loaded:
         if (name, several) not in loaded:
-            folder = FAMILIES[name](tmp_path_factory.mktemp("family"))
-            context = VisionLanguageContext(str(folder), image_size=64 if "Qwen" in name else None).eval()
-            if several and name != "PaliGemma 2":
-                context.expect_several_images()
-            loaded[name, several] = Loaded(context, AutoProcessor.from_pretrained(folder))
+            loaded[name, several] = load_family(name, tmp_path_factory.mktemp("family"), several)
         return loaded[name, several]
 
     return load

@@ -1,10 +1,12 @@
 """What of vision-language families cannot be derived from their own code: which are verified, and the published sizes."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.errors import MissingWeightsError
+from zoo.language.image_reader import ImageReader
 
 VERIFIED = frozenset(
     "llava llava_next llava_onevision qwen2_vl qwen2_5_vl qwen3_vl internvl gemma3 paligemma idefics3 smolvlm".split()
@@ -32,20 +34,29 @@ def image_side(config: Any, requested: int | None) -> int:
     return int(size if isinstance(size, int) else max(size))
 
 
-def planned_tokens(config: Any, side: int) -> int:
-    """Image tokens of a square, for planning without a processor.
+def planned_tokens(config: Any, side: int, source: str) -> int:
+    """Image tokens of a square, for planning: from the configuration, or else from the processor's files in a local folder.
 
     Raises:
-        MissingWeightsError: they are the processor's to say.
+        MissingWeightsError: the processor says them, and its files are not there.
     """
     vision, kind = config.vision_config, config.model_type
     if kind == "gemma3":
         return int(config.mm_tokens_per_image)
     if kind in ("llava", "paligemma"):
         return int((vision.image_size // vision.patch_size) ** 2)
-    if kind.startswith("qwen"):
+    if kind in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         return int((side // (vision.patch_size * vision.spatial_merge_size)) ** 2)
-    raise MissingWeightsError(f"the image tokens of a {kind} are planned from its folder, with processor files in it")
+    if not any((Path(source) / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise MissingWeightsError(
+            f"the image tokens of a model of type {kind} are its processor's: plan from a local folder"
+        )
+    with torch.device("cpu"):  # a plan's tensors are on none
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(source)
+        token = processor.tokenizer.convert_ids_to_tokens(int(config.image_token_id))
+        return ImageReader(processor, token, side).tokens
 
 
 def published(source: str) -> tuple[Any, torch.dtype]:

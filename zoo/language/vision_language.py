@@ -123,14 +123,14 @@ class VisionLanguageContext(GlobalContext):
         if config.model_type not in VERIFIED:
             text = f"{self.name} is not among the families whose logits are tested: {', '.join(sorted(VERIFIED))}"
             warnings.warn(text, UserWarning, stacklevel=2)
-        self._find_token_ids()
+        self._find_token_ids(source)
 
-    def _find_token_ids(self) -> None:
+    def _find_token_ids(self, source: str) -> None:
         if self.tokenizer is None:  # planned: the ids only have to exist
             self.seg_token_id = self.model.get_input_embeddings().num_embeddings
             resize_vocabulary(self.model, self.seg_token_id + 1)
             self.eos_token_id = 2
-            self._tokens = planned_tokens(self.model.config, self.image_size)
+            self._tokens = planned_tokens(self.model.config, self.image_size, source)
             return
         self.tokenizer.add_tokens([SEG])
         resize_vocabulary(self.model, len(self.tokenizer))

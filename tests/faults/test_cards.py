@@ -152,3 +152,17 @@ def test_names_cannot_leave_the_folder(card):
 def test_the_prose_is_made_of_the_record_alone(card):
     record = CardRecord.model_validate(read_card(card).record.model_dump())
     assert render_prose(record) == (card / "README.md").read_text()
+
+
+def test_names_are_escaped_in_tables_and_pages(tmp_path):
+    import torch
+
+    from zoo.methods.predictions import Segmentation
+    from zoo.metrics.intervals import Measured
+    from zoo.visualization.tables import Row, markdown_table
+
+    text = "<script>alert(1)</script> | x"
+    table = markdown_table([Row(text, "all", [0], {"accuracy": Measured(0.5, 0.4, 0.6, 10)})])
+    assert "<script" not in table and table.count("|") == 3 * 5 + 1 and "\\|" in table
+    page = Segmentation(torch.zeros(1, 16, 16), text, text).save(tmp_path).read_text()
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page

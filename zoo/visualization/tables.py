@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path, PurePath
 
+from zoo.cards.prose import escape_markdown
 from zoo.metrics.intervals import Measured
 
 
@@ -22,7 +23,8 @@ class Row:
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, percentages with 95% intervals; empty where a method does not have a metric."""
     header, rows_of_cells = table_cells(rows)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows_of_cells)]
+    escaped = [[escape_markdown(cell) for cell in cells] for cells in (header, *rows_of_cells)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (escaped[0], ["---"] * len(header), *escaped[1:])]
     return "\n".join(lines) + "\n"
 
 

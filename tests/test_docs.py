@@ -263,10 +263,23 @@ def test_the_fine_tuning_tutorials_recipe_is_valid(tmp_path, striped_folder):
     from zoo.config.building import check_recipe
     from zoo.config.recipe import read_recipe
 
-    (text,) = fenced_blocks((DOCS / "tutorials" / "fine_tune.md").read_text(), "yaml")
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text(text)
-    check_recipe(read_recipe(recipe))
+    recipes = fenced_blocks((DOCS / "tutorials" / "fine_tune.md").read_text(), "yaml")
+    assert len(recipes) == 2
+    for text in recipes:
+        (tmp_path / "mine.yaml").write_text(text)
+        check_recipe(read_recipe(tmp_path / "mine.yaml"))
+
+
+def test_recipe_and_templates_of_public_data_are_valid(tmp_path):
+    from zoo.config.building import check_recipe
+    from zoo.config.recipe import read_recipe
+    from zoo.data.conversations.templates import read_templates
+
+    recipe, templates = fenced_blocks((DOCS / "reference" / "public_data.md").read_text(), "yaml")
+    (tmp_path / "mine.yaml").write_text(recipe)
+    check_recipe(read_recipe(tmp_path / "mine.yaml"))
+    (tmp_path / "questions.yaml").write_text(templates)
+    assert "pneumothorax" in read_templates(tmp_path / "questions.yaml").implicit
 
 
 def test_the_recipe_with_scans_is_valid_and_divides_them_by_patient(tmp_path):

@@ -99,6 +99,7 @@ def test_folders_of_masks_of_classes_and_of_reasonseg(tmp_path, striped_folder):
         (tmp_path / "reason" / f"{name}.json").write_text(json.dumps(content))
     scanned = scan_data(str(tmp_path / "reason"))
     assert len(scanned.images) == 1 and "c.json" in scanned.problems.messages[0]
+    assert scanned.images[0].regions[0].name == "mask", "its answer, It is [SEG], names nothing"
 
 
 @pytest.mark.parametrize("form", list(FORMS))

@@ -98,7 +98,7 @@ def data_convert(
     ] = "report",
     max_steps: Annotated[int, typer.Option(min=0, help="Steps of a trace.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Picks templates; divides data without splits by patient.")] = 0,
-    review: Annotated[bool, typer.Option(help="Write drafts and review.csv, for zoo data accept.")] = False,
+    review: Annotated[bool, typer.Option("--review", help="Write drafts and review.csv, for zoo data accept.")] = False,
     endpoint: Annotated[
         str | None, typer.Option(help="OpenAI-compatible endpoint that rewords, as http://localhost:8000/v1.")
     ] = None,
@@ -134,7 +134,9 @@ def data_convert(
 @commands.command("accept")
 def data_accept(
     folder: Annotated[Path, typer.Argument(help="folder of zoo data convert --review")],
-    unmarked: Annotated[bool, typer.Option(help="Accept what is not marked too, so that only no counts.")] = False,
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="Accept what is not marked too, so that only no counts.")
+    ] = False,
 ) -> None:
     """Write the accepted turns of a reviewed conversion as records. Example: `zoo data accept siim`."""
     from zoo.engine.conversion import accept

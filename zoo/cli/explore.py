@@ -67,9 +67,9 @@ def show(
 @commands.command()
 def check(
     recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file, with key=value overrides")],
-    data: Annotated[
-        bool, typer.Option(help="Read the data, where they are here: table, splits, first images, lengths.")
-    ] = True,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Do not read the data: tables, splits, first images, lengths of texts.")
+    ] = False,
 ) -> None:
     """Validate recipes, their sources, strategy and data without loading weights. Example: `zoo check nearl_clip/chest_drr_16shot`.
 
@@ -89,7 +89,7 @@ def check(
             with report_errors():
                 resolved = resolve_recipe(read_recipe(name, settings))
                 notes = preflight(resolved)
-                found = inspect_recipe(resolved) if data and not missing_data(resolved) else None
+                found = inspect_recipe(resolved) if not (no_data or missing_data(resolved)) else None
         except typer.Exit:
             invalid += 1
             continue

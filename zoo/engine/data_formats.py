@@ -126,13 +126,14 @@ def dataset_images(data: ZooData, split: str) -> list[AnnotatedImage]:
 
 
 def of_conversation(conversation: Conversation, split: str | None = None) -> AnnotatedImage:
-    """A conversation as an annotated image; the name of a mask is its target's, or its phrase in the answer."""
+    """A conversation as an annotated image; the name of a mask is its target's, or its phrase in the answer, unless that is "It is"."""
     regions = []
     for turn in conversation.turns:
         phrases = mask_phrases(turn.answer, len(turn.masks))
         for index, mask in enumerate(turn.masks):
-            name = turn.targets[index].name if index < len(turn.targets) else ""
-            regions.append(Region(name or phrases[index] or "mask", mask=CocoSegmentations((mask,))))
+            target = turn.targets[index].name if index < len(turn.targets) else ""
+            phrase = "" if phrases[index].lower() == "it is" else phrases[index]
+            regions.append(Region(target or phrase or "mask", mask=CocoSegmentations((mask,))))
     questions = tuple((turn.question, turn.answer) for turn in conversation.turns)
     return AnnotatedImage(conversation.image, split, regions=tuple(regions), questions=questions)
 

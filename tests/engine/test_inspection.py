@@ -12,7 +12,8 @@ from tests.data.classification.tables import rows, write_table
 from tests.small_recipes import WORDS, write_recipe
 from tests.tiny_models import causal_lm, ivl_traces, llava, medseg_files, sam
 from zoo.config.building import resolve_recipe
-from zoo.config.recipe import read_recipe
+from zoo.config.recipe import list_recipes, read_recipe
+from zoo.engine.assembly import build_data
 from zoo.engine.data_formats import scan_data
 from zoo.engine.inspection import describe_data, inspect_recipe, open_images, write_page
 
@@ -95,6 +96,31 @@ def test_lengths_and_unknown_words_of_traces(tmp_path):
     found = inspected(recipe, "method.max_tokens=60", "method.decoder.pieces=[]")
     assert any("tokens in the reports of train are unknown" in note for note in found.notes), found
     assert any("3 of 3 traces of train are longer than max_tokens=60 and are left out" in note for note in found.notes)
+
+
+PUBLIC = {
+    name: data["annotations"]["name"] for name in list_recipes() if "annotations" in (data := read_recipe(name)["data"])
+}
+
+
+def test_every_form_has_a_recipe():
+    assert set(PUBLIC.values()) == set(FORMS)
+
+
+@pytest.mark.parametrize("recipe", sorted(PUBLIC))
+def test_a_published_recipe_reads_its_form(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    make, arguments = FORMS[PUBLIC[recipe]], {}
+    if recipe.endswith("chestmnist"):
+        arguments = {"name": "chestmnist_224", "labels": 14}
+    node = make(tmp_path / "form", **arguments)
+    settings = [f"data.annotations.{key}={json.dumps(value)}" for key, value in node.items()]
+    settings += ["data.shots=1"] if "shots" in read_recipe(recipe)["data"] else []
+    data = build_data(resolve_recipe(read_recipe(recipe, settings)))
+    for split in ("train", "test"):
+        sample = data.split(split)[0]
+        assert sample and len(data.split(split)) >= 1
+    assert data.license and data.metadata()
 
 
 def test_rendered_data_are_not_read():

@@ -8,9 +8,8 @@ import torch
 
 from tests.own_forward import Loaded, load_family
 from tests.tiny_models import sam
-from tests.tiny_models.vision_language import FAMILIES, llava, paligemma, qwen
+from tests.tiny_models.vision_language import FAMILIES, llava, qwen
 from zoo.errors import ArgumentError, WeightsError
-from zoo.language import families
 from zoo.language.ragged_cache import RaggedCache
 from zoo.language.vision_language import VisionLanguageContext
 
@@ -167,13 +166,19 @@ def test_models_that_cannot_be_served_are_refused_by_name(tmp_path, monkeypatch)
         VisionLanguageContext(str(folder))
 
 
-def test_families_that_are_not_verified_are_named(tmp_path, monkeypatch):
-    folder = str(paligemma(tmp_path))
+@pytest.mark.parametrize("name", ["Qwen3-VL", "Gemma 3, MedGemma", "Idefics3", "LLaVA-OneVision"])
+def test_other_families_are_compared_as_they_are_loaded(name, tmp_path, monkeypatch):
+    """And refused by name where their logits are others, here since a layer follows the output layer that is not known."""
+    folder = str(FAMILIES[name](tmp_path))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         VisionLanguageContext(folder)
-    monkeypatch.setattr("zoo.language.vision_language.VERIFIED", families.VERIFIED - {"paligemma"})
-    with pytest.warns(UserWarning, match=r"\(paligemma\) is not among the families"):
+    monkeypatch.setattr("zoo.language.vision_language.VERIFIED", frozenset())
+    with pytest.warns(UserWarning, match="is not among the tested families"):
+        VisionLanguageContext(folder)
+    logits = VisionLanguageContext.logits
+    monkeypatch.setattr(VisionLanguageContext, "logits", lambda self, states: 1.1 * logits(self, states))
+    with pytest.warns(UserWarning), pytest.raises(ArgumentError, match=r"\): its logits here are not those of its own"):
         VisionLanguageContext(folder)
 
 

@@ -47,6 +47,9 @@ from zoo.pretrained import fingerprint_of, should_load_weights
 from zoo.ranges import PixelSide
 from zoo.registry import register
 
+_TOLERANCE = 0.02
+"""Largest difference of logits, in standard deviations, of a model that is not among the tested families."""
+
 
 @register("language_model", "vision_language_context")
 class VisionLanguageContext(GlobalContext):
@@ -85,7 +88,7 @@ class VisionLanguageContext(GlobalContext):
         Raises:
             QuantizationError: bitsandbytes is not installed.
             WeightsError: the folder holds another kind of model, or lacks weights or a chat template.
-            ArgumentError: the model's forward pass takes no encoded images.
+            ArgumentError: the model's forward pass takes no encoded images, or its logits are others here.
 
         .. versionchanged:: 0.2.0
         """
@@ -120,10 +123,9 @@ class VisionLanguageContext(GlobalContext):
             raise ArgumentError(
                 f"{self.name}: its forward pass in transformers takes no encoded images; use another model"
             )
-        if config.model_type not in VERIFIED:
-            text = f"{self.name} is not among the families whose logits are tested: {', '.join(sorted(VERIFIED))}"
-            warnings.warn(text, UserWarning, stacklevel=2)
         self._find_token_ids(source)
+        if config.model_type not in VERIFIED and self._processor is not None:
+            self._compare_with_own_forward()
 
     def _find_token_ids(self, source: str) -> None:
         if self.tokenizer is None:  # planned: the ids only have to exist
@@ -160,6 +162,37 @@ class VisionLanguageContext(GlobalContext):
         if self._processor is not None:
             self._read_layout()
             self._chat.image_block()
+
+    @torch.no_grad()
+    def _compare_with_own_forward(self) -> None:
+        """Compare the logits of a prompt with those that the model computes from pixels.
+
+        Raises:
+            ArgumentError: they differ.
+        """
+        warnings.warn(f"{self.name} is not among the tested families; its logits are compared once", stacklevel=3)
+        attention = self.model.config._attn_implementation
+        if attention == "flash_attention_2":  # weights are still on the CPU
+            self.model.set_attn_implementation("sdpa")
+        image = torch.rand(3, self.image_size, self.image_size, generator=torch.Generator().manual_seed(0))
+        ids = self.tokenize([("What is seen?", None)], self._tokens)[0]
+        input_ids = torch.tensor([ids], device=next(self.model.parameters()).device)
+        logits = self.logits(self.hidden_states(input_ids, self.encode_images([image.to(input_ids.device)])))
+        types = self._is_image(input_ids).int()
+        sequence = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        sequence |= {"token_type_ids": types, "mm_token_type_ids": types}
+        accepted, dtype = _parameters(self.model.forward), base_dtype(self.model.parameters())
+        inputs = {
+            name: value.to(input_ids.device, dtype if value.is_floating_point() else None)
+            for name, value in (self._reader.read([image]) | sequence).items()
+            if name in accepted
+        }
+        expected = self.model(**inputs).logits
+        if float((logits - expected).abs().max()) > _TOLERANCE * float(expected.std()):
+            raise ArgumentError(
+                f"{self.name}: its logits here are not those of its own forward pass; use another model"
+            )
+        self.model.set_attn_implementation(attention)
 
     @property
     def stop_token_ids(self) -> list[int]:

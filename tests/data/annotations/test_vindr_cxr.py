@@ -20,3 +20,11 @@ def test_half_a_box_is_a_problem(build, tmp_path):
     table.write_text(table.read_text().replace("R8,Pleural effusion,4,", "R8,Pleural effusion,,", 1))
     with pytest.raises(AnnotationError, match=r"annotations_train\.csv: line 2: .*some of its four corners"):
         source.read()
+
+
+def test_kaggles_table_of_the_training_images(build, tmp_path):
+    source = build("vindr_cxr")
+    folder = tmp_path / "vindr_cxr"
+    (folder / "annotations" / "annotations_train.csv").rename(folder / "train.csv")
+    (folder / "annotations" / "annotations_test.csv").unlink()
+    assert {image.split for image in source.read()} == {"train"} and len(source.read()) == 6

@@ -38,7 +38,7 @@ class VindrCxr(AnnotationSource):
 
         Args:
             folder: with ``annotations/annotations_train.csv``, ``annotations_test.csv`` (or the tables beside the images) and
-                the images, ``train/`` and ``test/``, as DICOM or converted.
+                the images, ``train/`` and ``test/``, as DICOM or converted; or Kaggle's ``train.csv`` and ``train/``.
             min_readers: how many radiologists must mark a finding, at most one where a table names none.
         """
         self.folder, self.min_readers = Path(folder), min_readers
@@ -46,13 +46,14 @@ class VindrCxr(AnnotationSource):
     def scan(self, problems: Problems) -> list[AnnotatedImage]:
         """See :meth:`zoo.data.annotations.base.AnnotationSource.scan`."""
         images: list[AnnotatedImage] = []
-        tables = sorted(self.folder.rglob("annotations_*.csv"))
+        kaggle = [path for path in [self.folder / "train.csv"] if path.is_file()]
+        tables = sorted(self.folder.rglob("annotations_*.csv")) or kaggle
         if not tables:
             problems.add(self.folder, "has no annotations_train.csv or annotations_test.csv")
         rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for table in tables:
             with problems.at(table):
-                split = table.stem.partition("_")[2]
+                split = table.stem.rpartition("_")[2]
                 if split not in ("train", "test"):
                     raise ValueError(f"'{split}' is neither train nor test")
                 for line, row in read_table(

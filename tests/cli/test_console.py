@@ -1,13 +1,14 @@
 """Errors on the command line: the user's as messages, bugs with their trace."""
 
 import importlib
+import json
 from types import ModuleType
 
 import pytest
 import typer
 from huggingface_hub import errors as hub
 
-from zoo.cli.console import report_errors
+from zoo.cli.console import console, print_facts, print_json, print_table, report_errors
 from zoo.errors import ArgumentError
 
 
@@ -64,3 +65,21 @@ def test_errors_of_the_zoo_exit_with_1_and_keep_their_lines(capsys):
 def test_a_bug_keeps_its_trace(error):
     with pytest.raises(type(error)), report_errors():
         raise error
+
+
+def test_text_that_is_not_the_zoos_is_printed_as_it_is(capsys):
+    """Class names, file names and answers with brackets and colons are no markup."""
+    text = "mass [left] :lung: [/bold] film[1].png"
+    print_table(text, [text], [[text]])
+    console.print(text, soft_wrap=True)
+    print_facts({"classes": {text: text}})
+    printed = capsys.readouterr().out
+    assert all(printed.count(part) == 6 for part in ("[left]", ":lung:", "[/bold]", "film[1].png"))
+    with pytest.raises(typer.Exit), report_errors():
+        raise ArgumentError(text)
+    assert text in capsys.readouterr().err
+
+
+def test_json_has_null_for_what_is_not_a_number(capsys):
+    print_json({"auroc": {"value": float("nan")}, "rows": [1.0, float("inf")]})
+    assert json.loads(capsys.readouterr().out) == {"auroc": {"value": None}, "rows": [1.0, None]}

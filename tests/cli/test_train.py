@@ -33,6 +33,8 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     call("train", tiny_recipe, "trainer.max_epochs=1", "--out", tmp_path / "run")
     assert "already contains a run" in call("train", tiny_recipe, "--out", tmp_path / "run", code=1)
     metrics = printed("eval", tmp_path / "run", "--json")
+    details = metrics.pop("details")
+    assert set(details["baselines"]) == {"majority class", "raw-pixel probe"} and len(details["classes"]) == 3
     assert set(metrics) == {"accuracy", "macro_f1", "auroc"} and metrics["accuracy"]["n"] == 24
 
     call("publish", tmp_path / "run", "--name", "tiny")

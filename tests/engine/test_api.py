@@ -123,7 +123,7 @@ def test_evaluating_gives_what_the_command_line_gives(card, run):
     for source in (card, run):
         metrics = zoo.evaluate(source, device="cpu")
         assert metrics["accuracy"].n == 24 and metrics["accuracy"].low <= metrics["accuracy"].value
-    done = CliRunner().invoke(app, ["eval", str(card), "--split", "val", "--device", "cpu", "--json"])
+    done = CliRunner().invoke(app, ["eval", str(card), "--split", "val", "--device", "cpu", "--json", "--no-details"])
     val = zoo.evaluate(str(card), split="val", device="cpu")
     assert json.loads(done.stdout) == {name: asdict(measured) for name, measured in val.items()}
     assert val["accuracy"].n == 12

@@ -25,7 +25,10 @@ def is_first_process() -> bool:
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
-console, errors = Console(quiet=not is_first_process()), Console(stderr=True)
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False}
+"""What is printed is mostly not the zoo's: class names, paths and answers may hold brackets and colons."""
+console = Console(quiet=not is_first_process(), **_PLAIN)
+errors = Console(stderr=True, **_PLAIN)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Settings = Annotated[list[str] | None, typer.Argument(help="Changes, as key=value.", show_default=False)]

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,9 +21,12 @@ from zoo.cli.console import (
 from zoo.config.recipe import read_recipe
 
 if TYPE_CHECKING:
+    from zoo.engine.baselines import ClassificationDetails
     from zoo.metrics.intervals import Measured
 
 commands = typer.Typer()
+_MOST_COLUMNS = 12
+"""Classes up to which a confusion matrix is printed; JSON has it in any case."""
 
 
 @commands.command()
@@ -50,20 +53,53 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="a run folder or a card")],
     settings: Settings = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate.")] = "test",
+    details: Annotated[
+        bool, typer.Option(help="Also baselines, each class, the confusion matrix and what speaks against the numbers.")
+    ] = True,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run or card, with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`."""
-    from zoo.engine.evaluation import evaluate as measure
-    from zoo.engine.evaluation import open_evaluation
+    """Evaluate a run or card, with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`.
+
+    A classifier is shown beside the majority class and a linear probe on raw pixels, which learn from the training split.
+    """
+    from zoo.engine.baselines import classification_details
+    from zoo.engine.evaluation import collect, measure_all, open_evaluation
 
     with report_errors():
-        metrics = measure(open_evaluation(source, settings or [], device), split)
+        evaluation = open_evaluation(source, settings or [], device)
+        outputs, functions = collect(evaluation, split), evaluation.method.metrics()
+        metrics = measure_all(functions, [outputs])
+        more = classification_details(evaluation.data, functions, outputs, split) if details else None
     if as_json:
-        print_json({name: asdict(result) for name, result in metrics.items()})
+        content = {name: asdict(result) for name, result in metrics.items()}
+        print_json({**content, "details": asdict(more)} if more else content)
         return
     rows = [[name, *_cells(measured), str(measured.n)] for name, measured in metrics.items()]
     print_table(f"{source}, {split}", ["metric", "value", "95% interval", "n"], rows)
+    if more:
+        _print_details(more)
+
+
+def _print_details(details: "ClassificationDetails") -> None:
+    names = list(next(iter(details.baselines.values())))
+    rows = [[baseline, *(_cells(values[name])[0] for name in names)] for baseline, values in details.baselines.items()]
+    print_table("baselines", ["", *names], rows)
+    columns = list(details.classes[0])
+    rows = [[_cell(row[column]) for column in columns] for row in details.classes]
+    print_table("classes", columns, rows)
+    classes = [str(row["class"]) for row in details.classes]
+    if len(classes) <= _MOST_COLUMNS:
+        rows = [[name, *map(str, row)] for name, row in zip(classes, details.confusion, strict=True)]
+        print_table("confusion: rows are true, columns predicted", ["", *classes], rows)
+    for note in details.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:.4f}"
+    return str(value)
 
 
 def _cells(measured: "Measured") -> tuple[str, str]:

@@ -49,6 +49,10 @@ class LabelledImages(Dataset[Sample]):
         self.items, self._read, self._size = list(items), read, size
         self._augment = v2.RandomAffine(degrees=4, translate=(0.03, 0.03), scale=(0.95, 1.05)) if augment else None
 
+    def without_augmentation(self) -> "LabelledImages":
+        """The same images as they are."""
+        return LabelledImages(self.items, self._read, self._size, augment=False)
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.items)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.data.annotations.public_forms import FORMS
 from tests.faults.arbitrary import as_json, bounded_memory, changed_json, damaged_bytes, fuzz, value_or_error
 from zoo.config.building import resolve
-from zoo.data.annotations.base import Problems
+from zoo.data.annotations.base import AnnotationError, Problems
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
@@ -71,3 +71,16 @@ def test_damaged_files_are_problems_or_errors(tmp_path_factory, name, data):
 
 
 FORMS_AS_WRITTEN: dict[str, dict] = {}
+
+
+def test_an_array_whose_header_is_damaged_is_an_error(tmp_path):
+    import zipfile
+
+    node = FORMS["medmnist"](tmp_path)
+    with zipfile.ZipFile(node["file"]) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(node["file"], "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b"}", b"(", 1))
+    with pytest.raises(AnnotationError, match="is not a readable npz file: TokenError"):
+        resolve("annotation_source", node).build().read()

@@ -19,7 +19,7 @@ def test_a_component_has_signature_source_and_import():
     assert description["python"] == "from zoo.adapters.useformer import USEformer"
     assert "2508.04101" in description["source"] and "Args" not in description["description"]
     width = next(row for row in description["arguments"] if row["name"] == "width")
-    assert width == {"name": "width", "type": "int, at least 1", "default": "128", "meaning": "inner width."}
+    assert width == {"name": "width", "type": "int, from 1 to 10000000", "default": "128", "meaning": "inner width."}
     assert "loader=LoaderSpec(...)" in describe("chest_drr")["python"]
 
 

@@ -16,8 +16,8 @@ COMPONENTS = [(kind, name) for kind in KINDS for name in registry(kind)]
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        (PositiveInt, "int, at least 1"),
-        (PositiveInt | None, "int, at least 1, or None"),
+        (PositiveInt, "int, from 1 to 10000000"),
+        (PositiveInt | None, "int, from 1 to 10000000, or None"),
         (Annotated[PositiveFloat, Injected], "float, above 0"),
         (Fraction, "float, from 0 to 1"),
         (Dropout, "float, at least 0, below 1"),

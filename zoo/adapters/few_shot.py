@@ -12,6 +12,7 @@ from torch.nn import functional
 from zoo.adapters.image_features import ImageFeatures
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
+from zoo.pretrained import should_load_weights
 from zoo.registry import Injected
 
 
@@ -78,7 +79,8 @@ class FewShotAdapter(nn.Module, ABC):
         """
         super().__init__()
         self.classes = classes
-        if self.reads_prompts and (same := clip.same_tokens(classes.prompts(template))):
+        # A plan without weights has no vocabulary, so that all texts of a length are the same there.
+        if self.reads_prompts and should_load_weights() and (same := clip.same_tokens(classes.prompts(template))):
             pairs = ", ".join(f"'{classes.names[first]}' and '{classes.names[second]}'" for first, second in same[:5])
             raise ArgumentError(
                 f"the text tower reads the same of {pairs}: their prompts differ beyond its context, or in nothing it knows; "

@@ -24,7 +24,7 @@ def publish(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Put two test samples into the card, for `zoo verify --quick`.")
+        bool, typer.Option("--probe", help="Put two test samples into the card, for quick verification.")
     ] = False,
     device: Device = "auto",
     settings: Set = None,

@@ -53,9 +53,12 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="a run folder or a card")],
     settings: Settings = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to evaluate.")] = "test",
-    details: Annotated[
-        bool, typer.Option(help="Also baselines, each class, the confusion matrix and what speaks against the numbers.")
-    ] = True,
+    no_details: Annotated[
+        bool,
+        typer.Option(
+            "--no-details", help="No baselines, classes, confusion matrix, and what speaks against the numbers."
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -70,7 +73,7 @@ def evaluate(
         evaluation = open_evaluation(source, settings or [], device)
         outputs, functions = collect(evaluation, split), evaluation.method.metrics()
         metrics = measure_all(functions, [outputs])
-        more = classification_details(evaluation.data, functions, outputs, split) if details else None
+        more = classification_details(evaluation.data, functions, outputs, split) if not no_details else None
     if as_json:
         content = {name: asdict(result) for name, result in metrics.items()}
         print_json({**content, "details": asdict(more)} if more else content)

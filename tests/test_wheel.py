@@ -45,7 +45,9 @@ def run_python(installed: Path, code: str, cache: Path, **environment: str) -> s
 def test_the_wheel_is_small_and_holds_records_and_recipes_but_no_weights(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size < 1_000_000
-    assert not [name for name in names if name.endswith((".safetensors", ".png"))]
+    examples = [name for name in names if name.startswith("zoo/data/chest_drr/examples/")]
+    assert len(examples) == 3, "films that the app offers"
+    assert not [name for name in names if name.endswith((".safetensors", ".png")) and name not in examples]
     cards = {path.parent.name for path in (ROOT / "checkpoints").glob("*/README.md")}
     recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "recipes").rglob("*.yaml")}
     assert cards and {f"zoo/checkpoints/{card}/{file}" for card in cards for file in ("README.md", "recipe.yaml")} <= {

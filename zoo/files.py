@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zoo.errors import WriteError
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _STALE = 24 * 3600
 """Seconds after which a scratch folder belongs to a process that was killed."""
@@ -94,7 +96,7 @@ def _exchange(one: Path, other: Path) -> bool:
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
-    raise OSError(code, os.strerror(code), str(other))
+    raise WriteError(code, os.strerror(code), str(other))
 
 
 def _sync(file: Path) -> None:

@@ -44,7 +44,9 @@ def test_patterns_and_negation_can_be_given():
 def test_real_traces_are_labelled_by_what_their_records_state(tmp_path):
     file = str(ivl_traces(tmp_path) / "data.jsonl")
     unlabelled = IvlJsonl(file, file, file).metadata()
-    assert unlabelled == {"prompt": "Write a report. <image>"}, "no phrase of another dataset labels these reports"
+    assert unlabelled.keys() == {"prompt", "pieces"} and unlabelled["prompt"] == "Write a report. <image>", (
+        "no phrase of another dataset labels these reports"
+    )
     lines = [json.loads(line) for line in open(file)]
     lines[0]["findings"] = [["rib fracture", "left"]]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))

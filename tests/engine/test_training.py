@@ -271,5 +271,8 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_recipe, tmp_path, monkey
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ZooModule, "training_step", interrupted)
-    with pytest.raises(RunError, match="interrupted at step 3; repeat the command with --resume"):
+    with pytest.raises(
+        RunError,
+        match=r"interrupted at step 3; no checkpoint was written yet \(there is one every 50 steps\): repeat the command",
+    ):
         run(tiny_recipe, tmp_path / "run")

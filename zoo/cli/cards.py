@@ -162,4 +162,5 @@ def export(
     from zoo.engine.exporting import export as export_card
 
     with report_errors():
-        console.print(f"wrote {export_card(card, out, kind, settings or [])}")
+        written = export_card(card, out, kind, settings or [])
+        console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ from zoo.data.io.images import read_image
 from zoo.data.io.tables import SPLITS, TableSpec
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_valid_records
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, RowError
 from zoo.registry import registry
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -188,11 +188,11 @@ def _scan_coop(file: Path, content: Mapping[str, Any], images: Path) -> ScannedD
             with scanned.problems.at(f"{file}: {split}[{number}]"):
                 path, label, name = entry
                 if type(label) is not int or not isinstance(path, str):
-                    raise ValueError(f"{entry!r:.200}; expected [path, label, class name]")
+                    raise RowError(f"{entry!r:.200}; expected [path, label, class name]")
                 if Path(path).is_absolute() or ".." in Path(path).parts:
-                    raise ValueError(f"'{path}' leaves the image folder")
+                    raise RowError(f"'{path}' leaves the image folder")
                 if names.setdefault(label, str(name)) != str(name):
-                    raise ValueError(f"label {label} is '{names[label]}' and '{name}'")
+                    raise RowError(f"label {label} is '{names[label]}' and '{name}'")
                 scanned.images.append(AnnotatedImage(images / path, split, labels={str(name): PRESENT}))
     return _without_missing(scanned)
 
@@ -206,7 +206,7 @@ def _scan_table(path: Path, options: Mapping[str, Any]) -> ScannedData:
             with scanned.problems.at(f"{path}: line {line}"):
                 name, label = row[spec.path_column], row[spec.label_column]
                 if not name or not label:
-                    raise ValueError(f"{spec.path_column} or {spec.label_column} is empty")
+                    raise RowError(f"{spec.path_column} or {spec.label_column} is empty")
                 split, patient = spec.split_of(row, path, line), row.get(spec.patient_column) or None
                 scanned.images.append(AnnotatedImage(folder / name, split, patient, {label: PRESENT}))
     return _without_missing(scanned)

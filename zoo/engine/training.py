@@ -18,7 +18,7 @@ from zoo.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
 from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import CHECKPOINT_EVERY, build_trainer, is_first_process, training_arguments
-from zoo.errors import ZooError
+from zoo.errors import WriteError, ZooError
 from zoo.files import replacing
 from zoo.finite import NonFiniteError, nonfinite_names
 from zoo.paths import PACKAGE, recipes_folder
@@ -181,7 +181,7 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
         try:
             save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
         except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
+            raise WriteError(f"{path} cannot be written: {error}") from error
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from zoo.data.annotations.base import ABSENT, PRESENT, AnnotatedImage, Annotatio
 from zoo.data.annotations.masks import Runs
 from zoo.data.io.run_lengths import decode_runs
 from zoo.data.io.tables import read_table
+from zoo.errors import RowError
 from zoo.ranges import PositiveInt
 from zoo.registry import register
 
@@ -41,7 +42,7 @@ class SiimAcr(AnnotationSource):
                     continue
                 with problems.at(f"{self.table}: line {line}"):
                     if not row["EncodedPixels"]:
-                        raise ValueError(f"EncodedPixels is blank; {_NONE} stands for no pneumothorax")
+                        raise RowError(f"EncodedPixels is blank; {_NONE} stands for no pneumothorax")
                     decode_runs(row["EncodedPixels"], (self.side, self.side), relative=True, column_major=True, first=0)
                     listed.append(row["EncodedPixels"])
         files: dict[str, Path] = {}

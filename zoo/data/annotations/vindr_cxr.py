@@ -14,6 +14,7 @@ from zoo.data.annotations.base import (
     find_images,
 )
 from zoo.data.io.tables import Row, read_table
+from zoo.errors import RowError
 from zoo.ranges import PositiveInt
 from zoo.registry import register
 
@@ -55,7 +56,7 @@ class VindrCxr(AnnotationSource):
             with problems.at(table):
                 split = table.stem.rpartition("_")[2]
                 if split not in ("train", "test"):
-                    raise ValueError(f"'{split}' is neither train nor test")
+                    raise RowError(f"'{split}' is neither train nor test")
                 for line, row in read_table(
                     table, ("image_id", "class_name", *_CORNERS), report=problems.messages.append
                 ):
@@ -96,8 +97,8 @@ def _box(row: Row) -> Box | None:
     if all(blank):
         return None
     if any(blank):
-        raise ValueError("a box has some of its four corners only")
+        raise RowError("a box has some of its four corners only")
     left, top, right, bottom = (float(row[corner]) for corner in _CORNERS)
     if not (left < right and top < bottom):
-        raise ValueError(f"the box {[left, top, right, bottom]} is empty")
+        raise RowError(f"the box {[left, top, right, bottom]} is empty")
     return left, top, right, bottom

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from zoo.encoders.loading import build_stand_in, check_model_type, load_pretrained, local_folder, stand_in_config
 from zoo.heads.fitting import Fitting, SquashFitting
 from zoo.heads.pixel_grounding import Features, PixelGrounding
+from zoo.heads.sam_grounding import decode_prompts, load_sam
 from zoo.heads.unet_grounding import normalize_imagenet
-from zoo.pretrained import should_load_weights
 from zoo.ranges import PositiveInt
 from zoo.registry import Injected, register
 
@@ -57,14 +56,7 @@ class _TrackerGrounding(PixelGrounding):
         self, language_width: int, source: str | None, model_class: Any, default: Any, model_types: str
     ) -> None:
         """Load a model whose config.json has one of ``model_types``, or build ``default`` with random weights."""
-        if source is None:
-            sam: Any = model_class(default)
-        elif should_load_weights():
-            check_model_type(source, model_types)
-            sam = load_pretrained(model_class, local_folder(source, None))
-        else:
-            config, dtype = stand_in_config(source, default, torch.float32)
-            sam = build_stand_in(model_class, config, dtype, "sdpa", None)
+        sam = load_sam(source, model_class, default, model_types)
         width = sam.config.prompt_encoder_config.hidden_size
         super().__init__(language_width, width)
         self.sam = sam.requires_grad_(False)
@@ -90,19 +82,10 @@ class _TrackerGrounding(PixelGrounding):
 
     def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""
-        *finer, embedding = (part.to(prompts.dtype) for part in features)
-        positions = self.sam.get_image_wide_positional_embeddings().expand(len(embedding), -1, -1, -1)
-        dense = self.sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
-        masks, *_ = self.sam.mask_decoder(
-            image_embeddings=embedding,
-            image_positional_embeddings=positions.to(prompts.dtype),
-            sparse_prompt_embeddings=prompts[:, None, None],
-            dense_prompt_embeddings=dense.to(prompts.dtype),
-            multimask_output=False,
-            high_resolution_features=finer,
+        *finer, embedding = features
+        return decode_prompts(
+            self.sam, embedding, prompts, high_resolution_features=[part.to(prompts.dtype) for part in finer]
         )
-        mask_logits: torch.Tensor = masks[:, 0, 0]
-        return mask_logits
 
 
 @register("head", "sam2_grounding")

@@ -71,14 +71,7 @@ class SamGrounding(PixelGrounding):
         from transformers import SamConfig, SamModel
 
         vision: Any = {**_SHAPES[size], "mlp_dim": 4 * _SHAPES[size]["hidden_size"]}
-        if source is None:
-            sam: Any = SamModel(SamConfig(vision_config=vision))
-        elif should_load_weights():
-            check_model_type(source, "sam")
-            sam = load_pretrained(SamModel, local_folder(source, None))
-        else:
-            config, dtype = stand_in_config(source, SamConfig(vision_config=vision), torch.float32)
-            sam = build_stand_in(SamModel, config, dtype, "sdpa", None)
+        sam = load_sam(source, SamModel, SamConfig(vision_config=vision), "sam")
         super().__init__(language_width, sam.config.prompt_encoder_config.hidden_size)
         self.sam = sam.requires_grad_(False)
         self.sam.mask_decoder.requires_grad_(True)
@@ -99,14 +92,41 @@ class SamGrounding(PixelGrounding):
     def decode_masks(self, features: Features, prompts: torch.Tensor) -> torch.Tensor:
         """Mask logits (n, 4 rows, 4 columns) of embeddings (n, 256, rows, columns) and prompts (n, 256)."""
         (embedding,) = features
-        positions = self.sam.get_image_wide_positional_embeddings().expand(len(embedding), -1, -1, -1)
-        dense = self.sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
-        masks, _ = self.sam.mask_decoder(
-            image_embeddings=embedding.to(prompts.dtype),
-            image_positional_embeddings=positions.to(prompts.dtype),
-            sparse_prompt_embeddings=prompts[:, None, None],
-            dense_prompt_embeddings=dense.to(prompts.dtype),
-            multimask_output=False,
-        )
-        mask_logits: torch.Tensor = masks[:, 0, 0]
-        return mask_logits
+        return decode_prompts(self.sam, embedding, prompts)
+
+
+def load_sam(source: str | None, model_class: Any, default: Any, model_types: str) -> Any:
+    """A model of SAM's family: of a folder or hub name whose ``model_type`` begins with one of ``model_types``, or random.
+
+    Args:
+        source: local folder or hub name (safetensors only); random weights of ``default`` if None.
+        model_class: of transformers.
+        default: configuration of a model without a source, and of a planned one that is not here.
+        model_types: prefixes, separated by spaces.
+    """
+    if source is None:
+        return model_class(default)
+    if should_load_weights():
+        check_model_type(source, model_types)
+        return load_pretrained(model_class, local_folder(source, None))
+    config, dtype = stand_in_config(source, default, torch.float32)
+    return build_stand_in(model_class, config, dtype, "sdpa", None)
+
+
+def decode_prompts(sam: Any, embedding: torch.Tensor, prompts: torch.Tensor, **features: Any) -> torch.Tensor:
+    """Single-mask logits (n, rows, columns) of a mask decoder, from image embeddings and one sparse prompt each (n, width).
+
+    ``features`` are what else the decoder of a model takes, as SAM 2's features of high resolution.
+    """
+    positions = sam.get_image_wide_positional_embeddings().expand(len(embedding), -1, -1, -1)
+    dense = sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
+    masks, *_ = sam.mask_decoder(
+        image_embeddings=embedding.to(prompts.dtype),
+        image_positional_embeddings=positions.to(prompts.dtype),
+        sparse_prompt_embeddings=prompts[:, None, None],
+        dense_prompt_embeddings=dense.to(prompts.dtype),
+        multimask_output=False,
+        **features,
+    )
+    mask_logits: torch.Tensor = masks[:, 0, 0]
+    return mask_logits

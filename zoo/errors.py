@@ -26,10 +26,6 @@ class ArgumentError(ZooError, ValueError):
     """An argument that a component or function cannot take."""
 
 
-class RowError(ZooError, ValueError):
-    """What is wrong with a row of a file; whoever reads the file adds its name and the line."""
-
-
 class WriteError(ZooError, OSError):
     """A file or folder that cannot be written, as where the disk is full."""
 

@@ -15,7 +15,7 @@ from zoo.data.annotations.base import PRESENT, AnnotatedImage, AnnotationSource,
 from zoo.data.annotations.datasets import AnnotatedData
 from zoo.data.annotations.masks import CocoSegmentations
 from zoo.data.base import ZooData
-from zoo.data.classification.base import ClassificationData, LabelledImages, read_json
+from zoo.data.classification.base import ClassificationData, DataError, LabelledImages, read_json
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.formats import read_valid_reason_seg
 from zoo.data.conversations.records import Conversation, mask_phrases, read_valid_conversations
@@ -23,7 +23,7 @@ from zoo.data.io.images import read_image
 from zoo.data.io.tables import SPLITS, TableSpec
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_valid_records
-from zoo.errors import ArgumentError, RowError
+from zoo.errors import ArgumentError
 from zoo.registry import registry
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -188,11 +188,11 @@ def _scan_coop(file: Path, content: Mapping[str, Any], images: Path) -> ScannedD
             with scanned.problems.at(f"{file}: {split}[{number}]"):
                 path, label, name = entry
                 if type(label) is not int or not isinstance(path, str):
-                    raise RowError(f"{entry!r:.200}; expected [path, label, class name]")
+                    raise DataError(f"{entry!r:.200}; expected [path, label, class name]")
                 if Path(path).is_absolute() or ".." in Path(path).parts:
-                    raise RowError(f"'{path}' leaves the image folder")
+                    raise DataError(f"'{path}' leaves the image folder")
                 if names.setdefault(label, str(name)) != str(name):
-                    raise RowError(f"label {label} is '{names[label]}' and '{name}'")
+                    raise DataError(f"label {label} is '{names[label]}' and '{name}'")
                 scanned.images.append(AnnotatedImage(images / path, split, labels={str(name): PRESENT}))
     return _without_missing(scanned)
 
@@ -206,7 +206,7 @@ def _scan_table(path: Path, options: Mapping[str, Any]) -> ScannedData:
             with scanned.problems.at(f"{path}: line {line}"):
                 name, label = row[spec.path_column], row[spec.label_column]
                 if not name or not label:
-                    raise RowError(f"{spec.path_column} or {spec.label_column} is empty")
+                    raise DataError(f"{spec.path_column} or {spec.label_column} is empty")
                 split, patient = spec.split_of(row, path, line), row.get(spec.patient_column) or None
                 scanned.images.append(AnnotatedImage(folder / name, split, patient, {label: PRESENT}))
     return _without_missing(scanned)

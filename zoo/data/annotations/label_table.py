@@ -6,7 +6,6 @@ from typing import Annotated
 from zoo.data.annotations.base import AnnotatedImage, AnnotationError, AnnotationSource, Problems
 from zoo.data.annotations.mimic_cxr_jpg import label_value
 from zoo.data.io.tables import TableSpec
-from zoo.errors import RowError
 from zoo.registry import Unpacked, register
 
 
@@ -45,7 +44,7 @@ class LabelTable(AnnotationSource):
             for line, row in spec.read(self.table, (spec.path_column, *self.label_names), problems.messages.append):
                 with problems.at(f"{self.table}: line {line}"):
                     if not row[spec.path_column]:
-                        raise RowError(f"{spec.path_column} is empty")
+                        raise AnnotationError(f"{spec.path_column} is empty")
                     values = {name: label_value(row[name]) for name in self.label_names}
                     images.append(
                         AnnotatedImage(

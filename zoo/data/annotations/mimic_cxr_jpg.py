@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from zoo.data.annotations.base import AnnotatedImage, AnnotationSource, Problems, only_file
+from zoo.data.annotations.base import AnnotatedImage, AnnotationError, AnnotationSource, Problems, only_file
 from zoo.data.io.tables import Row, canonical_split, read_table
-from zoo.errors import RowError
 from zoo.registry import register
 
 CHEXPERT_LABELS = (
@@ -39,7 +38,7 @@ def label_value(text: str) -> float | None:
         return None
     value = float(text)
     if value not in (1.0, 0.0, -1.0):
-        raise RowError(f"label {text} is none of 1, 0, -1 and blank")
+        raise AnnotationError(f"label {text} is none of 1, 0, -1 and blank")
     return value
 
 
@@ -107,7 +106,7 @@ class MimicCxrJpg(AnnotationSource):
         subject, study = row["subject_id"], row["study_id"]
         split = canonical_split(row["split"])
         if split is None:
-            raise RowError(f"split '{row['split']}' is none of train, validate and test")
+            raise AnnotationError(f"split '{row['split']}' is none of train, validate and test")
         place = Path("files", f"p{subject[:2]}", f"p{subject}", f"s{study}")
         report = self.reports / place.with_suffix(".txt") if self.reports else None
         return AnnotatedImage(

@@ -6,6 +6,7 @@ from zoo.data.annotations.base import (
     ABSENT,
     PRESENT,
     AnnotatedImage,
+    AnnotationError,
     AnnotationSource,
     Box,
     Problems,
@@ -13,7 +14,6 @@ from zoo.data.annotations.base import (
     merge_images,
 )
 from zoo.data.io.tables import Row, read_table
-from zoo.errors import RowError
 from zoo.registry import register
 
 
@@ -49,7 +49,7 @@ class RsnaPneumonia(AnnotationSource):
     def _image(self, row: Row) -> AnnotatedImage:
         path = self.folder / "stage_2_train_images" / f"{row['patientId']}.dcm"
         if row["Target"] not in ("0", "1"):
-            raise RowError(f"Target is {row['Target']!r}, neither 0 nor 1")
+            raise AnnotationError(f"Target is {row['Target']!r}, neither 0 nor 1")
         if row["Target"] == "0":
             return AnnotatedImage(path, labels={"pneumonia": ABSENT})
         return AnnotatedImage(
@@ -65,5 +65,5 @@ def corners(row: Row, names: tuple[str, str, str, str] = ("x", "y", "width", "he
     """
     left, top, width, height = (float(row[name]) for name in names)
     if not (width > 0 and height > 0):
-        raise RowError(f"the box has a width of {width} and a height of {height}")
+        raise AnnotationError(f"the box has a width of {width} and a height of {height}")
     return left, top, left + width, top + height

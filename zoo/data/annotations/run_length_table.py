@@ -4,10 +4,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from zoo.data.annotations.base import AnnotatedImage, AnnotationSource, Problems, Region
+from zoo.data.annotations.base import AnnotatedImage, AnnotationError, AnnotationSource, Problems, Region
 from zoo.data.annotations.masks import Runs
 from zoo.data.io.tables import TableSpec
-from zoo.errors import RowError
 from zoo.registry import Unpacked, register
 
 
@@ -52,10 +51,10 @@ class RunLengthTable(AnnotationSource):
                 with problems.at(f"{self.table}: line {line}"):
                     path, runs = row[spec.path_column], row[self.mask_column]
                     if not path:
-                        raise RowError(f"{spec.path_column} is empty")
+                        raise AnnotationError(f"{spec.path_column} is empty")
                     own = spec.split_of(row, self.table, line), row.get(spec.patient_column) or None
                     if facts.setdefault(path, own) != own:
-                        raise RowError(f"{path} has another split or patient than in an earlier row")
+                        raise AnnotationError(f"{path} has another split or patient than in an earlier row")
                     if runs not in ("", "-1"):
                         masks[path][row.get(spec.label_column) or self.target].append(runs)
         names = sorted({name for named in masks.values() for name in named})

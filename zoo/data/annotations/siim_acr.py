@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
-from zoo.data.annotations.base import ABSENT, PRESENT, AnnotatedImage, AnnotationSource, Problems, Region, find_images
+from zoo.data.annotations.base import (
+    ABSENT,
+    PRESENT,
+    AnnotatedImage,
+    AnnotationError,
+    AnnotationSource,
+    Problems,
+    Region,
+    find_images,
+)
 from zoo.data.annotations.masks import Runs
 from zoo.data.io.run_lengths import decode_runs
 from zoo.data.io.tables import read_table
-from zoo.errors import RowError
 from zoo.ranges import PositiveInt
 from zoo.registry import register
 
@@ -42,7 +50,7 @@ class SiimAcr(AnnotationSource):
                     continue
                 with problems.at(f"{self.table}: line {line}"):
                     if not row["EncodedPixels"]:
-                        raise RowError(f"EncodedPixels is blank; {_NONE} stands for no pneumothorax")
+                        raise AnnotationError(f"EncodedPixels is blank; {_NONE} stands for no pneumothorax")
                     decode_runs(row["EncodedPixels"], (self.side, self.side), relative=True, column_major=True, first=0)
                     listed.append(row["EncodedPixels"])
         files: dict[str, Path] = {}

@@ -7,6 +7,7 @@ from zoo.data.annotations.base import (
     ABSENT,
     PRESENT,
     AnnotatedImage,
+    AnnotationError,
     AnnotationSource,
     Box,
     Problems,
@@ -14,7 +15,6 @@ from zoo.data.annotations.base import (
     find_images,
 )
 from zoo.data.io.tables import Row, read_table
-from zoo.errors import RowError
 from zoo.ranges import PositiveInt
 from zoo.registry import register
 
@@ -56,7 +56,7 @@ class VindrCxr(AnnotationSource):
             with problems.at(table):
                 split = table.stem.rpartition("_")[2]
                 if split not in ("train", "test"):
-                    raise RowError(f"'{split}' is neither train nor test")
+                    raise AnnotationError(f"'{split}' is neither train nor test")
                 for line, row in read_table(
                     table, ("image_id", "class_name", *_CORNERS), report=problems.messages.append
                 ):
@@ -97,8 +97,8 @@ def _box(row: Row) -> Box | None:
     if all(blank):
         return None
     if any(blank):
-        raise RowError("a box has some of its four corners only")
+        raise AnnotationError("a box has some of its four corners only")
     left, top, right, bottom = (float(row[corner]) for corner in _CORNERS)
     if not (left < right and top < bottom):
-        raise RowError(f"the box {[left, top, right, bottom]} is empty")
+        raise AnnotationError(f"the box {[left, top, right, bottom]} is empty")
     return left, top, right, bottom

@@ -1,8 +1,11 @@
 """Comparisons: runs are reused, and those of another recipe refused."""
 
 import json
+from statistics import harmonic_mean
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from zoo.engine.comparison import compare
 from zoo.engine.training import RunError
@@ -53,3 +56,38 @@ def test_a_grid_is_chosen_on_validation_images_and_tasks_are_averaged(tiny_recip
     mean = (row.metrics["32"].value + row.metrics["40"].value) / 2
     assert row.metrics["accuracy"].value == pytest.approx(mean)
     assert row.metrics["accuracy"].n == row.metrics["32"].n + row.metrics["40"].n
+
+
+def test_base_to_novel_over_tasks_has_both_harmonic_means(tiny_recipe, tmp_path):
+    many = tmp_path / "four.yaml"
+    classes = "{name: clip_adaptation, clip: {name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 2, text_width: 32, "
+    classes += "text_layers: 2, embedding: 32}, adapter: {name: coop, context: 2}}"
+    folder = four_classes(tmp_path / "four")
+    many.write_text(f"base: {tiny_recipe}\ndata: {{folder: {folder}}}\nmethod: {classes}\n")
+    over = {"data.image_size": ["32", "40"]}
+    (row,) = compare(
+        [str(many)],
+        tmp_path / "out",
+        shots=[2],
+        seeds=[0],
+        protocol="base_to_novel",
+        over=over,
+        overrides=ONE_EPOCH,
+        device="cpu",
+    )
+    base, novel, of_means, mean = (row.metrics[n] for n in ("base", "novel", "harmonic_mean", "mean_of_harmonic_means"))
+    assert of_means.value == pytest.approx(harmonic_mean([base.value, novel.value]))
+    assert mean.value == pytest.approx((row.metrics["32"].value + row.metrics["40"].value) / 2)
+    assert of_means.n == base.n + novel.n and of_means.low <= of_means.value <= of_means.high
+
+
+def four_classes(root):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 1), ("test", 6)):
+        for label in range(4):
+            folder = root / split / f"class {label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.clip(rng.normal(60 * label, 60, (32, 32)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root

@@ -1,8 +1,10 @@
+from statistics import harmonic_mean
+
 import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.intervals import Measured, average, measure
+from zoo.metrics.intervals import Measured, average, measure, measure_jointly
 
 
 def mean(outputs):
@@ -46,3 +48,30 @@ def test_the_interval_of_an_average_is_narrower_than_its_parts():
     assert mean.value == pytest.approx(0.6) and mean.n == 80
     assert mean.low == pytest.approx(0.6 - 0.1 / 2**0.5) and mean.high == pytest.approx(0.6 + 0.15 / 2**0.5)
     assert average([one]) == Measured(0.5, pytest.approx(0.4), pytest.approx(0.65), 30)
+
+
+def of_both(values):
+    return harmonic_mean(values.mean(axis=0).tolist())
+
+
+def test_the_interval_of_a_harmonic_mean_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    truth, covered, width, width_of_ends = harmonic_mean([0.8, 0.6]), 0, 0.0, 0.0
+    for trial in range(100):
+        base, novel = ([{"value": torch.from_numpy(rng.random(100) < share).float()}] for share in (0.8, 0.6))
+        both = measure_jointly(mean, [[base, novel]], of_both, resamples=200, seed=trial)
+        covered += both.low <= truth <= both.high
+        one, other = measure(mean, base, resamples=200), measure(mean, novel, resamples=200)
+        width += both.high - both.low
+        width_of_ends += harmonic_mean([one.high, other.high]) - harmonic_mean([one.low, other.low])
+        assert both.n == 200
+    assert 89 <= covered <= 100
+    assert width < 0.85 * width_of_ends  # as the mean of the ends would be: too wide
+
+
+def test_sets_of_a_task_share_their_runs_and_tasks_do_not():
+    constant = [[{"value": torch.full((20,), level)} for level in levels] for levels in ([0.2, 0.8], [0.8, 0.2])]
+    together = measure_jointly(mean, [constant], lambda values: float(values.mean()))
+    assert (together.low, together.high) == (pytest.approx(0.5), pytest.approx(0.5))
+    apart = measure_jointly(mean, [[runs] for runs in constant], lambda values: float(values.mean()))
+    assert apart.low < 0.45 and apart.high > 0.55

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean, harmonic_mean
 from typing import Any
 
+import numpy as np
+
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import as_overrides, read_recipe
 from zoo.engine.class_names import is_class_bound
@@ -15,7 +17,8 @@ from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
-from zoo.metrics.intervals import Measured, average
+from zoo.methods.base import Metric, Outputs
+from zoo.metrics.intervals import Measured, average, measure_jointly
 from zoo.visualization.tables import Row, write_table
 
 PROTOCOLS = ("few_shot", "base_to_novel", "full")
@@ -92,17 +95,22 @@ def _metrics(
     shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: list[str]
 ) -> dict[str, Measured]:
     """Metrics of a row: means over the tasks, and the first metric of each task."""
-    by_task = {}
+    by_task, halves = {}, {}
     for task in shared.tasks:
         runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
-        novel = shared.protocol == "base_to_novel"
-        by_task[task] = _base_to_novel(runs, shared.device) if novel else _measured(runs, [], "test", shared.device)
+        if shared.protocol == "base_to_novel":
+            halves[task] = [_outputs(runs, [f"data.classes={half}"], half, shared.device) for half in ("base", "novel")]
+            by_task[task] = _base_to_novel([halves[task]])
+        else:
+            by_task[task] = _measured(runs, [], "test", shared.device)
     if shared.tasks == [""]:
         return by_task[""]
     names = list(next(iter(by_task.values())))
-    means = {name: average([metrics[name] for metrics in by_task.values()]) for name in names}
-    if shared.protocol == "base_to_novel":  # of the means, as the field reports it
-        means["harmonic_mean"] = _harmonic_mean(means["base"], means["novel"])
+    means = (
+        _base_to_novel(list(halves.values()))
+        if halves
+        else {name: average([metrics[name] for metrics in by_task.values()]) for name in names}
+    )
     main = "harmonic_mean" if "harmonic_mean" in means else names[0]
     return means | {task.split("=", 1)[1]: metrics[main] for task, metrics in by_task.items()}
 
@@ -166,22 +174,42 @@ def _contains(content: Any, expected: Any) -> bool:
 def _measured(
     runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test"
 ) -> dict[str, Measured]:
+    metrics, outputs = _outputs(runs, overrides, name, device, split)
+    return measure_all(metrics, outputs)
+
+
+def _outputs(
+    runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test"
+) -> tuple[dict[str, Metric], list[Outputs]]:
+    """The method's metrics, and what each run makes of every sample."""
     evaluations = [open_evaluation(run, overrides, device) for run in runs]
     outputs = [
         collect_cached(evaluation, run / f"outputs-{name}.safetensors", split)
         for run, evaluation in zip(runs, evaluations, strict=True)
     ]
-    return measure_all(evaluations[0].method.metrics(), outputs)
+    return evaluations[0].method.metrics(), outputs
 
 
-def _base_to_novel(runs: list[Path], device: str) -> dict[str, Measured]:
-    """Accuracy on the base and the novel classes, and their harmonic mean."""
-    base = _measured(runs, ["data.classes=base"], "base", device)["accuracy"]
-    novel = _measured(runs, ["data.classes=novel"], "novel", device)["accuracy"]
-    return {"base": base, "novel": novel, "harmonic_mean": _harmonic_mean(base, novel)}
+def _base_to_novel(tasks: list[list[tuple[dict[str, Metric], list[Outputs]]]]) -> dict[str, Measured]:
+    """Accuracy on the base and the novel classes, averaged over tasks, and their harmonic mean.
 
+    Of several tasks there are two: ``harmonic_mean``, of the averages, and ``mean_of_harmonic_means``, the average of the tasks'
+    own. Published tables have the one or the other.
+    """
+    metric = tasks[0][0][0]["accuracy"]
+    outputs = [[runs for _, runs in halves] for halves in tasks]
 
-def _harmonic_mean(base: Measured, novel: Measured) -> Measured:
-    """The harmonic mean, its interval from those of the halves."""
-    mean, low, high = (harmonic_mean([getattr(base, part), getattr(novel, part)]) for part in ("value", "low", "high"))
-    return Measured(mean, low, high, base.n + novel.n)
+    def average_of(half: int) -> Measured:
+        return measure_jointly(metric, [[halves[half]] for halves in outputs], lambda values: float(values.mean()))
+
+    def of_averages(values: np.ndarray) -> float:
+        return float(harmonic_mean(values.mean(axis=0).tolist()))
+
+    def averaged(values: np.ndarray) -> float:
+        return fmean(map(harmonic_mean, values.tolist()))
+
+    metrics = {"base": average_of(0), "novel": average_of(1)}
+    metrics["harmonic_mean"] = measure_jointly(metric, outputs, of_averages)
+    if len(tasks) > 1:
+        metrics["mean_of_harmonic_means"] = measure_jointly(metric, outputs, averaged)
+    return metrics

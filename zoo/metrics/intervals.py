@@ -38,20 +38,57 @@ def measure(
     Raises:
         ArgumentError: there is no run, or the runs differ in their number of samples.
     """
+    return measure_jointly(metric, [[runs]], lambda values: float(values[0, 0]), resamples, seed)
+
+
+def measure_jointly(
+    metric: Callable[[Outputs], float],
+    tasks: Sequence[Sequence[Sequence[Outputs]]],
+    combine: Callable[[np.ndarray], float],
+    resamples: int = 500,
+    seed: int = 0,
+) -> Measured:
+    """A function of a metric's values on several sets of samples, with a bootstrap interval of the function itself.
+
+    Args:
+        metric: function of per-sample outputs.
+        tasks: for each task its sets of samples, and for each set the outputs of every run. A resample takes the same runs for
+            all sets of a task, since they are measured with the same weights; runs of different tasks are independent.
+        combine: function of the values (tasks, sets), each averaged over runs, as the harmonic mean of two sets.
+        resamples: number of resamples.
+        seed: of the resampling.
+
+    Raises:
+        ArgumentError: a set has no run, or its runs differ in their number of samples.
+    """
+    counts = [[_sample_count(runs) for runs in sets] for sets in tasks]
+    rng = np.random.default_rng(seed)
+    value = combine(np.array([[np.mean([metric(run) for run in runs]) for runs in sets] for sets in tasks]))
+    values = []
+    for _ in range(resamples):
+        rows = []
+        for sets, sizes in zip(tasks, counts, strict=True):
+            sample_idx = [torch.from_numpy(rng.integers(count, size=count)) for count in sizes]
+            run_idx = rng.integers(len(sets[0]), size=len(sets[0]))
+            rows.append([_mean_of(metric, runs, run_idx, idx) for runs, idx in zip(sets, sample_idx, strict=True)])
+        values.append(combine(np.array(rows)))
+    low, high = np.percentile([v for v in values if np.isfinite(v)] or [value], [2.5, 97.5])
+    return Measured(value, float(low), float(high), sum(map(sum, counts)))
+
+
+def _sample_count(runs: Sequence[Outputs]) -> int:
     sizes = {len(next(iter(run.values()))) for run in runs}
     if len(sizes) != 1:
         raise ArgumentError(f"runs must have the same number of samples; they have {sorted(sizes) or 'none'}")
-    count = sizes.pop()
-    rng = np.random.default_rng(seed)
-    value = float(np.mean([metric(run) for run in runs]))
-    values = []
-    for _ in range(resamples):
-        sample_idx = torch.from_numpy(rng.integers(count, size=count))
-        run_idx = rng.integers(len(runs), size=len(runs))
-        resampled = [metric({name: tensor[sample_idx] for name, tensor in runs[run].items()}) for run in run_idx]
-        values.append(float(np.mean(resampled)))
-    low, high = np.percentile([v for v in values if np.isfinite(v)] or [value], [2.5, 97.5])
-    return Measured(value, float(low), float(high), count)
+    return sizes.pop()
+
+
+def _mean_of(
+    metric: Callable[[Outputs], float], runs: Sequence[Outputs], run_idx: np.ndarray, sample_idx: torch.Tensor
+) -> float:
+    """The metric on resampled samples, averaged over resampled runs."""
+    resampled = [metric({name: tensor[sample_idx] for name, tensor in runs[run].items()}) for run in run_idx]
+    return float(np.mean(resampled))
 
 
 def average(measured: Sequence[Measured]) -> Measured:

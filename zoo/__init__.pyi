@@ -70,8 +70,15 @@ from zoo.engine.api import list_components as list_components
 from zoo.engine.api import list_models as list_models
 from zoo.engine.api import predict as predict
 from zoo.engine.assembly import assemble as assemble
+from zoo.engine.callbacks import best_checkpoint as best_checkpoint
+from zoo.engine.callbacks import early_stopping as early_stopping
+from zoo.engine.callbacks import ema as ema
 from zoo.engine.comparison import compare as compare
 from zoo.engine.loading import load as load
+from zoo.engine.loggers import csv_logger as csv_logger
+from zoo.engine.loggers import mlflow_logger as mlflow_logger
+from zoo.engine.loggers import tensorboard_logger as tensorboard_logger
+from zoo.engine.loggers import wandb_logger as wandb_logger
 from zoo.engine.planning import plan as plan
 from zoo.engine.publishing import publish as publish
 from zoo.engine.training import train as train

@@ -41,6 +41,8 @@ KINDS = {
     "annotation_source": "files of a public form to annotated images, for a dataset",
     "optimizer": "an optimizer over the trainable parameters",
     "scheduler": "a learning-rate schedule, by step",
+    "logger": "where the numbers of a run are written",
+    "callback": "what a training does besides its steps",
 }
 """Every kind of component, with what it is for."""
 

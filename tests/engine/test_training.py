@@ -178,7 +178,11 @@ def torch_step(checkpoint: Path) -> int:
 
 
 def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
-    one = run(tiny_recipe, tmp_path / "one", "data.batch_size=4")
+    best = "{name: best_checkpoint, monitor: val_accuracy, mode: max, restore: false}"
+    callbacks = (
+        f"trainer.callbacks=[{{name: early_stopping, monitor: val_accuracy}}, {{name: ema, decay: 0.8}}, {best}]"
+    )
+    one = run(tiny_recipe, tmp_path / "one", "data.batch_size=4", callbacks)
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
         "from zoo.config.recipe import read_recipe; from zoo.engine.training import train\n"
@@ -186,7 +190,7 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     )
     script = tmp_path / "two.py"
     script.write_text(code)
-    settings = ["data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
+    settings = ["data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp", callbacks]
     command = [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "two"), *settings]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -195,6 +199,8 @@ def test_two_processes_follow_one_with_the_doubled_batch(tiny_recipe, tmp_path):
     curves = losses(one), losses(tmp_path / "two")
     assert len(curves[0]) == len(curves[1]) == 18
     torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curves[1]), atol=1e-4, rtol=0)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, atol=1e-3, rtol=0)
 
 
 def test_bf16_runs_on_a_cpu_with_a_warning_where_it_is_slow(tiny_recipe, tmp_path, monkeypatch, recwarn):

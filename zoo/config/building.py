@@ -8,7 +8,7 @@ from typing import Any
 from zoo.config.components import Component
 from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.config.recipe import COMPONENT_SECTIONS, Problem, Recipe, RecipeError
-from zoo.config.validation import resolve_component, section_problems
+from zoo.config.validation import TRAINER_COMPONENTS, component_nodes, resolve_component, section_problems
 
 LEARNED_WITH = {"template", "words", "pieces", "label_names", "region_names"}
 """Metadata that weights were learned with, by position in a list for most: a finished run or a card keeps them on other data."""
@@ -88,6 +88,21 @@ def resolve(kind: str, node: Mapping[str, Any], key: str = "", source: str = "re
     if problems or component is None:
         raise RecipeError(problems)
     return component
+
+
+def trainer_components(recipe: Recipe, name: str) -> list[Component]:
+    """The loggers or callbacks that a checked recipe names.
+
+    Args:
+        recipe: as read.
+        name: the trainer's argument, ``logger`` or ``callbacks``.
+
+    Raises:
+        RecipeError: one does not fit its component.
+    """
+    nodes = component_nodes((recipe["trainer"] or {}).get(name, []))
+    key = f"trainer.{name}"
+    return [resolve(TRAINER_COMPONENTS[name], node, key, recipe.origin(key)) for node in nodes]
 
 
 def build(kind: str, node: Mapping[str, Any], **injected: Any) -> Any:

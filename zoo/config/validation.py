@@ -39,8 +39,10 @@ TRAINER_RANGES: dict[str, Any] = {
     "val_check_interval": _BATCHES,
 }
 """Ranges of lightning.Trainer's arguments, which its signature does not give; -1 is its "no limit"."""
+TRAINER_COMPONENTS = {"logger": "logger", "callbacks": "callback"}
+"""Arguments of the trainer that are names of components, with their kind."""
 TRAINER_OWN = (
-    "logger callbacks plugins default_root_dir enable_checkpointing barebones use_distributed_sampler inference_mode "
+    "plugins default_root_dir enable_checkpointing barebones use_distributed_sampler inference_mode "
     "model_registry profiler"
 ).split()
 """Arguments of lightning.Trainer that the zoo sets, or that are no values of a YAML file."""
@@ -139,13 +141,34 @@ def _trainer_problems(arguments: Any, report: Report) -> None:
     for name in TRAINER_OWN:
         if name in arguments:
             report_once(f"trainer.{name}", "cannot be set in a recipe; the zoo sets it")
-    resolve_arguments(Trainer, arguments, "trainer", report_once)
+    for name, kind in TRAINER_COMPONENTS.items():
+        if name in arguments:
+            _component_problems(kind, arguments[name], f"trainer.{name}", report)
+    values = {name: value for name, value in arguments.items() if name not in TRAINER_COMPONENTS}
+    resolve_arguments(Trainer, values, "trainer", report_once)
     for name, annotation in TRAINER_RANGES.items():
         value = arguments.get(name)
         if value is not None and (message := type_problem(annotation, value)):
             report_once(f"trainer.{name}", message)
     if (accelerator := arguments.get("accelerator", "auto")) not in _ACCELERATORS:
         report_once("trainer.accelerator", f"is {accelerator!r}{nearest(str(accelerator), list(_ACCELERATORS))}")
+
+
+def component_nodes(value: Any) -> list[Any]:
+    """Components that a recipe gives as one or several, each by its name alone or as a mapping with a name."""
+    return [
+        {"name": item} if isinstance(item, str) else item for item in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _component_problems(kind: str, value: Any, key: str, report: Report) -> None:
+    nodes, names = component_nodes(value), set()
+    for index, node in enumerate(nodes):
+        place = f"{key}.{index}" if isinstance(value, list) else key
+        component = resolve_component(kind, node, place, report)
+        if component and component.name in names:
+            report(place, f"names {component.name} a second time")
+        names |= {component.name} if component else set()
 
 
 def type_problem(annotation: Any, value: Any) -> str | None:

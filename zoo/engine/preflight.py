@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from zoo.cards.store import CardError, card_chain
-from zoo.config.building import ResolvedRecipe
+from zoo.config.building import ResolvedRecipe, trainer_components
 from zoo.config.components import Component
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.io.tables import SPLITS
+from zoo.engine.loggers import missing_package
 from zoo.engine.strategies import StrategyError, check_strategy
 from zoo.pretrained import is_folder_name
 
@@ -48,7 +49,7 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
 
     Args:
         resolved: the recipe.
-        to_run: it is about to run here, so that missing data are a problem and not a note.
+        to_run: it is about to run here, so that missing data and packages of loggers are a problem and not a note.
 
     Returns:
         Notes: what is missing on this machine, such as GPUs and packages.
@@ -59,13 +60,13 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
     recipe, problems = resolved.recipe, []
     for key, message in (*_source_problems(resolved.method), *_other_problems(resolved)):
         problems.append(Problem(recipe.origin(key), key, message))
-    missing = list(_missing_data(resolved.data))
+    missing = [*_missing_data(resolved.data), *_missing_loggers(recipe)]
     if to_run:
         problems += [Problem(recipe.origin(key), key, message) for key, message in missing]
     if problems:
         raise RecipeError(problems)
-    data_notes = [f"{key} {message}" for key, message in missing]
-    return [*data_notes, *_package_notes(resolved.method), *_notes(recipe)]
+    missing_notes = [f"{key} {message}" for key, message in missing]
+    return [*missing_notes, *_package_notes(resolved.method), *_notes(recipe)]
 
 
 def missing_data(resolved: ResolvedRecipe) -> list[str]:
@@ -131,6 +132,12 @@ def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
             value = arguments.get(name)
             if isinstance(value, str) and not any(Path(value.replace("{split}", split)).exists() for split in SPLITS):
                 yield f"{place}.{name}", f"is {value}, which does not exist"
+
+
+def _missing_loggers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    for component in trainer_components(recipe, "logger"):
+        if message := missing_package(component.name):
+            yield "trainer.logger", f"{component.name} {message}"
 
 
 def _package_notes(method: Component) -> Iterator[str]:

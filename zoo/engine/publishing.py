@@ -233,7 +233,8 @@ def _trained_with(run: Path) -> str:
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     revision = environment["git_revision"] or "unknown"
+    weights = f"; the weights are the {summary['weights']}" if "weights" in summary else ""
     return (
         f"{summary['steps']} steps in {summary['seconds'] / 60:.1f} minutes on {environment['device']}; "
-        f"torch {environment['packages']['torch']}, lightning {environment['packages']['lightning']}; revision {revision}"
+        f"torch {environment['packages']['torch']}, lightning {environment['packages']['lightning']}; revision {revision}{weights}"
     )

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import (
 )
 from lightning.pytorch.trainer.states import TrainerFn
 
+from zoo.config.building import trainer_components
 from zoo.config.recipe import Recipe
 from zoo.errors import ZooError
 from zoo.methods.base import ZooModule
@@ -137,7 +138,7 @@ def check_strategy(recipe: Recipe) -> None:
 
     Raises:
         StrategyError: it is unknown, FSDP1, its package is not installed, or it does not support the
-            precision or the method.
+            precision, a callback or the method.
     """
     name, precision = strategy_name(recipe), str((recipe["trainer"] or {}).get("precision", "32-true"))
     names = [*StrategyRegistry.available_strategies(), "auto", "fsdp2"]
@@ -147,6 +148,13 @@ def check_strategy(recipe: Recipe) -> None:
         raise StrategyError(f"unknown strategy '{name}'{nearest(name, names)}")
     if name in FSDP2 and precision == "16-mixed":
         raise StrategyError(f"{name} does not support precision 16-mixed; use bf16-true, bf16-mixed or 32-true")
+    callbacks = {component.name for component in trainer_components(recipe, "callbacks")}
+    if (name in FSDP2 or name.startswith("deepspeed")) and "ema" in callbacks:
+        raise StrategyError(f"{name} does not support the callback ema: processes hold shards of the weights; use ddp")
+    if name.startswith("deepspeed") and "best_checkpoint" in callbacks:
+        raise StrategyError(
+            f"{name} does not support the callback best_checkpoint: its checkpoints are folders of shards"
+        )
     if name.startswith("deepspeed"):
         if precision.startswith("16"):
             raise StrategyError(

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError, as_overrides
+from zoo.config.validation import TRAINER_COMPONENTS
+from zoo.engine.callbacks import build_callbacks
+from zoo.engine.loggers import build_loggers
 from zoo.engine.strategies import ZeroPrecision, ZeroStrategy, resolve_strategy, strategy_name
 from zoo.errors import ZooError
 from zoo.files import replacing
@@ -105,10 +108,9 @@ def _progress_bar() -> "Callback":
 def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Lightning's arguments for training: the recipe's on top of what every run needs."""
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger
 
     ignore_expected_warnings()
-    settings = dict(recipe["trainer"] or {})
+    settings = {name: value for name, value in (recipe["trainer"] or {}).items() if name not in TRAINER_COMPONENTS}
     progress = settings.get("enable_progress_bar", True)
     options: dict[str, Any] = {"dirpath": out / "checkpoints", "filename": "last", "enable_version_counter": False}
     checkpoints = [
@@ -117,8 +119,9 @@ def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:
     ]
     arguments = {
         "default_root_dir": out,
-        "logger": CSVLogger(out, name="logs", flush_logs_every_n_steps=10),  # a resumed run logs into a new version
-        "callbacks": [*checkpoints, *([_progress_bar()] if progress else [])],
+        "logger": build_loggers(recipe, out),
+        # the last checkpoint after the recipe's callbacks, so that it holds their state
+        "callbacks": [*build_callbacks(recipe, out), *checkpoints, *([_progress_bar()] if progress else [])],
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "use_distributed_sampler": False,

@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 
 from zoo.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from zoo.engine.assembly import Assembly, assemble
+from zoo.engine.callbacks import check_monitors, final_weights
+from zoo.engine.loggers import start_loggers
 from zoo.engine.strategies import check_strategy, gather_trained_state
 from zoo.engine.trainers import CHECKPOINT_EVERY, build_trainer, is_first_process, training_arguments
 from zoo.errors import WriteError, ZooError
@@ -59,6 +61,8 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume:
         RecipeError: the recipe does not fit the registries.
         StrategyError: its strategy is not available here.
         DeviceError: its devices are not available here.
+        MonitorError: a callback monitors what is not measured.
+        MissingLoggerError, LoggerError: a logger is not installed, or cannot start.
         RunError: ``out`` holds a run and ``resume`` is off, holds other files, has no run of this recipe to resume, or another
             training runs in it; training was interrupted, or there was nothing to train on; the disk is full.
     """
@@ -80,6 +84,8 @@ def _train(recipe: Recipe, out: Path, resume: bool, is_first: bool) -> Path:
     if is_first:
         _write_record(assembly, out, resume)
         method.base_fingerprint()  # of the stored weights, before they are sharded
+    check_monitors(trainer, method, data)
+    start_loggers(trainer.loggers)
     start = time.monotonic()
     if trainer.strategy.root_device.type == "cpu":
         warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
@@ -90,12 +96,14 @@ def _train(recipe: Recipe, out: Path, resume: bool, is_first: bool) -> Path:
         raise RunError(f"no training step was run: the training split has {samples} samples{_limits(recipe)}")
     weights = gather_trained_state(trainer.strategy, method)
     if trainer.is_global_zero:
+        weights, which = final_weights(trainer, weights)
         with _explained_interruptions(trainer, out):
             save_weights(weights, out / "model.safetensors")
         summary = {
             "steps": trainer.global_step,
             "seconds": round(time.monotonic() - start, 1),
             "base_fingerprint": method.base_fingerprint(),
+            **({"weights": which} if which else {}),
             **({"trial": trial} if (trial := trial_settings(recipe)) else {}),
         }
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

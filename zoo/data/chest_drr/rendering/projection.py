@@ -19,6 +19,8 @@ WATER_ATTENUATION = 0.0195
 
 _ROWS = 8
 """Rows of a film that are projected at a time."""
+_HEART = 51
+"""TotalSegmentator id of the heart."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,13 @@ def project(
         mode="trilinear",
         align_corners=True,
     )[0].permute(1, 2, 3, 0)
+    heart = torch.from_numpy(volume.centroid(_HEART))
     integrals, samples = [], []
     for start in range(
         0, size, _ROWS
     ):  # rows at a time, so that what is computed on the way stays in the processor's cache
         rows = slice(start, min(start + _ROWS, size))
-        indices = (_ray_points(volume, view, size, rows, bend) - torch.tensor(volume.origin)) / torch.tensor(
+        indices = (_ray_points(volume, view, size, rows, heart, bend) - torch.tensor(volume.origin)) / torch.tensor(
             volume.spacing
         )
         grid = (indices / (sizes - 1) * 2 - 1)[None]
@@ -136,7 +139,9 @@ def _depths(volume: ChestVolume) -> torch.Tensor:
     return torch.arange(-volume.reach, volume.reach, volume.spacing[1], dtype=torch.float64)
 
 
-def _ray_points(volume: ChestVolume, view: View, size: int, rows: slice, bend: torch.Tensor) -> torch.Tensor:
+def _ray_points(
+    volume: ChestVolume, view: View, size: int, rows: slice, heart: torch.Tensor, bend: torch.Tensor
+) -> torch.Tensor:
     """Millimetre points (rows, size, depth, 3) in the undeformed patient; ``bend`` (size, size, depth, 3) displaces them."""
     pixel, depths = view.field / size, _depths(volume)
     columns = (torch.arange(size, dtype=torch.float64) + 0.5) * pixel - view.field / 2 + view.offset[0]
@@ -147,7 +152,7 @@ def _ray_points(volume: ChestVolume, view: View, size: int, rows: slice, bend: t
     z = heights[rows, None, None] / focus
     shape = (z.shape[0], size, len(depths))
     points = torch.stack([x.expand(shape), depths.expand(shape), z.expand(shape)], dim=-1) @ _rotation(view).T
-    return points + _displacement(volume, view, points, bend[rows])
+    return points + _displacement(view, points, heart, bend[rows])
 
 
 def _rotation(view: View) -> torch.Tensor:
@@ -158,10 +163,9 @@ def _rotation(view: View) -> torch.Tensor:
     return (about_z @ about_x @ about_y).double()
 
 
-def _displacement(volume: ChestVolume, view: View, points: torch.Tensor, bend: torch.Tensor) -> torch.Tensor:
+def _displacement(view: View, points: torch.Tensor, heart: torch.Tensor, bend: torch.Tensor) -> torch.Tensor:
     """Displacement from each point to its place in the undeformed patient: breath, heart, mediastinum, smooth bends."""
     x, z = points[..., 0], points[..., 2]
-    heart = torch.from_numpy(volume.centroid(51))
     from_heart = points - heart
     reach = (from_heart[..., 0] / 85) ** 2 + (from_heart[..., 1] / 75) ** 2 + (from_heart[..., 2] / 70) ** 2
     near = torch.exp(-(reach**2))

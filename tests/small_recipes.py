@@ -19,9 +19,9 @@ from tests.tiny_models import (
 from zoo.adapters.few_shot import FewShotAdapter
 from zoo.registry import registry
 
-COOP = "{name: coop_split, split_file: FOLDER/coop/split.json, images: FOLDER/coop/images, shots: 2, image_size: 64, batch_size: 3}"
+COOP = "{name: coop_split, split_file: FOLDER/coop/split.json, images: FOLDER/coop/images, shots: 2, batch_size: 3}"
 MEDSEG = "{name: medseg_files, train: FOLDER/medseg/data.jsonl, val: FOLDER/medseg/data.jsonl, test: FOLDER/medseg/data.jsonl}"
-LABELS = "{name: annotated_labels, annotations: {name: label_table, table: FOLDER/labels/labels.csv, labels: [effusion, edema]}, image_size: 64, batch_size: 3}"
+LABELS = "{name: annotated_labels, annotations: {name: label_table, table: FOLDER/labels/labels.csv, labels: [effusion, edema]}, batch_size: 3}"
 TRACES = "{name: ivl_jsonl, train: FOLDER/ivl/data.jsonl, val: FOLDER/ivl/data.jsonl, test: FOLDER/ivl/data.jsonl, batch_size: 2}"
 SMALL_CLIP = "{name: small_clip, image_size: 32, patch_size: 8, width: 64, layers: 3, text_width: 32, text_layers: 3, embedding: 32}"
 MINILM_CLIP = (

@@ -19,6 +19,7 @@ FLOORS = {
     "checksums": 1,
     "finite": 1,
     "files": 1,
+    "image_transform": 1,
     "merging": 1,
     "pretrained": 1,
     "precision": 1,

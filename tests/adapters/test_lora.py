@@ -7,6 +7,7 @@ from tests.tiny_models import biomedclip_layout
 from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.lora import LoRA, LowRankUpdate
 from zoo.encoders.clip import ClipEncoder
+from zoo.image_transform import ImageTransform
 
 NAMES = ["dots", "stripes"]
 
@@ -38,7 +39,9 @@ def test_dropout_is_of_training_alone(tiny_clip):
 def test_query_key_and_value_of_every_layer_of_both_towers_are_adapted(tiny_clip, layout, matrices):
     ids = torch.tensor([[1, 5, 9, 2], [1, 5, 2, 0]])
     if layout == "biomedclip":
-        clip = ClipEncoder(biomedclip_layout(), lambda texts: ids, (224, 224), [0.5] * 3, [0.5] * 3).eval()
+        clip = ClipEncoder(
+            biomedclip_layout(), lambda texts: ids, ImageTransform((224, 224)), [0.5] * 3, [0.5] * 3
+        ).eval()
     else:
         clip = tiny_clip
     adapter = LoRA(clip, ClassPrompts(NAMES), rank=2)

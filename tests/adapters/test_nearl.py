@@ -12,6 +12,7 @@ from tests.tiny_models import biomedclip_layout
 from zoo.adapters.few_shot import ClassPrompts
 from zoo.adapters.nearl import NearlAdapter
 from zoo.encoders.clip import ClipEncoder, OpenClip, SmallClip
+from zoo.image_transform import ImageTransform
 from zoo.methods.nearl_clip import NearlClip
 from zoo.pretrained import without_weights
 
@@ -193,7 +194,9 @@ def test_attention_maps_are_shares_of_the_image(tiny_clip):
 @pytest.mark.parametrize("interaction", ["instance", "prototype"])
 def test_biomedclips_towers_are_adapted(interaction):
     ids = torch.tensor([[1, 5, 9, 2], [1, 5, 2, 0], [1, 7, 2, 0]])
-    clip = ClipEncoder(biomedclip_layout(), lambda texts: ids[: len(texts)], (224, 224), [0.5] * 3, [0.5] * 3).eval()
+    clip = ClipEncoder(
+        biomedclip_layout(), lambda texts: ids[: len(texts)], ImageTransform((224, 224)), [0.5] * 3, [0.5] * 3
+    ).eval()
     images = torch.rand(2, 1, 224, 224)
     frozen = clip.logits(clip.encode_image(images), clip.encode_ids(ids))
     torch.testing.assert_close(

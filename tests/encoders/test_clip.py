@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 
-from zoo.encoders.clip import BiomedClip, OpenClip
+from tests.tiny_models import openclip_vitb16
+from zoo.encoders.clip import BiomedClip, OpenClip, SmallClip
 from zoo.encoders.clip_towers import UnsupportedTowerError
+from zoo.image_transform import ImageTransform
 from zoo.pretrained import without_weights
 
 TEXTS = ["no finding", "a small pleural effusion on the left side of a portable film"]
@@ -55,6 +59,37 @@ def test_weights_in_a_local_folder_load_as_from_the_hub(tmp_path, tiny_clip):
     images = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(loaded.encode_image(images), tiny_clip.encode_image(images))
     torch.testing.assert_close(loaded.encode_text(TEXTS), tiny_clip.encode_text(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({}, ImageTransform((64, 64), "shortest", "bicubic", 0.0)),
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, ImageTransform((64, 64), "squash", "bilinear", 0.0)),
+        ({"resize_mode": "longest", "fill_color": 51}, ImageTransform((64, 64), "longest", "bicubic", 0.2)),
+        ({"interpolation": "random"}, ImageTransform((64, 64), "shortest", "bicubic", 0.0)),
+    ],
+)
+def test_a_clip_prepares_images_as_its_configuration_says(stated, expected, tmp_path):
+    """As open_clip does for the same folder, on 8-bit images that are no squares."""
+    folder = openclip_vitb16(tmp_path)
+    file = folder / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["preprocess_cfg"] |= stated
+    file.write_text(json.dumps(config))
+    clip = OpenClip(f"local-dir:{folder}").eval()
+    assert clip.transform == expected
+    official = open_clip.create_model_from_pretrained(f"local-dir:{folder}")[1]
+    for shape in ((100, 150, 3), (150, 100, 3), (40, 50, 3)):
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+        levels = (clip.normalise(image[None])[0] - official(Image.fromarray(pixels))).abs() * clip.std * 255
+        assert float(levels.max()) < 1.1
+        torch.testing.assert_close(clip.normalise(clip.stack([image])), clip.normalise(image[None]))
+
+
+def test_the_small_clips_squash():
+    assert SmallClip(image_size=64, layers=1, text_layers=1).transform == ImageTransform((64, 64), "squash")
 
 
 def test_biomedclip_is_planned_with_its_own_classes_and_sizes():

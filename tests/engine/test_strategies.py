@@ -21,7 +21,7 @@ from zoo.methods.sharding import sharded_parameters, transformer_blocks
 TRAINER = "{max_epochs: 2, enable_progress_bar: false, accelerator: cpu, gradient_clip_val: 0.5}"
 REST = f"optimizer: {{name: adamw, lr: 3.0e-3}}\nscheduler: {{name: cosine, warmup_steps: 2}}\ntrainer: {TRAINER}\n"
 NEARL = """
-data: {{name: coop_split, split_file: {0}/split.json, images: {0}/images, image_size: 64, batch_size: 1}}
+data: {{name: coop_split, split_file: {0}/split.json, images: {0}/images, batch_size: 1}}
 method:
   name: nearl_clip
   clip: {{name: open_clip, model: "local-dir:{0}/clip"}}

@@ -1,10 +1,15 @@
 """Few-shot classification: losses, metrics, predictions, and where the prompt template comes from."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from PIL import Image
 from torch.nn import functional
 
+from tests.tiny_models import openclip_vitb16
 from zoo.adapters.linear_probe import LinearProbe
 from zoo.adapters.tip_adapter import TipAdapter
 from zoo.adapters.zero_shot import ZeroShot
@@ -13,7 +18,10 @@ from zoo.config.recipe import read_recipe
 from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.findings import ChestDrrFindings
 from zoo.data.classification.image_table import ImageFolder
+from zoo.data.io.images import read_image
+from zoo.encoders.clip import OpenClip
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
+from zoo.methods.nearl_clip import NearlClip
 
 NAMES = ["dots", "stripes", "blank"]
 IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -90,3 +98,39 @@ def test_an_adapter_that_processes_the_shots_needs_data_and_unsharded_weights(ti
     with pytest.raises(ValueError, match="use ddp"):
         method.sharded_modules()
     assert ClipClassification(tiny_clip, LinearProbe, NAMES).sharded_modules() == [tiny_clip]
+
+
+def test_training_evaluation_and_prediction_prepare_a_file_alike(tmp_path):
+    """With a CLIP that crops, on films that are no squares."""
+    clip = OpenClip(f"local-dir:{openclip_vitb16(tmp_path / 'clip')}")
+    rng = np.random.default_rng(0)
+    for split, name in product(("train", "val", "test"), NAMES):
+        (tmp_path / "films" / split / name).mkdir(parents=True)
+        pixels = rng.integers(0, 256, (90, 150), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "films" / split / name / "0.png")
+    data = ImageFolder(str(tmp_path / "films"), loader=LoaderSpec(batch_size=2))
+    method = ClipClassification(clip, LinearProbe, NAMES)
+    method.optimizer_recipe = {"name": "sgd", "lr": 0.1}
+    seen = []
+    method.adapter.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[1]))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, **quiet)
+    trainer.fit(method, data)
+    films = [read_image(file) for file in sorted((tmp_path / "films" / "train").rglob("*.png"))]
+    prepared = clip.stack(films)
+    assert clip.transform.resize_mode == "shortest" and len(seen) == 3
+    for image in seen:
+        assert min(float((image - film).abs().max()) for film in prepared) < 1e-6
+    trainer.test(method, data, verbose=False)
+    tested = [read_image(tmp_path / "films" / "test" / name / "0.png") for name in data.class_names]
+    predictions = [list(method.predict_image(film).probabilities.values()) for film in tested]
+    torch.testing.assert_close(method.test_outputs["probabilities"], torch.tensor(predictions), atol=1e-5, rtol=1e-4)
+    exportable = method.exportable()
+    torch.testing.assert_close(exportable.module(clip.stack(tested)), torch.tensor(predictions), atol=1e-5, rtol=1e-4)
+    assert exportable.preprocessing.startswith("the shorter side resized, the centre cropped (bicubic")
+
+
+def test_attention_is_over_the_part_of_the_film_that_the_clip_has_seen(tmp_path):
+    clip = OpenClip(f"local-dir:{openclip_vitb16(tmp_path)}")
+    (prediction,) = NearlClip(clip, NAMES).eval().predict_images([torch.rand(1, 90, 150)])
+    assert prediction.attention.shape == (4, 4) and prediction.attention_box == pytest.approx((30, 0, 120, 90), abs=1)

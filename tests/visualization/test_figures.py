@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.visualization.figures import plot_contact_sheet, plot_probabilities
+from zoo.visualization.figures import heat_over_image, plot_contact_sheet, plot_probabilities
 
 
 def pixels(file) -> np.ndarray:
@@ -21,6 +21,18 @@ def test_an_attention_map_adds_a_panel_in_colour(tmp_path):
     assert mapped.shape[1] > plain.shape[1]
     red = (mapped[..., 0] - mapped[..., 2]) > 80
     assert red.any() and not ((plain[..., 0] - plain[..., 2]) > 80).any()
+
+
+def test_heat_lies_where_the_attended_part_is_in_the_image():
+    attention = torch.zeros(4, 4)
+    attention[1, 2] = 1  # of the crop's second row, third column
+    heat = heat_over_image(attention, (20, 0, 60, 40), (40, 80))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert heat.shape == (40, 80) and 10 <= row < 20 and 40 <= column < 50
+    assert heat[:, :20].max() == heat[:, 60:].max() == 0, "what the model has not seen has no heat"
+    padded = heat_over_image(attention, (0, -20, 80, 60), (40, 80))  # the image is the middle half of the input's rows
+    row, column = np.unravel_index(padded.argmax(), padded.shape)
+    assert padded.shape == (40, 80) and 0 <= row < 20 and 40 <= column < 60
 
 
 def test_masks_are_outlined_in_a_contact_sheet(tmp_path):

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from zoo.errors import ArgumentError, ZooError
+from zoo.image_transform import ImageTransform
 from zoo.ranges import BatchSize, Processes, Seed
 from zoo.registry import Injected
 
@@ -187,6 +188,9 @@ class ZooData(LightningDataModule):
         ``region_names`` (lists of everything that a mask can be of), ``labeler`` (:class:`~zoo.data.vocabulary.ReportLabeler`).
         """
         return {}
+
+    def use_image_transform(self, transform: ImageTransform | None) -> None:
+        """Prepare images by the transform of the method that they are for, if that has one; nothing by default."""
 
     def example_images(self, count: int) -> list[ExampleImage]:
         """The first images of the training split, to show what the dataset looks like."""

@@ -1,17 +1,17 @@
 """CLIP (Radford et al., arXiv 2103.00020): image and text towers with a shared space, from open_clip or built from sizes."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as image_functional
 
-from zoo.constants import CLIP_MEAN, CLIP_STD
 from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
 from zoo.errors import ArgumentError, ZooError
+from zoo.image_transform import ImageTransform, Interpolation
 from zoo.precision import base_dtype
 from zoo.pretrained import fingerprint_of, real_tensors, should_load_weights
 from zoo.ranges import PixelSide, PositiveInt, Seed
@@ -23,15 +23,15 @@ _BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 class ClipEncoder(nn.Module):
     """A CLIP model with its tokenizer, image preprocessing and a layer-by-layer view of its towers.
 
-    ``vision`` and ``text`` are the towers, layer by layer (:mod:`zoo.encoders.clip_towers`); ``image_size`` is
-    (height, width) in pixels; ``embedding`` the width of the shared space.
+    ``vision`` and ``text`` are the towers, layer by layer (:mod:`zoo.encoders.clip_towers`); ``transform`` makes the image tower's
+    input of any image, ``image_size`` (height, width) in pixels is its size; ``embedding`` the width of the shared space.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: nn.Module, tokenizer: Any, image_size: tuple[int, int], mean: Any, std: Any) -> None:
-        """Wrap an open_clip model.
+    def __init__(self, model: nn.Module, tokenizer: Any, transform: ImageTransform, mean: Any, std: Any) -> None:
+        """Wrap an open_clip model, with the transform and the channel statistics that it was trained with.
 
         Raises:
             UnsupportedTowerError: a tower is not a transformer.
@@ -39,29 +39,20 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.model: Any = model
         self._tokenizer = tokenizer
-        self.image_size = image_size
+        self.transform, self.image_size = transform, transform.size
         self.vision: VisionTower = vision_tower(model)
         self.text: TextTower = text_tower(model)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (batch, 1 or 3, height, width) in [0, 1] to the image tower's input, resized (bicubic) if need be."""
-        normalised = (self._resized(images).expand(-1, 3, -1, -1) - self.mean) / self.std
+        """Images (batch, 1 or 3, height, width) in [0, 1] to the image tower's input, transformed if they are of another size."""
+        normalised = (self.transform(images).expand(-1, 3, -1, -1) - self.mean) / self.std
         return normalised.to(base_dtype(self.model.parameters()))
 
-    def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        if tuple(images.shape[-2:]) == tuple(self.image_size):
-            return images
-        interpolation = image_functional.InterpolationMode.BICUBIC
-        resized: torch.Tensor = image_functional.resize(
-            images, list(self.image_size), interpolation=interpolation, antialias=True
-        )
-        return resized.clamp(0, 1)
-
     def stack(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Images (1 or 3, height, width) in [0, 1] of any sizes as one batch in the model's size, not yet normalised."""
-        return torch.cat([self._resized(image[None]).expand(-1, 3, -1, -1) for image in images])
+        """Images (1 or 3, height, width) in [0, 1] of any sizes, transformed, as one batch that is not yet normalised."""
+        return torch.stack([self.transform(image).expand(3, -1, -1) for image in images])
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text, without start and end; known on every device, even "meta"."""
@@ -178,14 +169,19 @@ def _pretrained_model(model: str, pretrained: str | None, image_size: int | None
         ) from error
 
 
-def _preprocessing(model: Any) -> tuple[tuple[int, int], Any, Any]:
-    """Image size (height, width), mean and standard deviation that an open_clip model was trained with."""
+def _preprocessing(model: Any) -> tuple[ImageTransform, Any, Any]:
+    """Transform, mean and standard deviation that an open_clip model was trained with, open_clip's defaults where it says none."""
     import open_clip
+    from open_clip.transform import PreprocessCfg
 
     size = model.visual.image_size
     size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    return size, preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
+    stated = {**asdict(PreprocessCfg()), **open_clip.get_model_preprocess_cfg(model)}
+    interpolation: Interpolation = (
+        "bilinear" if stated["interpolation"] == "bilinear" else "bicubic"
+    )  # of training, "random" too
+    transform = ImageTransform(size, stated["resize_mode"], interpolation, stated["fill_color"] / 255)
+    return transform, stated["mean"], stated["std"]
 
 
 def _architecture(model: str, image_size: int | None) -> Any:
@@ -305,4 +301,4 @@ class SmallClip(ClipEncoder):
                 text_cfg=text,
             )
         tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
-        super().__init__(model, tokenizer, (image_size, image_size), [0.5] * 3, [0.25] * 3)
+        super().__init__(model, tokenizer, ImageTransform((image_size, image_size)), [0.5] * 3, [0.25] * 3)

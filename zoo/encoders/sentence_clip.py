@@ -19,6 +19,7 @@ from torch import nn
 from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, MissingWeightsError, WeightsError
+from zoo.image_transform import ImageTransform
 from zoo.pretrained import should_load_weights
 from zoo.ranges import NonNegativeInt, PixelSide, PositiveInt, Seed
 from zoo.registry import register
@@ -101,7 +102,7 @@ class MiniLmClip(ClipEncoder):
         if text_pretrained:
             _freeze_all_but_last(model.text.transformer, text_layers_trained)
         tokenizer = _read_tokenizer(source, context_length) if should_load_weights() else _fixed_length_tokenizer(20)
-        super().__init__(model, tokenizer, (image_size, image_size), IMAGENET_MEAN, IMAGENET_STD)
+        super().__init__(model, tokenizer, ImageTransform((image_size, image_size)), IMAGENET_MEAN, IMAGENET_STD)
         self.origin = "all-MiniLM-L6-v2" if source == MINILM else Path(source).name
         self.license = "apache-2.0" if source == MINILM else "that of its authors"
 

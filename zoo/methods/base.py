@@ -19,6 +19,7 @@ from zoo.data.io.images import check_image
 from zoo.data.vocabulary import FindingVocabulary, ReportLabeler
 from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.finite import NonFiniteError, nonfinite_names
+from zoo.image_transform import ImageTransform
 from zoo.methods.distributed import INDEX, Outputs, any_process, gather_outputs, random_states, restore_random_state
 from zoo.methods.predictions import Prediction
 from zoo.methods.sharding import is_sharded, shard
@@ -108,6 +109,11 @@ class ZooModule(LightningModule):
         self.vocabulary: FindingVocabulary = metadata.get("vocabulary", FindingVocabulary(()))
         self.labeler: ReportLabeler | None = metadata.get("labeler")
 
+    @property
+    def image_transform(self) -> ImageTransform | None:
+        """How images of any shape become the method's input, in training and prediction alike; None where the method does it itself."""
+        return None
+
     def example_batch(self) -> dict[str, Any]:
         """A batch of one synthetic sample, for planning."""
         raise UnsupportedError(f"{type(self).__name__} cannot be planned yet")
@@ -174,6 +180,7 @@ class ZooModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, ZooData):
             self.use_metadata(data.metadata())
+            data.use_image_transform(self.image_transform)
         self.set_base_precision(self.base_precision)
         computed, stored = dtype_of(str(self.trainer.precision)), base_dtype(self.parameters())
         if computed is not None and stored in HALF and stored != computed:

@@ -14,6 +14,7 @@ from zoo.adapters.lora import LoRA
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, UnsupportedError
 from zoo.finite import check_finite
+from zoo.image_transform import ImageTransform
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.exports import Exportable
 from zoo.methods.predictions import Classification, on_cpu
@@ -62,6 +63,11 @@ class ClipClassification(ZooModule):
         self.adapter = adapter(clip=clip, classes=ClassPrompts(class_names, template, class_texts or {}, ensemble))
         for parameter in self.adapter.clip_parameters(clip):
             parameter.requires_grad_(True)
+
+    @property
+    def image_transform(self) -> ImageTransform:
+        """The CLIP's own."""
+        return self.clip.transform
 
     def train(self, mode: bool = True) -> "ClipClassification":
         """Switch mode; the frozen CLIP stays in evaluation mode."""
@@ -139,7 +145,12 @@ class ClipClassification(ZooModule):
         rows = check_finite(logits.float(), "the logits of the classes").softmax(dim=-1).tolist()
         maps = [None] * len(rows) if attention is None else list(attention.float().cpu())
         return [
-            Classification(image, dict(zip(self.class_names, row, strict=True)), attention_map)
+            Classification(
+                image,
+                dict(zip(self.class_names, row, strict=True)),
+                attention_map,
+                self.clip.transform.box(image.shape[-2], image.shape[-1]),
+            )
             for image, row, attention_map in zip(on_cpu(images), rows, maps, strict=True)
         ]
 
@@ -151,7 +162,7 @@ class ClipClassification(ZooModule):
             output_name="probabilities",
             output="probabilities (batch, classes) float32",
             names=tuple(self.class_names),
-            preprocessing="resized (bicubic, antialiased), not yet normalised; grey images repeated",
+            preprocessing=f"{self.clip.transform.describe()}, not yet normalised; grey images repeated",
         )
 
     def save_merged(self, folder: Path) -> None:

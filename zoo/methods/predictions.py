@@ -64,10 +64,15 @@ class Prediction(ABC):
 
 @dataclass(frozen=True)
 class Classification(Prediction):
-    """Probabilities of mutually exclusive classes; ``attention`` (rows, columns) is a map over the image."""
+    """Probabilities of mutually exclusive classes.
+
+    ``attention`` (rows, columns) is a map over the part ``attention_box`` (left, top, right, bottom) of the image, in its
+    pixels; over all of it if None.
+    """
 
     probabilities: dict[str, float] = field(default_factory=dict)
     attention: torch.Tensor | None = field(default=None, repr=False)
+    attention_box: tuple[float, float, float, float] | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -80,7 +85,7 @@ class Classification(Prediction):
         return {"class": self.label, "probabilities": ranked}
 
     def _save(self, file: Path) -> None:
-        plot_probabilities(self.image, self.to_dict()["probabilities"], file, self.attention)
+        plot_probabilities(self.image, self.to_dict()["probabilities"], file, self.attention, self.attention_box)
 
 
 @dataclass(frozen=True)

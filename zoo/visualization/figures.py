@@ -8,7 +8,11 @@ import torch
 
 
 def plot_probabilities(
-    image: torch.Tensor, probabilities: Mapping[str, float], file: Path, attention: torch.Tensor | None = None
+    image: torch.Tensor,
+    probabilities: Mapping[str, float],
+    file: Path,
+    attention: torch.Tensor | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> None:
     """Plot an image, an attention map over it where there is one, and bars of named probabilities.
 
@@ -16,7 +20,8 @@ def plot_probabilities(
         image: (channels, height, width) in [0, 1].
         probabilities: probability by name, plotted in this order.
         file: the PNG to write.
-        attention: (rows, columns) of any scale; stretched over the image.
+        attention: (rows, columns) of any scale.
+        box: (left, top, right, bottom) in pixels of the image that the attention is stretched over; the whole image if None.
     """
     from matplotlib.figure import Figure
 
@@ -29,10 +34,7 @@ def plot_probabilities(
         panel.set_axis_off()
     axes[0].set_title("input")
     if attention is not None:
-        smooth = torch.nn.functional.interpolate(attention[None, None].float(), size=(height, width), mode="bicubic")
-        heat = smooth[0, 0].numpy()
-        low, high = np.quantile(heat, [0.3, 0.995])
-        heat = np.clip((heat - low) / max(high - low, 1e-9), 0, 1)
+        heat = heat_over_image(attention, box or (0, 0, width, height), (height, width))
         axes[1].imshow(heat, cmap="inferno", alpha=0.75 * heat)
         axes[1].set_title("where the queries look")
     names = list(probabilities)
@@ -44,6 +46,27 @@ def plot_probabilities(
     axes[-1].spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
+
+
+def heat_over_image(
+    attention: torch.Tensor, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> np.ndarray:
+    """Attention (rows, columns) in an image's coordinates: (height, width) from 0 to 1, zero outside of the box.
+
+    Args:
+        attention: of any scale.
+        box: (left, top, right, bottom) in pixels that it covers; what lies beyond the image is cut off.
+        size: (height, width) of the image.
+    """
+    left, top, right, bottom = (round(edge) for edge in box)
+    inside = (max(bottom - top, 1), max(right - left, 1))
+    smooth = torch.nn.functional.interpolate(attention[None, None].float(), size=inside, mode="bicubic")[0, 0].numpy()
+    low, high = np.quantile(smooth, [0.3, 0.995])
+    smooth = np.clip((smooth - low) / max(high - low, 1e-9), 0, 1)
+    heat = np.zeros(size, dtype=smooth.dtype)
+    rows, columns = slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
+    heat[rows, columns] = smooth[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return heat
 
 
 def _displayable(image: torch.Tensor) -> np.ndarray:

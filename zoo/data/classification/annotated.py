@@ -18,6 +18,7 @@ from zoo.data.classification.multi_label import (
     Unstated,
     check_label_names,
 )
+from zoo.data.classification.preparation import Augmentation, PreparedData
 from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Slot, Unpacked, register
 
@@ -31,8 +32,8 @@ class AnnotatedClasses(ClassificationData):
         annotations: Annotated[AnnotationSource, Slot("annotation_source")],
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PixelSide = 224,
-        augment: bool = False,
+        image_size: PixelSide | None = None,
+        augment: Augmentation = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Read the source.
@@ -41,8 +42,9 @@ class AnnotatedClasses(ClassificationData):
             annotations: the files, by the name of their form.
             shots: training images per class; all if None.
             classes: all, or the base or novel half.
-            image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, rotated and scaled a little.
+            image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
+            augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
+                "crop_flip" take a part of 8 to 100% of the area, "large_crop_flip" of 50 to 100%.
             loader: how batches are loaded; its seed samples shots, and divides a source without splits.
 
         Raises:
@@ -80,7 +82,7 @@ class AnnotatedClasses(ClassificationData):
 
 
 @register("dataset", "annotated_labels")
-class AnnotatedLabels(AnnotatedData):
+class AnnotatedLabels(PreparedData, AnnotatedData):
     """Images with any number of labels each."""
 
     def __init__(
@@ -89,8 +91,8 @@ class AnnotatedLabels(AnnotatedData):
         labels: list[str] | None = None,
         uncertain: Uncertain = "ignore",
         unstated: Unstated = "absent",
-        image_size: PixelSide = 224,
-        augment: bool = False,
+        image_size: PixelSide | None = None,
+        augment: Augmentation = False,
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
         """Set what is read.
@@ -100,8 +102,9 @@ class AnnotatedLabels(AnnotatedData):
             labels: names of the labels in use; all that the source states if None.
             uncertain: what a label of -1 counts as: nothing, absent or present.
             unstated: what a label counts as that an image does not have.
-            image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, rotated and scaled a little.
+            image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
+            augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
+                "crop_flip" take a part of 8 to 100% of the area, "large_crop_flip" of 50 to 100%.
             loader: how batches are loaded; its seed divides a source without splits.
         """
         super().__init__(loader)
@@ -119,8 +122,7 @@ class AnnotatedLabels(AnnotatedData):
         rows = [self.policy.targets(image.labels, names) for image in images]
         targets = torch.stack(rows) if rows else torch.zeros(0, len(names))
         sources: list[Path | int] = [image.image for image in images]
-        augment = self.augment and name == "train"
-        return MultiLabelImages(sources, targets, self.annotations.read_image, self.image_size, augment)
+        return MultiLabelImages(sources, targets, self.annotations.read_image, self.preparation(name))
 
     @property
     def class_names(self) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
-from zoo.data.base import LoaderSpec, Sample, ZooData
+from zoo.data.base import LoaderSpec, Sample
+from zoo.data.classification.preparation import Augmentation, ImagePreparation, PreparedData
 from zoo.data.io.images import ImageOptions, check_options, read_image
 from zoo.errors import ZooError, ZooWarning
 
@@ -40,18 +40,17 @@ class Item:
 
 
 class LabelledImages(Dataset[Sample]):
-    """Images with labels, read at access; lightly augmented for training if ``augment``."""
+    """Images with labels, read at access and prepared."""
 
     def __init__(
-        self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], size: int | None, augment: bool
+        self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], preparation: ImagePreparation
     ) -> None:
-        """Hold the items; ``size`` resizes to a square, so that files of any shape can be batched."""
-        self.items, self._read, self._size = list(items), read, size
-        self._augment = v2.RandomAffine(degrees=4, translate=(0.03, 0.03), scale=(0.95, 1.05)) if augment else None
+        """Hold the items."""
+        self.items, self._read, self.preparation = list(items), read, preparation
 
     def without_augmentation(self) -> "LabelledImages":
         """The same images as they are."""
-        return LabelledImages(self.items, self._read, self._size, augment=False)
+        return LabelledImages(self.items, self._read, self.preparation.without_augmentation())
 
     def __len__(self) -> int:
         """Number of images."""
@@ -61,14 +60,10 @@ class LabelledImages(Dataset[Sample]):
         """``image`` (channels, height, width) in [0, 1], ``label`` and ``source`` as text."""
         item = self.items[index]
         image = self._read(item.source) if item.options is None else item.options.read(str(item.source))
-        if self._size is not None:
-            image = v2.functional.resize(image.expand(3, -1, -1), [self._size, self._size], antialias=True).clamp(0, 1)
-        if self._augment is not None:
-            image = self._augment(image)
-        return {"image": image, "label": item.label, "source": str(item.source)}
+        return {"image": self.preparation(image), "label": item.label, "source": str(item.source)}
 
 
-class ClassificationData(ZooData):
+class ClassificationData(PreparedData):
     """A dataset of labelled images in three splits, complete or few-shot.
 
     With ``shots`` K, the training split is K images per class, sampled by the seed, and the validation split at most 4
@@ -84,7 +79,7 @@ class ClassificationData(ZooData):
         shots: int | None,
         classes: Classes,
         image_size: int | None,
-        augment: bool,
+        augment: Augmentation,
         loader: LoaderSpec,
     ) -> None:
         """Set the protocol.
@@ -139,7 +134,7 @@ class ClassificationData(ZooData):
             check_classes(items, self.class_names)
         else:
             warn_of_missing_classes(items, self.class_names, name)
-        return LabelledImages(items, self.read, self.image_size, self.augment and name == "train")
+        return LabelledImages(items, self.read, self.preparation(name))
 
     def _sample_items(self) -> dict[str, list[Item]]:
         check_class_names(self.class_names)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
+from zoo.data.classification.preparation import Augmentation
 from zoo.data.io.images import ImageOptions
 from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Unpacked, register
@@ -53,8 +54,8 @@ class CoopSplit(ClassificationData):
         patient_pattern: str | None = None,
         shots: PositiveInt | None = 16,
         classes: Classes = "all",
-        image_size: PixelSide = 224,
-        augment: bool = False,
+        image_size: PixelSide | None = None,
+        augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
@@ -67,8 +68,9 @@ class CoopSplit(ClassificationData):
             patient_pattern: regular expression whose first group is the patient in a path, to check the splits.
             shots: training images per class; all if None.
             classes: all, or the base or novel half.
-            image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, rotated and scaled a little.
+            image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
+            augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
+                "crop_flip" take a part of 8 to 100% of the area, "large_crop_flip" of 50 to 100%.
             reading: which frame or slice of the files is read, and their depth.
             loader: how batches are loaded; its seed samples the shots.
 

@@ -11,6 +11,7 @@ from typing import Annotated
 from zoo.data.base import LoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import parse_patient
+from zoo.data.classification.preparation import Augmentation
 from zoo.data.io.dicom import is_dicom
 from zoo.data.io.images import ImageOptions
 from zoo.data.io.tables import TableError, TableSpec, canonical_split
@@ -86,8 +87,8 @@ class ImageCsv(_ImageList):
         index_column: str | None = None,
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PixelSide = 224,
-        augment: bool = False,
+        image_size: PixelSide | None = None,
+        augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
@@ -101,8 +102,9 @@ class ImageCsv(_ImageList):
             index_column: the column of slices, where it differs between rows.
             shots: training images per class; all if None.
             classes: all, or the base or novel half.
-            image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, rotated and scaled a little.
+            image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
+            augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
+                "crop_flip" take a part of 8 to 100% of the area, "large_crop_flip" of 50 to 100%.
             reading: which frame or slice of the files is read, and their depth.
             loader: how batches are loaded; its seed samples shots and, where the table has no split, patients.
 
@@ -150,8 +152,8 @@ class ImageFolder(_ImageList):
         patient_pattern: str | None = None,
         shots: PositiveInt | None = None,
         classes: Classes = "all",
-        image_size: PixelSide = 224,
-        augment: bool = False,
+        image_size: PixelSide | None = None,
+        augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
         loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
     ) -> None:
@@ -162,8 +164,9 @@ class ImageFolder(_ImageList):
             patient_pattern: regular expression whose first group is the patient in a path.
             shots: training images per class; all if None.
             classes: all, or the base or novel half.
-            image_size: side in pixels that images are resized to.
-            augment: whether training images are shifted, rotated and scaled a little.
+            image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
+            augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
+                "crop_flip" take a part of 8 to 100% of the area, "large_crop_flip" of 50 to 100%.
             reading: which frame or slice of the files is read, and their depth.
             loader: how batches are loaded; its seed samples shots and, where the folder has no splits, patients.
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from zoo.data.base import Sample
+from zoo.data.classification.preparation import ImagePreparation
 from zoo.errors import ArgumentError
 
 Uncertain = Literal["ignore", "absent", "present"]
@@ -38,30 +38,25 @@ class LabelPolicy:
 
 
 class MultiLabelImages(Dataset[Sample]):
-    """Images with targets, read at access; lightly augmented for training if ``augment``."""
+    """Images with targets, read at access and prepared."""
 
     def __init__(
         self,
         sources: Sequence[Any],
         targets: torch.Tensor,
         read: Callable[[Any], torch.Tensor],
-        size: int,
-        augment: bool,
+        preparation: ImagePreparation,
     ) -> None:
-        """Hold sources and targets (images, labels); ``size`` resizes to a square."""
-        self.sources, self.targets, self._read, self._size = list(sources), targets, read, size
-        self._augment = v2.RandomAffine(degrees=4, translate=(0.03, 0.03), scale=(0.95, 1.05)) if augment else None
+        """Hold sources and targets (images, labels)."""
+        self.sources, self.targets, self._read, self.preparation = list(sources), targets, read, preparation
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.sources)
 
     def __getitem__(self, index: int) -> Sample:
-        """``image`` (3, size, size) in [0, 1], ``labels`` (labels) of 1, 0 and NaN, and ``source`` as text."""
-        image = self._read(self.sources[index]).expand(3, -1, -1)
-        image = v2.functional.resize(image, [self._size, self._size], antialias=True).clamp(0, 1)
-        if self._augment is not None:
-            image = self._augment(image)
+        """``image`` (3, height, width) in [0, 1], ``labels`` (labels) of 1, 0 and NaN, and ``source`` as text."""
+        image = self.preparation(self._read(self.sources[index]))
         return {"image": image, "labels": self.targets[index], "source": str(self.sources[index])}
 
 

@@ -21,6 +21,7 @@ from zoo.config.components import (
 from zoo.config.deprecations import RecipeDeprecationWarning
 from zoo.config.recipe import RecipeError, read_recipe
 from zoo.data.base import LoaderSpec
+from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.errors import ArgumentError
 from zoo.paths import checkpoints_folder
 from zoo.registry import Injected, Slot, Unpacked, registry
@@ -116,9 +117,11 @@ def test_a_dataset_is_built_from_flat_arguments(striped_folder):
     data = build(
         "dataset", {"name": "image_folder", "folder": str(striped_folder), "batch_size": 3, "shots": 1}, seed=5
     )
-    assert data.loader == LoaderSpec(batch_size=3, seed=5)
+    assert data.loader == ClassLoaderSpec(batch_size=3, seed=5)
     data = build("dataset", {"name": "image_folder", "folder": str(striped_folder), "seed": 7}, seed=5)
-    assert data.loader == LoaderSpec(batch_size=16, seed=7), "a seed in the recipe is stronger than the injected one"
+    assert data.loader == ClassLoaderSpec(batch_size=16, seed=7), (
+        "a seed in the recipe is stronger than the injected one"
+    )
 
 
 def test_defaults_are_those_of_the_dataset():

@@ -66,9 +66,7 @@ class BiomedCoOp(CoOp):
         logits = clip.logits(image_features, class_features).float()
         distillation = functional.kl_div(logits.log_softmax(dim=-1), teacher, reduction="sum", log_target=True)
         mapping = functional.mse_loss(class_features.float(), centres.float())
-        return (
-            functional.cross_entropy(logits, labels) + self.sccm * mapping + self.kdsp * distillation / logits.numel()
-        )
+        return self.cross_entropy(logits, labels) + self.sccm * mapping + self.kdsp * distillation / logits.numel()
 
     def _ensemble_features(self, clip: ClipEncoder) -> torch.Tensor:
         """Unit embeddings (classes, texts, embedding), computed once."""

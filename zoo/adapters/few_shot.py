@@ -59,6 +59,8 @@ class FewShotAdapter(nn.Module, ABC):
     """
 
     input_ids: torch.Tensor
+    class_weights: torch.Tensor | None
+    """How much a class (classes) counts in the loss, set before training; all alike if None."""
     observes: ClassVar[bool] = False
     """Whether :meth:`observe` needs the labelled images."""
     class_bound: ClassVar[bool] = False
@@ -87,6 +89,7 @@ class FewShotAdapter(nn.Module, ABC):
                 "give shorter names, or a shorter template or context"
             )
         self.register_buffer("input_ids", clip.tokenize(classes.prompts(template)), persistent=False)
+        self.register_buffer("class_weights", None, persistent=False)
         self._text_features: dict[bool, torch.Tensor] = {}
         self._image_features = ImageFeatures()
 
@@ -96,7 +99,11 @@ class FewShotAdapter(nn.Module, ABC):
 
     def loss(self, clip: ClipEncoder, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Training loss of images (batch, 1 or 3, height, width) and labels (batch); cross-entropy by default."""
-        return functional.cross_entropy(self(clip, images).float(), labels)
+        return self.cross_entropy(self(clip, images), labels)
+
+    def cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in float32 of logits (batch, classes) and labels (batch), weighted by class where there are weights."""
+        return functional.cross_entropy(logits.float(), labels, weight=self.class_weights)
 
     def logits_and_attention(self, clip: ClipEncoder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits as :meth:`forward`, and an attention map (batch, rows, columns); None for adapters without attention."""

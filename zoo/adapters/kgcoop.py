@@ -1,7 +1,6 @@
 """KgCoOp (Yao et al., arXiv 2303.13283): CoOp whose class embeddings stay near those of the hand-written prompts."""
 
 import torch
-from torch.nn import functional
 
 from zoo.adapters.coop import CoOp
 from zoo.adapters.few_shot import Classes, Clip
@@ -40,4 +39,4 @@ class KgCoOp(CoOp):
         class_features = self.prompted_features(clip)
         cosine = (class_features * self.text_features(clip)).sum(dim=-1)
         logits = clip.logits(image_features, class_features)
-        return functional.cross_entropy(logits.float(), labels) + self.weight * (1 - cosine.float().mean())
+        return self.cross_entropy(logits, labels) + self.weight * (1 - cosine.float().mean())

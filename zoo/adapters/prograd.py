@@ -46,7 +46,7 @@ class ProGrad(CoOp):
         with torch.no_grad():
             teacher = clip.logits(image_features, self.text_features(clip)).float()
         logits = clip.logits(image_features, self.prompted_features(clip)).float()
-        cross_entropy = functional.cross_entropy(logits, labels)
+        cross_entropy = self.cross_entropy(logits, labels)
         if not torch.is_grad_enabled():
             return cross_entropy
         distillation = self.temperature**2 * functional.cross_entropy(

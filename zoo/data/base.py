@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, WeightedRandomSampler, default_collate
 
 from zoo.errors import ArgumentError, ZooError
 from zoo.image_transform import ImageTransform
@@ -126,7 +126,8 @@ def to_list(values: list[Any]) -> list[Any] | Records[Any]:
 class ResumableSampler(DistributedSampler[Any]):
     """torch's DistributedSampler that, in the epoch a run resumes in, skips the batches that were trained on.
 
-    Where the dataset has the ``lengths`` of its samples, those of a step are of similar length, to reduce padding.
+    Where the dataset has the ``lengths`` of its samples, those of a step are of similar length, to reduce padding. Where it has their
+    ``sample_weights``, as many samples are drawn with replacement, each with its weight.
     """
 
     def __init__(
@@ -144,8 +145,17 @@ class ResumableSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process."""
-        order = self._grouped_by_length() if hasattr(self.dataset, "lengths") else super().__iter__()
+        if getattr(self.dataset, "sample_weights", None) is not None:
+            order = self._weighted()
+        else:
+            order = self._grouped_by_length() if hasattr(self.dataset, "lengths") else super().__iter__()
         return islice(order, self._skipped_batches * self._batch_size if self.epoch == self._start_epoch else 0, None)
+
+    def _weighted(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        weights = self.dataset.sample_weights  # type: ignore[attr-defined]
+        order = WeightedRandomSampler(weights, self.total_size, generator=generator)
+        return islice(order, self.rank, None, self.num_replicas)
 
     def _grouped_by_length(self) -> Iterator[int]:
         from transformers.trainer_pt_utils import get_length_grouped_indices

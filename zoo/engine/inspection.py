@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from zoo.config.building import ResolvedRecipe
 from zoo.data.annotations.base import ABSENT, PRESENT, AnnotatedImage, Problems
 from zoo.data.base import ZooData
+from zoo.data.classification.balance import balanced_class_weights, is_balanced, positive_weights
+from zoo.data.classification.base import ClassificationData
 from zoo.data.conversations.annotated import box_mask
 from zoo.data.io.masks import decode_masks
 from zoo.data.io.tables import SPLITS
@@ -191,12 +194,37 @@ def inspect_recipe(resolved: ResolvedRecipe) -> RecipeData:
             with problems.at(f"data, {split}"):
                 images += dataset_images(data, split)
                 _read_first(data, split)
-        tables = describe_data(images)
+        tables = describe_data(images) | _balance_table(resolved, data, problems)
         problems.notes += _split_notes(images)
         if texts_of(images):
             with problems.at("data, texts"):
                 tables |= _token_table(resolved, data, problems)
     return RecipeData(tables, problems.messages, problems.notes)
+
+
+def _balance_table(resolved: ResolvedRecipe, data: ZooData, problems: Problems) -> dict[str, Rows]:
+    """What a recipe that balances classes makes of their training images."""
+    is_weighted = bool(resolved.method.arguments.get("class_weights"))
+    if not (is_weighted or is_balanced(data.loader)):
+        return {}
+    if is_weighted and is_balanced(data.loader):
+        problems.note("data.sampling and method.class_weights are both balanced: rare classes count twice")
+    dataset: Any = data.split("train")
+    names: Sequence[str] = data.metadata()["class_names"]
+    if isinstance(data, ClassificationData):
+        present = functional.one_hot(torch.tensor([item.label for item in dataset.items]), len(names)).double()
+        weights = balanced_class_weights(data.class_counts())
+    else:
+        present, weights = (dataset.targets == 1).double(), positive_weights(dataset.targets)
+    drawn = (
+        dataset.sample_weights if dataset.sample_weights is not None else torch.full((len(present),), 1 / len(present))
+    )
+    shares = drawn.double() @ present
+    rows = []
+    for name, count, weight, share in zip(names, present.sum(dim=0), weights, shares, strict=True):
+        row = {"class": name, "training images": f"{int(count):,}", "share of the draws": f"{100 * share:.1f} %"}
+        rows.append(row | ({"weight in the loss": f"{weight:.3g}"} if is_weighted else {}))
+    return {"balance": rows}
 
 
 def _read_first(data: ZooData, split: str) -> None:

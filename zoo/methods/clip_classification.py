@@ -11,6 +11,7 @@ from torch import nn
 
 from zoo.adapters.few_shot import ClassPrompts, FewShotAdapter
 from zoo.adapters.lora import LoRA
+from zoo.data.classification.balance import ClassWeights, balanced_class_weights
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, UnsupportedError
 from zoo.finite import check_finite
@@ -43,6 +44,7 @@ class ClipClassification(ZooModule):
         template: Annotated[str, Injected] = TEMPLATE,
         class_texts: Annotated[dict[str, list[str]] | None, Injected] = None,
         ensemble: bool = False,
+        class_weights: ClassWeights | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Freeze the CLIP and build the adapter on it.
@@ -54,7 +56,11 @@ class ClipClassification(ZooModule):
             template: prompt for a class, with {} for its name; the data set's if it has one.
             class_texts: descriptions of each class, by its name; the data set's if it has any.
             ensemble: whether the descriptions stand for a class together, in place of its prompt.
+            class_weights: "balanced" weights a class in the loss by the inverse of its share of the training images, with mean 1.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
+
+        Raises:
+            ArgumentError: classes are weighted, and the adapter has nothing that a loss trains.
         """
         super().__init__()
         self.base_precision = base_precision
@@ -63,6 +69,9 @@ class ClipClassification(ZooModule):
         self.adapter = adapter(clip=clip, classes=ClassPrompts(class_names, template, class_texts or {}, ensemble))
         for parameter in self.adapter.clip_parameters(clip):
             parameter.requires_grad_(True)
+        self.class_weights = class_weights
+        if class_weights and not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ArgumentError(f"class_weights is for a loss, and {type(self.adapter).__name__} trains nothing by one")
 
     @property
     def image_transform(self) -> ImageTransform:
@@ -96,15 +105,26 @@ class ClipClassification(ZooModule):
         """Let the adapter process the shots, unless a checkpoint holds the result.
 
         Raises:
-            ArgumentError: there is no data module, and the adapter needs one.
+            ArgumentError: there is no data module, and the adapter or the weights of the classes need one.
         """
         super().on_fit_start()
+        if self.class_weights:
+            self.adapter.class_weights = self.weights_by_class(self._data("class_weights")).to(self.device)
         if self._restored or not self.adapter.observes:
             return
-        if self.trainer.datamodule is None:  # type: ignore[attr-defined]
-            raise ArgumentError(f"{type(self.adapter).__name__} processes the shots; pass a data module to Trainer.fit")
+        self._data(type(self.adapter).__name__)
         self.clip.eval()
         self.adapter.observe(self.clip, self._batches("train"), self._batches("val"))
+
+    def weights_by_class(self, data: Any) -> torch.Tensor:
+        """Weights of the loss (classes) from the training split."""
+        return balanced_class_weights(data.class_counts("train"))
+
+    def _data(self, reason: str) -> Any:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise ArgumentError(f"{reason} reads the training images; pass a data module to Trainer.fit")
+        return data
 
     def on_train_epoch_end(self) -> None:
         """Let the adapter process the validation images, if it does so."""

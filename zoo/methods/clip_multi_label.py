@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from zoo.adapters.few_shot import FewShotAdapter
+from zoo.data.classification.balance import ClassWeights, positive_weights
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs
@@ -39,6 +40,7 @@ class ClipMultiLabel(ClipClassification):
         class_names: Annotated[list[str], Injected],
         template: Annotated[str, Injected] = TEMPLATE,
         denial: str = "no {}",
+        class_weights: ClassWeights | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Freeze the CLIP and build the adapter on it, with the labels and then their denials as its classes.
@@ -49,6 +51,7 @@ class ClipMultiLabel(ClipClassification):
             class_names: the labels, in the order of the targets.
             template: prompt for a label or a denial, with {} for it; the data set's if it has one.
             denial: of a label, with {} for its name.
+            class_weights: "balanced" weights the presence of a label by its negatives / positives in the training split.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
 
         Raises:
@@ -58,7 +61,7 @@ class ClipMultiLabel(ClipClassification):
             raise ArgumentError(f"denial is '{denial}'; it needs {{}} for the name of a label")
         names = [name.lower() for name in class_names]
         pairs = [*names, *(denial.replace("{}", name) for name in names)]
-        super().__init__(clip, adapter, pairs, template, base_precision=base_precision)
+        super().__init__(clip, adapter, pairs, template, class_weights=class_weights, base_precision=base_precision)
         kind = type(self.adapter)
         if kind.loss is not FewShotAdapter.loss or kind.observes:
             raise ArgumentError(
@@ -75,8 +78,14 @@ class ClipMultiLabel(ClipClassification):
         """Binary cross-entropy, averaged over the known targets of the batch; 0 without any."""
         logits, targets = self(batch["image"]), batch["labels"].to(torch.float32)
         known = ~targets.isnan()
-        parts = functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0), reduction="none")
+        parts = functional.binary_cross_entropy_with_logits(
+            logits, targets.nan_to_num(0.0), reduction="none", pos_weight=self.adapter.class_weights
+        )
         return {"loss": (parts * known).sum() / known.sum().clamp(min=1)}
+
+    def weights_by_class(self, data: Any) -> torch.Tensor:
+        """Weights of positive targets (labels) from the training split."""
+        return positive_weights(data.split("train").targets)
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Probabilities and targets (batch, labels)."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from zoo.adapters.nearl import Direction, Interaction, NearlAdapter
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
+from zoo.data.classification.balance import ClassWeights
 from zoo.encoders.clip import ClipEncoder
 from zoo.methods.clip_classification import TEMPLATE, ClipClassification
 from zoo.precision import BasePrecision
@@ -28,6 +29,7 @@ class NearlClip(ClipClassification):
         interaction: Interaction = "instance",
         direction: Direction = "both",
         candidates: PositiveInt | None = None,
+        class_weights: ClassWeights | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Build the adapter, :class:`~zoo.adapters.nearl.NearlAdapter`, on a frozen CLIP.
@@ -41,6 +43,7 @@ class NearlClip(ClipClassification):
             interaction: which image tokens the text tokens interact with: those of the instance, or the mean of its class.
             direction: of the interaction; "image_to_text" and "text_to_image" adapt one tower only (ablations).
             candidates: number of classes that interact with each image, the likeliest by the frozen CLIP; all if None.
+            class_weights: "balanced" weights a class in the loss by the inverse of its share of the training images, with mean 1.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """
         wired = partial(
@@ -51,4 +54,4 @@ class NearlClip(ClipClassification):
             direction=direction,
             candidates=candidates,
         )
-        super().__init__(clip, wired, class_names, template, base_precision=base_precision)
+        super().__init__(clip, wired, class_names, template, class_weights=class_weights, base_precision=base_precision)

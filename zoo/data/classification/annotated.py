@@ -10,6 +10,7 @@ from zoo.data.annotations.base import ABSENT, PRESENT, AnnotatedImage, Annotatio
 from zoo.data.annotations.datasets import AnnotatedData
 from zoo.data.annotations.splits import divide
 from zoo.data.base import LoaderSpec, Sample
+from zoo.data.classification.balance import ClassLoaderSpec, is_balanced, rarest_labels, sample_weights
 from zoo.data.classification.base import Classes, ClassificationData, Item
 from zoo.data.classification.multi_label import (
     LabelPolicy,
@@ -34,7 +35,7 @@ class AnnotatedClasses(ClassificationData):
         classes: Classes = "all",
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """Read the source.
 
@@ -93,7 +94,7 @@ class AnnotatedLabels(PreparedData, AnnotatedData):
         unstated: Unstated = "absent",
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """Set what is read.
 
@@ -122,7 +123,10 @@ class AnnotatedLabels(PreparedData, AnnotatedData):
         rows = [self.policy.targets(image.labels, names) for image in images]
         targets = torch.stack(rows) if rows else torch.zeros(0, len(names))
         sources: list[Path | int] = [image.image for image in images]
-        return MultiLabelImages(sources, targets, self.annotations.read_image, self.preparation(name))
+        dataset = MultiLabelImages(sources, targets, self.annotations.read_image, self.preparation(name))
+        if name == "train" and is_balanced(self.loader):
+            dataset.sample_weights = sample_weights(rarest_labels(targets))
+        return dataset
 
     @property
     def class_names(self) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from zoo.data.base import LoaderSpec, Sample
+from zoo.data.classification.balance import is_balanced, sample_weights
 from zoo.data.classification.preparation import Augmentation, ImagePreparation, PreparedData
 from zoo.data.io.images import ImageOptions, check_options, read_image
 from zoo.errors import ZooError, ZooWarning
@@ -41,6 +42,9 @@ class Item:
 
 class LabelledImages(Dataset[Sample]):
     """Images with labels, read at access and prepared."""
+
+    sample_weights: torch.Tensor | None = None
+    """How often each image is drawn for training; all alike if None."""
 
     def __init__(
         self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], preparation: ImagePreparation
@@ -134,7 +138,15 @@ class ClassificationData(PreparedData):
             check_classes(items, self.class_names)
         else:
             warn_of_missing_classes(items, self.class_names, name)
-        return LabelledImages(items, self.read, self.preparation(name))
+        images = LabelledImages(items, self.read, self.preparation(name))
+        if name == "train" and is_balanced(self.loader):
+            images.sample_weights = sample_weights([item.label for item in items])
+        return images
+
+    def class_counts(self, split: str = "train") -> torch.Tensor:
+        """Number of images (classes) of each class in a split."""
+        labels = [item.label for item in self.split(split).items]  # type: ignore[attr-defined]
+        return torch.bincount(torch.tensor(labels, dtype=torch.long), minlength=len(self.class_names))
 
     def _sample_items(self) -> dict[str, list[Item]]:
         check_class_names(self.class_names)

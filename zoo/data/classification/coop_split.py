@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from zoo.data.base import LoaderSpec
+from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
 from zoo.data.classification.preparation import Augmentation
 from zoo.data.io.images import ImageOptions
@@ -57,7 +58,7 @@ class CoopSplit(ClassificationData):
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """Read the split file.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from zoo.data.base import LoaderSpec
+from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import parse_patient
 from zoo.data.classification.preparation import Augmentation
@@ -90,7 +91,7 @@ class ImageCsv(_ImageList):
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """Read the table.
 
@@ -155,7 +156,7 @@ class ImageFolder(_ImageList):
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
         reading: Annotated[ImageOptions, Unpacked] = ImageOptions(),
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """List the folder.
 

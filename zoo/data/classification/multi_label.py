@@ -40,6 +40,9 @@ class LabelPolicy:
 class MultiLabelImages(Dataset[Sample]):
     """Images with targets, read at access and prepared."""
 
+    sample_weights: torch.Tensor | None = None
+    """How often each image is drawn for training; all alike if None."""
+
     def __init__(
         self,
         sources: Sequence[Any],

@@ -14,6 +14,7 @@ from zoo.data.chest_drr.rendering.scans import describe_source
 from zoo.data.chest_drr.rendering.spec import ImageSpec
 from zoo.data.chest_drr.rendering.volume import LICENSE, LIMITATIONS, SOURCE_TEXT
 from zoo.data.chest_drr.text.wording import read_wording
+from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, Item
 from zoo.data.io.crops import crop
 from zoo.ranges import PositiveInt
@@ -44,7 +45,7 @@ class ChestDrrFindings(ClassificationData):
         augment: bool = False,
         task: Task = "findings",
         render: Annotated[ImageSpec, Unpacked] = ImageSpec(style="portable", image_size=128),
-        loader: Annotated[LoaderSpec, Unpacked] = LoaderSpec(),
+        loader: Annotated[LoaderSpec, Unpacked] = ClassLoaderSpec(),
     ) -> None:
         """Set the protocol.
 

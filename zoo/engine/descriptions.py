@@ -61,10 +61,10 @@ def python_arguments(component: Any) -> str:
 def _meanings(component: Any) -> dict[str, str]:
     """What the docstrings of a constructor and of its dataclass arguments say of each argument."""
     function = component.__init__ if inspect.isclass(component) else component
-    documented = [function, *map(type, unpacked_defaults(component).values())]
+    packed = [base for default in unpacked_defaults(component).values() for base in reversed(type(default).__mro__)]
     found: dict[str, str] = {}
-    for item in documented:
-        found |= documented_arguments(inspect.getdoc(item) or "")
+    for item in [function, *packed]:
+        found |= documented_arguments(inspect.cleandoc(item.__doc__ or ""))
     return found
 
 

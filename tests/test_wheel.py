@@ -90,12 +90,14 @@ def test_weights_are_found_in_the_folder_that_is_named(installed, tmp_path):
     assert finished.stdout.strip() == "loaded", finished.stdout + finished.stderr
 
 
-def test_weights_are_found_in_the_cache_and_new_cards_are_written_there(installed, tmp_path):
+def test_weights_are_found_in_the_cache_and_new_cards_are_written_into_the_users_folder(installed, tmp_path):
     code = f"""
+from pathlib import Path
 from zoo.cards.hub import pull
-from zoo.paths import publishing_folder
-print(pull({str(ROOT / "checkpoints" / "vq-tokenizer-chest-drr")!r}).parent == publishing_folder())
+from zoo.paths import publishing_folder, pulled_cards_folder
+print(pull({str(ROOT / "checkpoints" / "vq-tokenizer-chest-drr")!r}).parent == pulled_cards_folder())
+print(publishing_folder().resolve().parent == Path.cwd())
 {LOAD}"""
     finished = run_python(installed, code, tmp_path)
-    assert finished.stdout.split() == ["True", "loaded"], finished.stdout + finished.stderr
+    assert finished.stdout.split() == ["True", "True", "loaded"], finished.stdout + finished.stderr
     assert (tmp_path / "cards" / "vq-tokenizer-chest-drr" / "model.safetensors").is_file()

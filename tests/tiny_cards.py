@@ -47,6 +47,11 @@ def publish_tiny_classifier(root: Path, images: Path) -> Path:
     return publish(run, "tiny", folder=root / "cards")
 
 
+def at(images: Path) -> list[str]:
+    """Settings for a tiny classifier's card, which does not name the images that it was trained on."""
+    return [f"data.folder={images}"]
+
+
 def write_film(file: Path, value: int = 90) -> Path:
     """A PNG of one grey value, its folders made."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,16 @@ def checkpoints_folder() -> Path:
 
 
 def publishing_folder() -> Path:
-    """Where new cards are written: ``ZOO_CHECKPOINTS``, else the checkout; the cache where the zoo is an installed wheel."""
-    installed = (PACKAGE / "checkpoints").is_dir() and "ZOO_CHECKPOINTS" not in os.environ
-    return pulled_cards_folder() if installed else checkpoints_folder()
+    """Where new cards are written: ``ZOO_CHECKPOINTS``, else ``checkpoints/`` in the working directory."""
+    return Path(os.environ.get("ZOO_CHECKPOINTS", "checkpoints"))
+
+
+def card_folders() -> list[Path]:
+    """Where cards are kept: those that come with the zoo, the user's own, and those pulled into the cache."""
+    folders: dict[Path, Path] = {}
+    for folder in (checkpoints_folder(), publishing_folder(), pulled_cards_folder()):
+        folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def pulled_cards_folder() -> Path:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import zoo
 from tests.small_recipes import write_recipe
+from tests.tiny_cards import at
 from tests.tiny_models import causal_lm, medseg_files
 from zoo.cards.store import CardError
 from zoo.cli.app import app
@@ -119,14 +120,17 @@ def test_a_question_is_asked_about_every_image(card, tmp_path, monkeypatch):
         zoo.predict(card, images, " ")
 
 
-def test_evaluating_gives_what_the_command_line_gives(card, run):
-    for source in (card, run):
-        metrics = zoo.evaluate(source, device="cpu")
+def test_evaluating_gives_what_the_command_line_gives(card, run, striped_folder):
+    place = at(striped_folder)
+    for source, overrides in ((card, place), (run, [])):
+        metrics = zoo.evaluate(source, overrides, device="cpu")
         assert metrics["accuracy"].n == 24 and metrics["accuracy"].low <= metrics["accuracy"].value
-    done = CliRunner().invoke(app, ["eval", str(card), "--split", "val", "--device", "cpu", "--json", "--no-details"])
-    val = zoo.evaluate(str(card), split="val", device="cpu")
+    done = CliRunner().invoke(
+        app, ["eval", str(card), *place, "--split", "val", "--device", "cpu", "--json", "--no-details"]
+    )
+    val = zoo.evaluate(str(card), place, split="val", device="cpu")
     assert json.loads(done.stdout) == {name: asdict(measured) for name, measured in val.items()}
     assert val["accuracy"].n == 12
-    assert zoo.evaluate(card, ["data.batch_size=2"], split="val", device="cpu")["accuracy"] == val["accuracy"]
+    assert zoo.evaluate(card, [*place, "data.batch_size=2"], split="val", device="cpu")["accuracy"] == val["accuracy"]
     with pytest.raises(ArgumentError, match="no split 'tset'"):
-        zoo.evaluate(card, split="tset")
+        zoo.evaluate(card, place, split="tset")

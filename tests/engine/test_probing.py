@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny_cards import publish_tiny_classifier, rewrite_record
+from tests.tiny_cards import at, publish_tiny_classifier, rewrite_record
 from zoo.cards.store import PROBE, CardError, list_cards, read_card
 from zoo.checksums import sha256_of
 from zoo.engine.probing import add_probe, verify_probe
@@ -18,19 +18,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*No positive samples")
 def card(tmp_path_factory, striped_folder):
     card = publish_tiny_classifier(tmp_path_factory.mktemp("probing"), striped_folder)
     weights = (card / "model.safetensors").read_bytes()
-    add_probe(card, (0, 9, 17))
+    add_probe(card, (0, 9, 17), at(striped_folder))
     assert (card / "model.safetensors").read_bytes() == weights
     return card
 
 
-def test_a_probe_is_measured_again_and_is_in_the_record(card):
+def test_a_probe_is_measured_again_and_is_in_the_record(card, striped_folder):
     checked = verify_probe(card)
     assert {result.name for result in checked} >= {"probabilities", "labels", "accuracy"}
     assert all(result.holds for result in checked)
     assert PROBE in {file.name for file in read_card(card).record.files}
     content = json.loads((card / PROBE).read_text())
     assert content["indices"] == [0, 9, 17] and content["outputs"]["labels"] == [[3], [0, 1, 2]]
-    add_probe(card, (0, 9, 17))  # again: listed once
+    add_probe(card, (0, 9, 17), at(striped_folder))  # again: listed once
     assert [file.name for file in read_card(card).record.files].count(PROBE) == 1
 
 

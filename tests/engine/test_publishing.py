@@ -2,14 +2,21 @@
 
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.tiny_cards import at
 from zoo.cards.store import CardError, card_chain, read_card
-from zoo.config.recipe import read_recipe
-from zoo.engine.publishing import publish
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import RecipeError, read_recipe
+from zoo.engine.api import predict
+from zoo.engine.evaluation import evaluate, open_evaluation
+from zoo.engine.loading import load
+from zoo.engine.preflight import preflight
+from zoo.engine.publishing import data_places, publish
 from zoo.engine.training import train
 from zoo.engine.verification import verify
 from zoo.errors import ZooWarning
@@ -48,7 +55,7 @@ def test_fine_tuning_starts_from_a_cards_weights_on_other_data(cards, tmp_path, 
     assert method.class_names == ["dots seen again", "stripes seen again"]
     folder = train(read_recipe(recipe, ["trainer.max_epochs=1"]), tmp_path / "run")
     target = publish(folder, "tiny-fine", folder=cards)
-    assert all(result.holds for result in verify("tiny-fine", progress=False))
+    assert all(result.holds for result in verify("tiny-fine", at(other), progress=False))
     assert [card.name for card in card_chain(target.name)] == ["tiny-base", "tiny-nearl", "tiny-fine"]
 
 
@@ -72,7 +79,7 @@ def test_a_known_licence_passes_without_a_warning(cards, published_cards):
     assert read_card("tiny-nearl").record.license == "cc-by-nc-4.0"
 
 
-def test_the_old_card_stays_until_the_new_one_is_whole(cards, published_cards, monkeypatch):
+def test_the_old_card_stays_until_the_new_one_is_whole(cards, published_cards, striped_folder, monkeypatch):
     import zoo.engine.publishing as publishing
 
     run, before = published_cards.parent / "nearl", (cards / "tiny-nearl" / "README.md").read_text()
@@ -85,13 +92,13 @@ def test_the_old_card_stays_until_the_new_one_is_whole(cards, published_cards, m
         with pytest.raises(OSError, match="No space left"):
             publish(run, "tiny-nearl", folder=cards, replace=True)
     assert (cards / "tiny-nearl" / "README.md").read_text() == before
-    assert all(result.holds for result in verify("tiny-nearl", progress=False))
+    assert all(result.holds for result in verify("tiny-nearl", at(striped_folder), progress=False))
     assert not [path for path in cards.iterdir() if path.name.startswith(".")], "no draft is left"
     publish(run, "tiny-nearl", folder=cards, replace=True, license="cc-by-4.0")
     assert read_card("tiny-nearl").record.license == "cc-by-4.0"
 
 
-def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published_cards, monkeypatch):
+def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published_cards, striped_folder, monkeypatch):
     """The user's own questions have no kinds, targets or findings; NaN is within no tolerance."""
     from zoo.methods.nearl_clip import NearlClip
 
@@ -104,7 +111,7 @@ def test_what_cannot_be_measured_is_no_number_of_a_card(cards, published_cards, 
     record = read_card("tiny-nan").record
     assert {metric.name for metric in record.metrics} == {"accuracy", "macro_f1", "auroc"}
     assert ".nan" not in (cards / "tiny-nan" / "README.md").read_text()
-    assert all(result.holds for result in verify("tiny-nan", progress=False))
+    assert all(result.holds for result in verify("tiny-nan", at(striped_folder), progress=False))
 
 
 @pytest.mark.parametrize("name", ["../evil", "has space", "", "a/b", ".hidden"])
@@ -112,3 +119,63 @@ def test_a_name_that_is_none_is_refused_before_anything_is_loaded(published_card
     with pytest.raises(CardError, match="is not a valid card name"):
         publish(published_cards.parent / "nearl", name, folder=tmp_path / "cards")
     assert not (tmp_path / "cards").exists()
+
+
+def _everything(folder: Path) -> bytes:
+    return b"\n".join(path.read_bytes() + path.name.encode() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("written", ["relative", "absolute"])
+@pytest.mark.parametrize("dataset", ["image_csv", "image_folder"])
+def test_a_run_and_its_card_work_from_anywhere_and_the_card_names_no_place(
+    dataset, written, tmp_path, striped_folder, monkeypatch
+):
+    from tests.conftest import TINY_RECIPE
+
+    home = tmp_path / "home of someone"
+    mine = shutil.copytree(striped_folder, home / "films")
+    rows = [f"{path.relative_to(mine)},{path.parent.name},{path.parts[-3]}" for path in sorted(mine.rglob("*.png"))]
+    (mine / "table.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    key, place = ("table", "films/table.csv") if dataset == "image_csv" else ("folder", "films")
+    recipe = TINY_RECIPE.format(folder=home / place if written == "absolute" else place)
+    recipe = recipe.replace("image_folder, folder:", f"{dataset}, {key}:")
+    (home / "mine.yaml").write_text(recipe)
+    monkeypatch.chdir(home)
+    run = train(read_recipe("mine.yaml", ["trainer.max_epochs=1"]), "runs/mine").absolute()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (run / "model.safetensors").unlink()
+    train(run / "recipe.yaml", resume=True)
+    metrics = evaluate(open_evaluation(run))
+    card = publish(
+        run, "mine", license="mit", data_license="none", data_source="Films of our ward.", limitations="Few."
+    ).resolve()
+    assert card == tmp_path / "elsewhere" / "checkpoints" / "mine", "in the user's folder"
+    for name in (str(tmp_path), tmp_path.name, home.name, str(Path.home())):
+        assert name.encode() not in _everything(card), name
+    record = read_card("mine").record
+    assert record.data.license == "none" and record.limitations == "Few."
+    assert record.data.source.startswith(
+        f"Films of our ward. They are not in the card; to evaluate it: zoo eval CARD data.{key}="
+    )
+    monkeypatch.chdir(tmp_path)
+    assert predict(card, mine / "test" / "dots" / "test00.png")[0].to_dict()
+    with pytest.raises(RecipeError, match=f"data.{key}: was a file or folder of the machine .* as data.{key}=PATH"):
+        open_evaluation(card)
+    with pytest.raises(RecipeError, match=f"data.{key}: was a file or folder of the machine"):
+        preflight(resolve_recipe(read_recipe(card / "recipe.yaml")), to_run=True)
+    assert evaluate(open_evaluation(card, data_places(run))) == metrics
+    assert all(result.holds for result in verify(card, data_places(run), progress=False))
+
+
+def test_a_base_in_a_local_folder_is_not_named(cards, published_cards, striped_folder, tmp_path, monkeypatch):
+    """``init_from`` of a folder becomes the card's name, which is looked for beside the card too."""
+    from tests.conftest import TINY_RECIPE
+
+    recipe = tmp_path / "fine.yaml"
+    recipe.write_text(TINY_RECIPE.format(folder=striped_folder) + f"init_from: {cards / 'tiny-base'}\n")
+    run = train(read_recipe(recipe, ["trainer.max_epochs=1"]), tmp_path / "run")
+    card = publish(run, "tiny-fine", license="mit")
+    assert str(tmp_path).encode() not in _everything(card) and read_card(card).record.base.name == "tiny-base"
+    monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "none"))
+    assert load(card).class_names == ["blank film", "dots", "stripes"]

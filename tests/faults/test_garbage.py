@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import TINY_RECIPE
-from tests.tiny_cards import publish_tiny_classifier, rewrite_record
+from tests.tiny_cards import at, publish_tiny_classifier, rewrite_record
 from zoo.cards.store import CardError, read_weights
 from zoo.checksums import sha256_of
 from zoo.config.recipe import read_recipe
@@ -53,7 +53,7 @@ def test_weights_that_are_not_finite_are_refused_everywhere(damaged, striped_fol
     refused = pytest.raises(CardError, match="weights that are not finite numbers: ")
     for use in (
         lambda: load(card),
-        lambda: verify(card, progress=False),
+        lambda: verify(card, at(striped_folder), progress=False),
         lambda: publish(run, "again", folder=tmp_path / "cards", license="mit"),
     ):
         with refused:

@@ -15,7 +15,7 @@ from zoo.cards.schema import CardRecord
 from zoo.checksums import sha256_of
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.errors import ZooError, ZooWarning
-from zoo.paths import checkpoints_folder, pulled_cards_folder
+from zoo.paths import card_folders
 from zoo.registry import nearest
 
 if TYPE_CHECKING:
@@ -52,11 +52,6 @@ class Card:
         return read_recipe(self.folder / RECIPE, overrides, record=True)
 
 
-def card_folders() -> list[Path]:
-    """Where cards are kept: those that come with the zoo, then those pulled into the cache."""
-    return [checkpoints_folder(), pulled_cards_folder()]
-
-
 def list_cards() -> list[str]:
     """Names of all cards at hand."""
     names = {path.parent.name for folder in card_folders() for path in folder.glob(f"[!.]*/{PROSE}")}
@@ -79,7 +74,7 @@ def read_card(name: str | Path) -> Card:
 
 
 def find_card(name: str | Path) -> Path:
-    """The folder of a card: the first of :func:`card_folders` that holds its weights, else the first that holds its record.
+    """The folder of a card: the first of :func:`~zoo.paths.card_folders` that holds its weights, else the first that holds its record.
 
     A warning says which is meant where other cards have the same name.
 

@@ -1,5 +1,6 @@
 """Commands on cards: publish, verify, push, pull, export."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,8 @@ def publish(
         str | None,
         typer.Option(help="Of the weights, as a Hugging Face licence name, as cc-by-4.0; unknown if left out."),
     ] = None,
+    data_license: Annotated[str | None, typer.Option(help="Of the training data.")] = None,
+    data_source: Annotated[str | None, typer.Option(help="What the training data are, and how to get them.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
     probe: Annotated[
         bool, typer.Option("--probe", help="Put two test samples into the card, for quick verification.")
@@ -30,13 +33,18 @@ def publish(
     settings: Set = None,
 ) -> None:
     """Publish a run as a card. Example: `zoo publish runs/nearl_clip/chest_drr_16shot --name my-card`."""
+    from zoo.cards.store import find_card
+    from zoo.engine.publishing import data_places
     from zoo.engine.publishing import publish as publish_card
 
     with report_errors():
         options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license}
+        options |= {"data_license": data_license, "data_source": data_source}
         options |= {"device": device, "settings": settings or []}
         folder = publish_card(run, name, half=half, replace=replace, probe=probe, **options)
-        console.print(f"wrote {folder}\nnext: zoo verify {name}")
+        place = name if find_card(name).resolve() == folder.resolve() else folder
+        given = "".join(f" --set {shlex.quote(setting)}" for setting in data_places(run))
+        console.print(f"wrote {folder}\nnext: zoo verify {place}{given}", highlight=False, soft_wrap=True)
 
 
 @commands.command()
@@ -61,7 +69,7 @@ def verify(
         errors.print("name a card, or use --all")
         raise typer.Exit(2)
     if quick:
-        _verify_probes(names, as_json)
+        _verify_probes(names, settings or [], as_json)
         return
     from zoo.engine.verification import verify_all
 
@@ -83,7 +91,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verify_probes(names: list[str], as_json: bool) -> None:
+def _verify_probes(names: list[str], settings: list[str], as_json: bool) -> None:
     from rich.progress import track
 
     from zoo.engine.probing import verify_probe
@@ -92,7 +100,7 @@ def _verify_probes(names: list[str], as_json: bool) -> None:
         checked = [
             result
             for name in track(names, description="verifying", console=errors, transient=True)
-            for result in verify_probe(name)
+            for result in verify_probe(name, settings)
         ]
     if as_json:
         print_json([asdict(result) for result in checked])
@@ -108,6 +116,7 @@ def _verify_probes(names: list[str], as_json: bool) -> None:
 def probe(
     cards: Annotated[list[str], typer.Argument(help="cards")],
     samples: Annotated[str, typer.Option(help="Indices of the test samples, comma-separated.")] = "0,1",
+    settings: Set = None,
 ) -> None:
     """Write a few test samples, with their outputs, into cards, for `zoo verify --quick`. Example: `zoo probe my-card`.
 
@@ -117,7 +126,9 @@ def probe(
 
     with report_errors():
         for name in cards:
-            console.print(f"wrote {add_probe(name, parse_integers(samples))}", markup=False, highlight=False)
+            console.print(
+                f"wrote {add_probe(name, parse_integers(samples), settings or [])}", markup=False, highlight=False
+            )
 
 
 @commands.command()

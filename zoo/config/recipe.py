@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
+from zoo.config.locations import absolute_paths
 from zoo.config.references import ReferenceProblem, forbidden_interpolations, resolve_references
 from zoo.errors import ZooError
 from zoo.paths import recipes_folder
@@ -93,6 +94,11 @@ class Recipe:
                     return source
         return self.layers[-1][0] if self.layers else "recipe"
 
+    def folder_of(self, key: str) -> Path | None:
+        """The folder of the file that set ``key`` last; None for the command line."""
+        source = self.origin(key)
+        return None if source == COMMAND_LINE else Path(source).parent
+
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; reading it again gives the same content."""
         text: str = OmegaConf.to_yaml(OmegaConf.create(self.content))
@@ -133,6 +139,8 @@ def list_recipes() -> list[str]:
 def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, record: bool = False) -> Recipe:
     """Read a recipe, its bases and ``key=value`` overrides, replace names of earlier versions, and follow references.
 
+    Files and folders that are there become absolute paths (:func:`zoo.config.locations.absolute_paths`).
+
     Args:
         name: a path, or ``METHOD/NAME`` of a published recipe.
         overrides: as ``["data.shots=4"]``; the last one is strongest. A text is one override.
@@ -157,7 +165,8 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
     notes += references.notes if not record else []
     if notes:
         warnings.warn("\n".join(notes), RecipeDeprecationWarning, stacklevel=2)
-    return Recipe(_resolved(merged, layers), layers)
+    recipe = Recipe(_resolved(merged, layers), layers)
+    return recipe.with_content(**absolute_paths(recipe.content, recipe.folder_of))
 
 
 def _upgraded(source: str, content: dict[str, Any], base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

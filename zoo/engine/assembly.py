@@ -8,7 +8,8 @@ import torch
 
 from zoo.cards.store import card_chain, named_cards, read_weights
 from zoo.config.building import ResolvedRecipe, resolve_recipe
-from zoo.config.recipe import Recipe
+from zoo.config.locations import left_out
+from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.base import ZooData
 from zoo.engine.class_names import match_classes
 from zoo.errors import WeightsError
@@ -27,7 +28,12 @@ class Assembly:
 
 
 def build_data(resolved: ResolvedRecipe) -> ZooData:
-    """Build the recipe's dataset; nothing is rendered or read yet."""
+    """Build the recipe's dataset; nothing is rendered or read yet.
+
+    Raises:
+        RecipeError: it is a card's, whose data were the user's own files, and their place is not given.
+    """
+    _require_places(resolved, "data")
     data: ZooData = resolved.data.build(seed=resolved.recipe["seed"])
     return data
 
@@ -77,7 +83,12 @@ def _find_lists(node: Any, names: Collection[str]) -> dict[str, list[str]]:
 
 
 def build_method(resolved: ResolvedRecipe) -> ZooModule:
-    """Build a resolved recipe's method, load the weights it starts from, and cast its base to the recipe's precision."""
+    """Build a resolved recipe's method, load the weights it starts from, and cast its base to the recipe's precision.
+
+    Raises:
+        RecipeError: it is a card's, whose base was a local folder, and its place is not given.
+    """
+    _require_places(resolved, "method")
     recipe = resolved.recipe
     with torch.random.fork_rng(devices=[]):  # initial weights depend on the seed alone
         torch.manual_seed(recipe["seed"])
@@ -89,6 +100,12 @@ def build_method(resolved: ResolvedRecipe) -> ZooModule:
     precision = str((recipe["trainer"] or {}).get("precision", ""))
     method.set_base_precision(precision if precision in ("bf16-true", "16-true") else method.base_precision)
     return method
+
+
+def _require_places(resolved: ResolvedRecipe, section: str) -> None:
+    recipe = resolved.recipe
+    if missing := list(left_out(recipe.content, section)):
+        raise RecipeError([Problem(recipe.origin(key), key, message) for key, message in missing])
 
 
 def load_matching_weights(

@@ -10,38 +10,15 @@ import torch
 from zoo.cards.store import CardError, card_chain
 from zoo.config.building import ResolvedRecipe, trainer_components
 from zoo.config.components import Component
+from zoo.config.locations import DATA_PATHS, LEFT_OUT, LOCAL, was_left_out
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.io.tables import SPLITS
 from zoo.engine.loggers import missing_package
 from zoo.engine.strategies import StrategyError, check_strategy
 from zoo.pretrained import is_folder_name
 
-_LOCAL = "local-dir:"
-"""open_clip's prefix of a model in a local folder."""
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
-_DATA_PATHS = (
-    "train",
-    "val",
-    "test",
-    "split_file",
-    "images",
-    "table",
-    "folder",
-    "instances",
-    "referring",
-    "ct",
-    "labels",
-    "annotation",
-    "annotations",
-    "file",
-    "graphs",
-    "masks",
-    "questions",
-    "reports",
-    "splits",
-)
-"""Arguments of data sets that are files or folders."""
 
 
 def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
@@ -87,7 +64,7 @@ def _arguments(component: Component, key: str) -> Iterator[tuple[Component, str,
 def _source_problems(method: Component) -> Iterator[tuple[str, str]]:
     for _, key, name, value in _arguments(method, "method"):
         if name in ("source", "model") and isinstance(value, str):
-            folder = value.removeprefix(_LOCAL)
+            folder = value.removeprefix(LOCAL)
             if folder != value or is_folder_name(value):
                 yield from ((key, message) for message in _folder_problems(folder))
 
@@ -128,10 +105,11 @@ def _missing_data(data: Component) -> Iterator[tuple[str, str]]:
     ]
     listed = [(f"data.scans.{i}", scan) for i, scan in enumerate(scans)]
     for place, arguments in [("data", data.arguments), *nested, *listed]:
-        for name in _DATA_PATHS:
+        for name in DATA_PATHS:
             value = arguments.get(name)
             if isinstance(value, str) and not any(Path(value.replace("{split}", split)).exists() for split in SPLITS):
-                yield f"{place}.{name}", f"is {value}, which does not exist"
+                key = f"{place}.{name}"
+                yield key, was_left_out(key) if value == LEFT_OUT else f"is {value}, which does not exist"
 
 
 def _missing_loggers(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ so a probe is written only where they may be published.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 from pathlib import Path
@@ -17,14 +17,21 @@ from zoo.cards.prose import check_prose, write_prose
 from zoo.cards.schema import CardFile
 from zoo.cards.store import PROBE, Card, CardError, check_files, read_card
 from zoo.checksums import sha256_of
+from zoo.config.building import resolve_recipe
+from zoo.config.locations import left_out
+from zoo.data.base import collate
+from zoo.data.classification.base import ClassificationData
 from zoo.data.samples import SampleError, decode_sample, encode_sample
 from zoo.engine.evaluation import Evaluation, open_evaluation
+from zoo.engine.loading import load_resolved
 from zoo.files import replacing
-from zoo.methods.base import Outputs
+from zoo.methods.base import Outputs, ZooModule
 from zoo.methods.distributed import INDEX, concatenate_outputs
 
 TOLERANCE = 0.02
 """By which outputs and metrics may differ, as a share of the largest; processors round differently."""
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+"""Makes a batch of samples."""
 _MAX_BYTES = 2_000_000
 _DIGITS = 5
 
@@ -48,27 +55,33 @@ def write_probe(evaluation: Evaluation, file: Path, indices: Sequence[int] = (0,
     """
     dataset = evaluation.data.split("test")
     samples = [_encoded(dataset[index]) for index in indices]
-    outputs = _outputs(evaluation, samples, indices)
+    outputs = _outputs(evaluation.method, evaluation.data.collate, samples, indices)
     content = {
         "split": "test",
         "indices": list(indices),
         "samples": samples,
         "outputs": {name: [list(value.shape), _numbers(value)] for name, value in outputs.items()},
-        "metrics": _metrics(evaluation, outputs),
+        "metrics": _metrics(evaluation.method, outputs),
     }
     with replacing(file) as partial:
         partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def add_probe(name: str | Path, indices: Sequence[int] = (0, 1)) -> Path:
+def add_probe(name: str | Path, indices: Sequence[int] = (0, 1), settings: Sequence[str] = ()) -> Path:
     """Write a probe into a card that is there, and list it in its record; its weights and recipe stay as they are.
 
+    Args:
+        name: of the card, or its folder.
+        indices: of the test samples.
+        settings: ``key=value`` changes of its recipe: the place of its data, for a card that does not name it.
+
     Raises:
+        RecipeError: the place of the data is not given.
         CardError: the card is damaged, or its data have values that a card cannot hold.
     """
     card = read_card(name)
     check_files(card)
-    write_probe(open_evaluation(card.folder), card.folder / PROBE, indices)
+    write_probe(open_evaluation(card.folder, settings), card.folder / PROBE, indices)
     path = card.folder / PROBE
     entry = CardFile(name=PROBE, size=path.stat().st_size, sha256=sha256_of(path))
     files = [file for file in card.record.files if file.name != PROBE]
@@ -78,8 +91,12 @@ def add_probe(name: str | Path, indices: Sequence[int] = (0, 1)) -> Path:
     return path
 
 
-def verify_probe(name: str | Path) -> list[CheckedOutput]:
+def verify_probe(name: str | Path, settings: Sequence[str] = ()) -> list[CheckedOutput]:
     """Check a card's files, README and base, and measure its probe again.
+
+    Args:
+        name: of the card, or its folder.
+        settings: ``key=value`` changes of its recipe.
 
     Raises:
         CardError: something is not what the record says, or the card has no probe. Outputs that differ are returned, not raised.
@@ -88,17 +105,27 @@ def verify_probe(name: str | Path) -> list[CheckedOutput]:
     check_files(card)
     check_prose(card)
     content = _read_probe(card)
-    evaluation = open_evaluation(card.folder)
-    outputs = _outputs(evaluation, content["samples"], content["indices"])
+    method, collate = _without_data(card, settings)
+    outputs = _outputs(method, collate, content["samples"], content["indices"])
     if outputs.keys() != content["outputs"].keys():
         raise CardError(f"the probe of card '{card.name}' has other outputs than {card.record.method} gives")
     checked = [_checked_output(card.name, name, outputs[name], *content["outputs"][name]) for name in outputs]
-    metrics = _metrics(evaluation, outputs)
+    metrics = _metrics(method, outputs)
     for metric, expected in content["metrics"].items():
         measured = metrics.get(metric, float("nan"))
         holds = abs(measured - expected) <= TOLERANCE * max(1.0, abs(expected))
         checked.append(CheckedOutput(card.name, metric, expected, measured, holds))
     return checked
+
+
+def _without_data(card: Card, settings: Sequence[str]) -> tuple[ZooModule, Collate]:
+    """A card's method and what makes its batches; a classifier needs no data for that, where the card does not name theirs."""
+    resolved = resolve_recipe(card.recipe(settings))
+    dataset = resolved.data.target
+    if issubclass(dataset, ClassificationData) and any(left_out(resolved.recipe.content, "data")):
+        return load_resolved(card, resolved), collate
+    evaluation = open_evaluation(card.folder, settings)
+    return evaluation.method, evaluation.data.collate
 
 
 def _read_probe(card: Card) -> dict[str, Any]:
@@ -129,12 +156,13 @@ def _encoded(sample: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _outputs(evaluation: Evaluation, samples: Sequence[dict[str, Any]], indices: Sequence[int]) -> Outputs:
+def _outputs(method: ZooModule, collate: Collate, samples: Sequence[dict[str, Any]], indices: Sequence[int]) -> Outputs:
     """Outputs of encoded samples, each evaluated alone."""
-    method, parts = evaluation.method.eval(), []
+    parts = []
+    method.eval()
     for sample, index in zip(samples, indices, strict=True):
         decoded = {key: decode_sample(value) for key, value in sample.items()}
-        batch = method.transfer_batch_to_device(evaluation.data.collate([{**decoded, INDEX: index}]), method.device, 0)
+        batch = method.transfer_batch_to_device(collate([{**decoded, INDEX: index}]), method.device, 0)
         try:
             with torch.no_grad(), method.autocast():
                 outputs = method.evaluation_step(batch)
@@ -153,9 +181,9 @@ def _padded(parts: list[Outputs]) -> list[Outputs]:
     return parts
 
 
-def _metrics(evaluation: Evaluation, outputs: Outputs) -> dict[str, float]:
+def _metrics(method: ZooModule, outputs: Outputs) -> dict[str, float]:
     """The metrics that are numbers on so few samples."""
-    values = {name: metric(outputs) for name, metric in evaluation.method.metrics().items()}
+    values = {name: metric(outputs) for name, metric in method.metrics().items()}
     return {name: round(value, _DIGITS) for name, value in values.items() if isfinite(value)}
 
 

@@ -24,6 +24,7 @@ from zoo.cards.store import (
     read_safetensors,
 )
 from zoo.checksums import sha256_of
+from zoo.config.locations import LEFT_OUT, value_at, without_paths
 from zoo.config.recipe import read_recipe
 from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
 from zoo.engine.probing import write_probe
@@ -36,6 +37,7 @@ from zoo.metrics.intervals import Measured
 from zoo.paths import publishing_folder
 from zoo.registry import nearest
 
+_CURVES = "curves.png"
 OUT_OF_SCOPE = "Any clinical use: diagnosis, triage, or decisions about patients."
 
 
@@ -47,6 +49,8 @@ def publish(
     half: bool = False,
     limitations: str = "",
     license: str | None = None,
+    data_license: str | None = None,
+    data_source: str | None = None,
     tolerance: float = 0.01,
     replace: bool = False,
     probe: bool = False,
@@ -55,6 +59,8 @@ def publish(
     settings: Sequence[str] = (),
 ) -> Path:
     """Publish a finished run as the card ``name``; an existing card is replaced only when the new one is complete.
+
+    The card names no file or folder of this machine: what its data need to be evaluated again is said in its place.
 
     Args:
         run: the run folder.
@@ -65,11 +71,13 @@ def publish(
         limitations: added to those of the data set.
         license: of the weights, as a Hugging Face licence name; "unknown" if None, with a warning, since only their owner can
             grant one.
+        data_license: of the training data; what the data set says of itself if None.
+        data_source: what the training data are and how to get them; what the data set says of itself if None.
         tolerance: by which a metric may differ when it is verified.
         replace: overwrite a card of this name.
         probe: put the first test samples, with their outputs, into the card (:mod:`zoo.engine.probing`); only where they may be
             published.
-        folder: for cards; that of the zoo if None.
+        folder: for cards; ``ZOO_CHECKPOINTS``, or ``checkpoints`` in the working directory, if None.
         device: to evaluate on.
         settings: ``key=value`` overrides for the evaluation: of the trainer, or of the source of the base.
 
@@ -93,6 +101,7 @@ def publish(
         draft = scratch / name
         draft.mkdir()
         _write_weights(run, draft, half)
+        left_out = _write_recipe(run, draft)
         evaluation = open_evaluation(run, settings, device)
         if half:
             stored = read_safetensors(draft / WEIGHTS)
@@ -105,7 +114,8 @@ def publish(
         metrics = measure_all(evaluation.method.metrics(), [outputs])
         if probe:
             write_probe(evaluation, draft / PROBE)
-        record = _record(evaluation, run, draft, name, version, limitations, license, tolerance, metrics)
+        data = _data(evaluation, data_license, data_source, left_out)
+        record = _record(evaluation, run, draft, name, version, limitations, license, data, tolerance, metrics)
         write_prose(record, draft)
         check_files(Card(draft, record))
         replace_folder(draft, target)
@@ -138,11 +148,19 @@ def _write_weights(run: Path, draft: Path, half: bool) -> None:
     if half:
         weights = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
     save_weights(weights, draft / WEIGHTS)
-    for name in (RECIPE, "curves.png"):
+    for name in (RECIPE, _CURVES):
         if (run / name).is_symlink():
             raise CardError(f"{run / name} is a symbolic link, which is not published; replace it by the file")
-        if (run / name).is_file():
-            shutil.copyfile(run / name, draft / name)
+    if (run / _CURVES).is_file():
+        shutil.copyfile(run / _CURVES, draft / _CURVES)
+
+
+def _write_recipe(run: Path, draft: Path) -> list[str]:
+    """Write the recipe of a run without the files and folders of this machine; returns their keys."""
+    recipe = read_recipe(run / RECIPE, record=True)
+    content, keys = without_paths(recipe.content)
+    (draft / RECIPE).write_text(recipe.with_content(**content).to_yaml(), encoding="utf-8")
+    return keys
 
 
 def _record(
@@ -153,10 +171,11 @@ def _record(
     version: str,
     limitations: str,
     license: str,
+    data: CardData,
     tolerance: float,
     metrics: dict[str, Measured],
 ) -> CardRecord:
-    method, data, recipe = evaluation.method, evaluation.data, evaluation.recipe
+    method, recipe = evaluation.method, evaluation.recipe
     trained = method.trained_state()
     if not any(isfinite(measured.value) for measured in metrics.values()):
         raise CardError(f"{run} has no metric that is a number on the test split; a card needs one")
@@ -167,7 +186,7 @@ def _record(
         task=method.task,
         license=license,
         base=_base(evaluation),
-        data=CardData(name=recipe["data"]["name"], license=data.license, source=data.source),
+        data=data,
         parameters_total=_size(method),
         parameters_trained=sum(value.numel() for value in trained.values()),
         input=method.input_format,
@@ -183,9 +202,25 @@ def _record(
         ],
         intended_use=method.intended_use,
         out_of_scope_use=OUT_OF_SCOPE,
-        limitations=" ".join(part for part in (data.limitations, limitations) if part) or "None stated.",
+        limitations=" ".join(part for part in (evaluation.data.limitations, limitations) if part) or "None stated.",
         trained_with=_trained_with(run),
     )
+
+
+def data_places(run: Path) -> list[str]:
+    """The ``key=value`` settings with which a run's card is evaluated on this machine, since the card does not name its data."""
+    recipe = read_recipe(run / RECIPE, record=True)
+    return [f"{key}={value_at(recipe.content, key)}" for key in without_paths(recipe.content)[1]]
+
+
+def _data(evaluation: Evaluation, license: str | None, source: str | None, left_out: list[str]) -> CardData:
+    """The data set as the user describes it, else as it describes itself, and what it takes to evaluate the card again."""
+    data, name = evaluation.data, evaluation.recipe["data"]["name"]
+    source = source or data.source
+    if keys := [key for key in left_out if key.startswith("data.")]:
+        arguments = " ".join(f"{key}=PATH" for key in keys)
+        source = f"{source.rstrip('.')}. They are not in the card; to evaluate it: zoo eval CARD {arguments}"
+    return CardData(name=name, license=license or data.license, source=source)
 
 
 def _size(method: ZooModule) -> int:
@@ -225,7 +260,8 @@ def _base(evaluation: Evaluation) -> CardBase | None:
         licenses = ", ".join(dict.fromkeys(bases.values()))
         return CardBase(name=", ".join(bases), license=licenses, fingerprint=fingerprint)
     encoder = evaluation.recipe["method"][evaluation.method.frozen[0]]
-    described = " ".join(str(value) for value in encoder.values() if isinstance(value, str))
+    encoder = without_paths({"method": encoder})[0]["method"]
+    described = " ".join(value for value in encoder.values() if isinstance(value, str) and LEFT_OUT not in value)
     return CardBase(name=described, license="that of its authors", fingerprint=fingerprint)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo.config.locations import DATA_PATHS, SOURCES
 from zoo.config.recipe import COMMAND_LINE, Problem, Recipe, RecipeError, as_overrides
 from zoo.config.validation import TRAINER_COMPONENTS
 from zoo.engine.callbacks import build_callbacks
@@ -69,13 +70,10 @@ def frozen_base_precision(precision: str) -> "Precision":
     return plugin
 
 
-_SOURCES = ("source", "model", "pretrained", "weights")
-
-
 def check_settings(settings: Sequence[str]) -> None:
     """Refuse overrides of a card's or run's recipe that change its model.
 
-    Its trainer may be changed, and the source of its base, whose fingerprint is checked.
+    Its trainer may be changed, the place of its data, and the source of its base, whose fingerprint is checked.
 
     Raises:
         RecipeError: naming the refused ones.
@@ -83,9 +81,10 @@ def check_settings(settings: Sequence[str]) -> None:
 
     def is_allowed(item: str) -> bool:
         key = item.partition("=")[0]
-        return key.startswith("trainer.") or (key.startswith("method.") and key.split(".")[-1] in _SOURCES)
+        places = {"method": SOURCES, "data": DATA_PATHS}.get(key.split(".")[0], ())
+        return key.startswith("trainer.") or ("." in key and key.split(".")[-1] in places)
 
-    message = "only trainer.* and the sources of weights can be changed here"
+    message = "only trainer.*, the place of the data and the sources of weights can be changed here"
     problems = [Problem(COMMAND_LINE, item, message) for item in as_overrides(settings) if not is_allowed(item)]
     if problems:
         raise RecipeError(problems)

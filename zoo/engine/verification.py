@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from zoo.cards.prose import check_prose
 from zoo.cards.schema import CardMetric
@@ -24,7 +25,7 @@ class CheckedMetric:
 
 
 def verify(
-    name: str, settings: Sequence[str] = (), *, device: str = "auto", progress: bool = True
+    name: str | Path, settings: Sequence[str] = (), *, device: str = "auto", progress: bool = True
 ) -> list[CheckedMetric]:
     """Check a card's files and base, and evaluate its metrics again.
 

@@ -156,9 +156,10 @@ def _write_weights(run: Path, draft: Path, half: bool) -> None:
 
 
 def _write_recipe(run: Path, draft: Path) -> list[str]:
-    """Write the recipe of a run without the files and folders of this machine; returns their keys."""
+    """Write the recipe of a run without the files, folders and loggers of this machine; returns the keys of files and folders."""
     recipe = read_recipe(run / RECIPE, record=True)
     content, keys = without_paths(recipe.content)
+    content["trainer"] = {key: value for key, value in (content.get("trainer") or {}).items() if key != "logger"}
     (draft / RECIPE).write_text(recipe.with_content(**content).to_yaml(), encoding="utf-8")
     return keys
 

@@ -80,7 +80,7 @@ def test_a_contributed_component_is_listed_checked_planned_trained_and_published
         "plan guide.yaml data.batch_size=1",
         "train tiny.yaml --out run",
         "publish run --name tiny-scaling",
-        "verify tiny-scaling",
+        f"verify tiny-scaling --set data.folder={striped_folder}",
     ]
     path = install(tmp_path / "source")
     done = subprocess.run(

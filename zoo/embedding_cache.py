@@ -1,6 +1,8 @@
 """Frozen image embeddings on disk: computed once for an image and an encoder, whatever the epoch or run."""
 
 import os
+import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from zoo.checksums import load_checked, save_checked, say_rebuilt
+from zoo.errors import ZooWarning
 from zoo.paths import cache_folder
 
 Embedding = list[torch.Tensor]
@@ -20,16 +23,27 @@ class EmbeddingCache:
     Over ``limit`` bytes, the least recently used embeddings are deleted.
     """
 
-    def __init__(self, fingerprint: str, limit: int = 20_000_000_000, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        fingerprint: str,
+        limit: int = 20_000_000_000,
+        folder: Path | None = None,
+        *,
+        what: str = "embeddings",
+        reserve: int = 0,
+    ) -> None:
         """Open the embeddings of one encoder.
 
         Args:
             fingerprint: of the encoder's weights.
             limit: bytes of all embeddings in the folder, those of other encoders included.
             folder: the zoo's cache if None.
+            what: they are, for warnings.
+            reserve: bytes that stay free on the disk: nothing more is kept then, which is said once.
         """
         self._root = folder or cache_folder() / "embeddings"
         self._folder, self._limit = self._root / fingerprint[:16], limit
+        self._what, self._reserve = what, reserve
         self._size: int | None = None
 
     def get_or_compute(
@@ -60,7 +74,7 @@ class EmbeddingCache:
         except OSError:  # missing, or evicted meanwhile
             return None
         if tensors is None:
-            say_rebuilt("embeddings", file)
+            say_rebuilt(self._what, file)
             return None
         return [tensors[str(index)].to(device) for index in range(len(tensors))]
 
@@ -68,6 +82,8 @@ class EmbeddingCache:
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{os.getpid()}.partial")
+        if self._reserve and not self._has_room(sum(value.nbytes for value in embedding)):
+            return
         content = {str(i): value.detach().cpu().contiguous().clone() for i, value in enumerate(embedding)}
         try:
             save_checked(content, partial)
@@ -77,6 +93,14 @@ class EmbeddingCache:
         finally:
             partial.unlink(missing_ok=True)
         self._make_room(file.stat().st_size)
+
+    def _has_room(self, size: int) -> bool:
+        free = shutil.disk_usage(self._folder).free
+        if free - size >= self._reserve:
+            return True
+        message = f"{self._what}: {free / 1e9:.1f} GB are free on the disk of {self._root}; no more are kept there"
+        warnings.warn(message, ZooWarning, stacklevel=2)
+        return False
 
     def _make_room(self, added: int) -> None:
         self._size = self._total() if self._size is None else self._size + added

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
+from tests.benchmarks.decoding import decoding
 from tests.benchmarks.interleaved import generation_speed
 from tests.benchmarks.medseg import reasoning_segmentation
 from zoo.adapters.coop import CoOp
@@ -109,6 +110,7 @@ def import_times() -> None:
 
 if __name__ == "__main__":
     import_times()
+    decoding()
     training_steps()
     generation_speed()
     reasoning_segmentation()

@@ -11,6 +11,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, WeightedRandomSampler, default_collate
 
+from zoo.data.io.decoded import ImageReader, image_reader
 from zoo.errors import ArgumentError, ZooError
 from zoo.image_transform import ImageTransform
 from zoo.ranges import BatchSize, Processes, Seed
@@ -38,6 +39,7 @@ class LoaderSpec:
         eval_batch_size: samples of an evaluation step and process; ``batch_size`` if None.
         num_workers: loader processes; 0 loads in the training process.
         seed: of the order of the training samples, and of what else the dataset samples.
+        cache: whether decoded images are kept in the zoo's cache, so that each file is decoded once.
 
     Raises:
         ArgumentError: a batch size is not positive, or the number of processes negative.
@@ -47,6 +49,7 @@ class LoaderSpec:
     eval_batch_size: BatchSize | None = None
     num_workers: Processes = 0
     seed: Annotated[Seed, Injected] = 0
+    cache: bool = False
 
     def __post_init__(self) -> None:
         """Check the sizes."""
@@ -176,9 +179,19 @@ class ZooData(LightningDataModule):
     """Whether the zoo makes the samples, which takes time; else they are read from the user's files."""
 
     def __init__(self, loader: LoaderSpec) -> None:
-        """Set how batches are loaded."""
+        """Set how batches are loaded.
+
+        Raises:
+            ArgumentError: images are to be kept decoded that are not read from files.
+        """
         super().__init__()
         self.loader = loader
+        if loader.cache and self.is_rendered:
+            raise ArgumentError(
+                f"cache is for images in files; {type(self).__name__} keeps its rendered images in any case"
+            )
+        self.read_file: ImageReader = image_reader(loader.cache)
+        """Reads an image from a file; see :func:`~zoo.data.io.images.read_image`."""
         self.test_split = "test"
         """The split that ``Trainer.test`` measures on."""
         self._start = (0, 0)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from zoo.data.annotations.masks import MaskSource
+from zoo.data.io.decoded import ImageReader
 from zoo.data.io.images import read_image
 from zoo.data.vocabulary import label_name
 from zoo.errors import ZooError
@@ -132,6 +133,8 @@ class AnnotationSource(ABC):
     license: str = "that of the user's data"
     source: str = "the user's files"
     limitations: str = ""
+    read_file: ImageReader = staticmethod(read_image)
+    """Reads an image from a file; a dataset that keeps decoded images sets its own."""
     label_names: tuple[str, ...] = ()
     """Names of labels in their usual order, where the form fixes them."""
 
@@ -168,7 +171,7 @@ class AnnotationSource(ABC):
     def read_image(self, image: Path | int) -> torch.Tensor:
         """An image (channels, height, width) in [0, 1]; from its file unless a source holds pixels."""
         assert isinstance(image, Path)
-        return read_image(image)
+        return self.read_file(image)
 
 
 def stated_labels(source: AnnotationSource, images: Sequence[AnnotatedImage]) -> list[str]:

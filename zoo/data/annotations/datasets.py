@@ -16,7 +16,7 @@ class AnnotatedData(ZooData):
 
     def use_source(self, source: AnnotationSource) -> None:
         """Take the source; nothing is read yet."""
-        self.annotations = source
+        self.annotations, source.read_file = source, self.read_file
         self.license, self.source, self.limitations = source.license, source.source, source.limitations
 
     @cached_property

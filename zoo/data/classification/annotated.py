@@ -57,6 +57,7 @@ class AnnotatedClasses(ClassificationData):
         self._is_binary = len(names) == 1
         self._names = [f"no {names[0]}", names[0]] if self._is_binary else names
         super().__init__(self._names, shots, classes, image_size, augment, loader)
+        annotations.read_file = self.read_file
         self.license, self.source, self.limitations = annotations.license, annotations.source, annotations.limitations
 
     def read_items(self) -> dict[str, list[Item]]:

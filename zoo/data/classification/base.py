@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from zoo.data.base import LoaderSpec, Sample
 from zoo.data.classification.balance import is_balanced, sample_weights
 from zoo.data.classification.preparation import Augmentation, ImagePreparation, PreparedData
-from zoo.data.io.images import ImageOptions, check_options, read_image
+from zoo.data.io.images import ImageOptions, check_options
 from zoo.errors import ZooError, ZooWarning
 
 Classes = Literal["all", "base", "novel"]
@@ -47,9 +47,9 @@ class LabelledImages(Dataset[Sample]):
     """How often each image is drawn for training; all alike if None."""
 
     def __init__(
-        self, items: Sequence[Item], read: Callable[[Any], torch.Tensor], preparation: ImagePreparation
+        self, items: Sequence[Item], read: Callable[[Item], torch.Tensor], preparation: ImagePreparation
     ) -> None:
-        """Hold the items."""
+        """Hold the items, and what reads the image of one."""
         self.items, self._read, self.preparation = list(items), read, preparation
 
     def without_augmentation(self) -> "LabelledImages":
@@ -63,8 +63,7 @@ class LabelledImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """``image`` (channels, height, width) in [0, 1], ``label`` and ``source`` as text."""
         item = self.items[index]
-        image = self._read(item.source) if item.options is None else item.options.read(str(item.source))
-        return {"image": self.preparation(image), "label": item.label, "source": str(item.source)}
+        return {"image": self.preparation(self._read(item)), "label": item.label, "source": str(item.source)}
 
 
 class ClassificationData(PreparedData):
@@ -122,7 +121,7 @@ class ClassificationData(PreparedData):
 
     def read(self, source: Any) -> torch.Tensor:
         """Read one image (channels, height, width) in [0, 1]; from a file unless a subclass overrides this."""
-        return read_image(source)
+        return self.read_file(source)
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """Open a split of the checked and sampled items.
@@ -138,10 +137,13 @@ class ClassificationData(PreparedData):
             check_classes(items, self.class_names)
         else:
             warn_of_missing_classes(items, self.class_names, name)
-        images = LabelledImages(items, self.read, self.preparation(name))
+        images = LabelledImages(items, self._read_item, self.preparation(name))
         if name == "train" and is_balanced(self.loader):
             images.sample_weights = sample_weights([item.label for item in items])
         return images
+
+    def _read_item(self, item: Item) -> torch.Tensor:
+        return self.read(item.source) if item.options is None else item.options.read(str(item.source), self.read_file)
 
     def class_counts(self, split: str = "train") -> torch.Tensor:
         """Number of images (classes) of each class in a split."""

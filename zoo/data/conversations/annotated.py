@@ -103,7 +103,7 @@ class _Lazy(Dataset[Sample]):
         return len(self._data.listed[self._split])
 
     def __getitem__(self, index: int) -> Sample:
-        return Conversations([self._data.conversation(self._split, index)])[0]
+        return Conversations([self._data.conversation(self._split, index)], self._data.read_file)[0]
 
 
 @register("dataset", "annotated_masks")

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
 from zoo.data.conversations.formats import read_reason_seg, read_referring
 from zoo.data.conversations.records import Conversation, QuestionError, read_conversations
+from zoo.data.io.decoded import ImageReader
 from zoo.data.io.images import read_image
 from zoo.data.io.masks import decode_masks
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
@@ -19,9 +20,9 @@ from zoo.registry import Unpacked, register
 class Conversations(Dataset[Sample]):
     """Conversations with their images and masks."""
 
-    def __init__(self, conversations: list[Conversation]) -> None:
-        """Hold the conversations."""
-        self.conversations = conversations
+    def __init__(self, conversations: list[Conversation], read: ImageReader = read_image) -> None:
+        """Hold the conversations, and what reads their images."""
+        self.conversations, self._read = conversations, read
 
     def __len__(self) -> int:
         """Number of conversations."""
@@ -30,7 +31,7 @@ class Conversations(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """``turns``, ``image`` (1 or 3, height, width), ``image_hash`` and ``masks`` (n, height, width) of all turns."""
         conversation = self.conversations[index]
-        image = read_image(conversation.image)
+        image = self._read(conversation.image)
         masks = tuple(mask for turn in conversation.turns for mask in turn.masks)
         height, width = image.shape[-2:]
         return {
@@ -50,7 +51,7 @@ class ConversationData(ZooData):
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """The conversations with their images."""
-        return Conversations(self.conversations(name))
+        return Conversations(self.conversations(name), self.read_file)
 
     def collate(self, samples: list[Sample]) -> dict[str, Any]:
         """Collate into lists; see :func:`zoo.data.base.to_list`."""

@@ -1,5 +1,6 @@
 """Medical images from files: PNG, JPEG, JPEG 2000, TIFF, DICOM and NIfTI slices, with limits and clear errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +86,9 @@ class ImageOptions:
     index: NonNegativeInt | None = None
     bits: NonNegativeInt | None = None
 
-    def read(self, path: str | Path) -> torch.Tensor:
-        """Read an image; see :func:`read_image`."""
-        return read_image(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
+    def read(self, path: str | Path, reader: Callable[..., torch.Tensor] = read_image) -> torch.Tensor:
+        """Read an image; see :func:`read_image`, or another reader that takes the same."""
+        return reader(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
 
 
 def pixel_area(path: str | Path, options: ImageOptions = ImageOptions()) -> float | None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from zoo.constants import IGNORE_INDEX
 from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
+from zoo.data.io.decoded import ImageReader
 from zoo.data.io.images import read_image
 from zoo.data.traces.pieces import text_pieces
 from zoo.data.traces.records import IvlRecord, check_images, read_records
@@ -30,7 +31,12 @@ class Traces(Dataset[Sample]):
     """
 
     def __init__(
-        self, records: list[IvlRecord], labeler: ReportLabeler | None = None, *, any_step: bool = False
+        self,
+        records: list[IvlRecord],
+        labeler: ReportLabeler | None = None,
+        *,
+        any_step: bool = False,
+        read: ImageReader = read_image,
     ) -> None:
         """Hold the records.
 
@@ -38,8 +44,9 @@ class Traces(Dataset[Sample]):
             records: of the split.
             labeler: extracts the findings of a step's statement; without it, statements differ where their text does.
             any_step: whether evidence is replaced at any step, sampled by record, or at the first one where it can be.
+            read: reads their images.
         """
-        self.records, self._labeler, self._any_step = records, labeler, any_step
+        self.records, self._labeler, self._any_step, self._read = records, labeler, any_step, read
 
     def __len__(self) -> int:
         """Number of records."""
@@ -79,8 +86,8 @@ class Traces(Dataset[Sample]):
         swap = None
         if (match := self.swap(index)) is not None:
             step, donor, donor_step = match
-            swap = (step, read_image(self.records[donor].images[self.records[donor].steps[donor_step].image]))
-        images = [read_image(path) for path in record.images]
+            swap = (step, self._read(self.records[donor].images[self.records[donor].steps[donor_step].image]))
+        images = [self._read(path) for path in record.images]
         return {"record": record, "images": images, "swap": swap}
 
 
@@ -101,7 +108,7 @@ class TraceData(ZooData):
 
     def open_split(self, name: str) -> Dataset[Sample]:
         """The records with their images."""
-        return Traces(self.records(name), self.metadata().get("labeler"), any_step=self.any_step)
+        return Traces(self.records(name), self.metadata().get("labeler"), any_step=self.any_step, read=self.read_file)
 
     def tokenize(self, codec: TraceCodec) -> None:
         """Make training and validation samples token sequences from now on; warns of traces that are left out."""

@@ -5,8 +5,13 @@ from statistics import harmonic_mean
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import read_recipe
+from zoo.engine.assembly import build_data
+from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs
 from zoo.engine.comparison import compare
 from zoo.engine.training import RunError
 from zoo.errors import ArgumentError
@@ -15,14 +20,47 @@ ONE_EPOCH = ["trainer.max_epochs=1"]
 
 
 def test_a_finished_run_is_reused_and_one_of_other_settings_refused(tiny_recipe, tmp_path):
-    (row,) = compare([str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0], overrides=ONE_EPOCH, device="cpu")
+    row, *baselines = compare(
+        [str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0], overrides=ONE_EPOCH, device="cpu"
+    )
     assert row.setting == "2-shot" and row.seeds == [0] and set(row.metrics) == {"accuracy", "macro_f1", "auroc"}
     (weights,) = (tmp_path / "out" / "runs").glob("*/model.safetensors")
     written = weights.stat().st_mtime_ns
-    (same,) = compare([str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0], overrides=ONE_EPOCH, device="cpu")
+    (baseline_file,) = (tmp_path / "out" / "runs").glob("*/baselines-test.safetensors")
+    computed = baseline_file.stat().st_mtime_ns
+    same, *again = compare(
+        [str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0], overrides=ONE_EPOCH, device="cpu"
+    )
+    assert again == baselines and baseline_file.stat().st_mtime_ns == computed
     assert same == row and weights.stat().st_mtime_ns == written
     with pytest.raises(RunError, match="is a run of another recipe or setting"):
         compare([str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0], overrides=["optimizer.lr=0.5"])
+
+
+def test_baselines_learn_from_the_same_shots(tiny_recipe, tmp_path):
+    recipe, out = str(tiny_recipe), tmp_path / "out"
+    arguments = {"shots": [4], "seeds": [0, 1], "overrides": ONE_EPOCH, "device": "cpu"}
+    rows = compare([recipe], out, **arguments)
+    assert [(row.recipe, row.setting, row.baseline) for row in rows] == [
+        (name, "4-shot", name != recipe) for name in (recipe, MAJORITY, PIXELS)
+    ]
+    by_name = {(row.recipe, row.setting): row.metrics["accuracy"] for row in rows}
+    assert by_name[MAJORITY, "4-shot"].value == pytest.approx(1 / 3) and by_name[PIXELS, "4-shot"].n == 24
+    accuracies = []
+    for seed in (0, 1):
+        data = build_data(resolve_recipe(read_recipe(recipe, ["data.shots=4", f"seed={seed}"])))
+        labels = torch.tensor([item.label for item in data.split("test").items])
+        probabilities = baseline_outputs(data, labels, "test")[PIXELS]["probabilities"]
+        accuracies.append((probabilities.argmax(dim=1) == labels).double().mean().item())
+    assert by_name[PIXELS, "4-shot"].value == pytest.approx(sum(accuracies) / 2)
+    table = (out / "table.md").read_text()
+    assert (
+        "| baseline: raw-pixel probe | 4-shot | 2 |" in table and "| baseline: majority class | 4-shot | 2 |" in table
+    )
+    content = json.loads((out / "table.json").read_text())
+    assert [(row["recipe"], row["baseline"]) for row in content] == [(row.recipe, row.baseline) for row in rows]
+    alone = compare([recipe], out, **arguments, baselines=False)
+    assert [row.recipe for row in alone] == [recipe] and "| baseline" not in (out / "table.md").read_text()
 
 
 def test_an_unknown_protocol_is_refused(tiny_recipe, tmp_path):
@@ -44,7 +82,8 @@ def test_methods_that_cannot_predict_novel_classes_are_refused_before_training(t
 def test_a_grid_is_chosen_on_validation_images_and_tasks_are_averaged(tiny_recipe, tmp_path):
     out, recipe = tmp_path / "out", str(tiny_recipe)
     over, grid = {"data.image_size": ["32", "40"]}, {"optimizer.lr": ["1e-9", "3e-2"], "trainer.max_epochs": ["2"]}
-    (row,) = compare([recipe], out, shots=[1, 2], seeds=[0, 1], over=over, grid=grid, device="cpu")[1:]
+    *_, row, majority, probe = compare([recipe], out, shots=[1, 2], seeds=[0, 1], over=over, grid=grid, device="cpu")
+    assert majority.metrics.keys() == probe.metrics.keys() == row.metrics.keys()
     grids = json.loads((out / "grid.json").read_text())[recipe]
     tried = grids["validation"]
     assert set(tried) == {"optimizer.lr=1e-9 trainer.max_epochs=2", "optimizer.lr=3e-2 trainer.max_epochs=2"}
@@ -65,7 +104,7 @@ def test_base_to_novel_over_tasks_has_both_harmonic_means(tiny_recipe, tmp_path)
     folder = four_classes(tmp_path / "four")
     many.write_text(f"base: {tiny_recipe}\ndata: {{folder: {folder}}}\nmethod: {classes}\n")
     over = {"data.image_size": ["32", "40"]}
-    (row,) = compare(
+    row, majority, probe = compare(
         [str(many)],
         tmp_path / "out",
         shots=[2],
@@ -75,6 +114,8 @@ def test_base_to_novel_over_tasks_has_both_harmonic_means(tiny_recipe, tmp_path)
         overrides=ONE_EPOCH,
         device="cpu",
     )
+    assert set(majority.metrics) == set(probe.metrics) == {"base"}, "baselines know no novel class"
+    assert majority.metrics["base"].value == 0.5 and probe.metrics["base"].n == row.metrics["base"].n
     base, novel, of_means, mean = (row.metrics[n] for n in ("base", "novel", "harmonic_mean", "mean_of_harmonic_means"))
     assert of_means.value == pytest.approx(harmonic_mean([base.value, novel.value]))
     assert mean.value == pytest.approx((row.metrics["32"].value + row.metrics["40"].value) / 2)

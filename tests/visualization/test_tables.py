@@ -27,3 +27,22 @@ def test_a_recipe_that_is_a_file_has_a_label_in_the_legend(tmp_path):
         warnings.simplefilter("error")
         plot_rows(rows, "accuracy", tmp_path / "lines.png")
     assert (tmp_path / "lines.png").stat().st_size > 5000
+
+
+def test_baselines_are_drawn_in_grey(tmp_path):
+    from PIL import Image
+
+    def row(name: str, setting: str, baseline: bool) -> Row:
+        return Row(name, setting, [0], {"accuracy": Measured(0.5, 0.4, 0.6, 20)}, baseline)
+
+    def grey_pixels(file) -> int:
+        counts = {colour: count for count, colour in Image.open(file).convert("RGB").getcolors(100_000)}
+        return counts.get((0xA8, 0xA8, 0xA8), 0)
+
+    bars = [row("a/one", "all", False), row("majority class", "all", True)]
+    plot_rows(bars, "accuracy", tmp_path / "bars.png")
+    plot_rows(bars[:1], "accuracy", tmp_path / "alone.png")
+    assert grey_pixels(tmp_path / "bars.png") > 5000 > grey_pixels(tmp_path / "alone.png")
+    lines = [row(name, f"{k}-shot", name == "majority class") for name in ("a/one", "majority class") for k in (1, 2)]
+    plot_rows(lines, "accuracy", tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").stat().st_size > 5000

@@ -130,12 +130,17 @@ def compare(
         typer.Option(help="KEY=A,B,...: each recipe takes the value that is best on validation images; repeatable."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for every recipe.")] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="No rows of the majority class and of a linear probe on raw pixels.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`.
 
     Over several tasks, with each recipe's learning rate chosen on validation images: `zoo compare coop/chest_drr_16shot --over
     data.task=side,lobe --grid optimizer.lr=1e-3,3e-3`.
+
+    Classifiers are shown beside the majority class and a linear probe on raw pixels, which learn from the same training images.
     """
     from zoo.engine.comparison import compare as run_comparison
     from zoo.visualization.tables import markdown_table
@@ -150,6 +155,7 @@ def compare(
             overrides=settings or [],
             over=parse_values([over] if over else []),
             grid=parse_values(grid or []),
+            baselines=not no_baselines,
             device=device,
         )
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)

@@ -53,8 +53,9 @@ def classification_details(
         outputs: of the method on the split.
         split: that was measured.
     """
-    if not isinstance(data, ClassificationData) or outputs.get("labels", torch.zeros(0, 0)).ndim != 1:
+    if not has_baselines(data, outputs):
         return None
+    assert isinstance(data, ClassificationData)
     labels, names = outputs["labels"], data.class_names
     baselines = {
         name: {metric: measure(function, [predicted]) for metric, function in metrics.items()}
@@ -74,6 +75,11 @@ def classification_details(
     ]
     measured = {name: function(outputs) for name, function in metrics.items()}
     return ClassificationDetails(baselines, classes, matrix.tolist(), _notes(measured, baselines, probabilities, names))
+
+
+def has_baselines(data: ZooData, outputs: Outputs) -> bool:
+    """Whether the task is classification with one label an image."""
+    return isinstance(data, ClassificationData) and outputs.get("labels", torch.zeros(0, 0)).ndim == 1
 
 
 def baseline_outputs(data: ClassificationData, labels: torch.Tensor, split: str) -> dict[str, Outputs]:

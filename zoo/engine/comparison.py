@@ -1,7 +1,7 @@
 """Tables and plots over methods, shots, seeds and tasks: trains missing runs, evaluates, and writes Markdown, JSON and PNG."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from zoo.checksums import load_checked, save_checked
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import as_overrides, read_recipe
+from zoo.data.classification.base import ClassificationData
+from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs, has_baselines
 from zoo.engine.class_names import is_class_bound
-from zoo.engine.evaluation import collect_cached, measure_all, open_evaluation
+from zoo.engine.evaluation import Evaluation, collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
+from zoo.files import replacing
 from zoo.methods.base import Metric, Outputs
 from zoo.metrics.intervals import Measured, average, measure_jointly
 from zoo.visualization.tables import Row, write_table
@@ -47,6 +51,7 @@ def compare(
     overrides: Sequence[str] = (),
     over: Values | None = None,
     grid: Values | None = None,
+    baselines: bool = True,
     device: str = "auto",
 ) -> list[Row]:
     """Train and evaluate recipes; finished runs in ``out`` are reused, so that an interrupted comparison resumes.
@@ -61,6 +66,8 @@ def compare(
         over: one key and its values, which are trained and measured apart and averaged, as ``{"data.task": ["side", "lobe"]}``.
         grid: keys and the values from which each recipe takes those that are best on all validation images, with the first
             seed and the largest K, in the mean over ``over``.
+        baselines: add rows of the majority class and of a linear probe on raw pixels, for classifiers; both learn from the
+            training images of the first recipe, the same K shots with few.
         device: to evaluate on; training follows the recipe's ``trainer``.
 
     Raises:
@@ -83,11 +90,15 @@ def compare(
     chosen = {recipe: _choose(shared, recipe, counts, seeds[0], grid) if grid else [] for recipe in recipes}
     rows = []
     for count in counts:
+        setting = "all images" if count is None else f"{count}-shot"
         for recipe in recipes:
-            setting = "all images" if count is None else f"{count}-shot"
             rows.append(Row(recipe, setting, list(seeds), _metrics(shared, recipe, count, seeds, chosen[recipe])))
             if is_first_process():
                 write_table(rows, out)
+        for name, metrics in _baselines(shared, recipes[0], count, seeds, chosen[recipes[0]]) if baselines else ():
+            rows.append(Row(name, setting, list(seeds), metrics, baseline=True))
+    if is_first_process():
+        write_table(rows, out)
     return rows
 
 
@@ -113,6 +124,48 @@ def _metrics(
     )
     main = "harmonic_mean" if "harmonic_mean" in means else names[0]
     return means | {task.split("=", 1)[1]: metrics[main] for task, metrics in by_task.items()}
+
+
+def _baselines(
+    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: list[str]
+) -> Iterator[tuple[str, dict[str, Measured]]]:
+    """Each baseline's metrics on the data of a recipe's runs; on the base classes alone where others are novel to it."""
+    half = "base" if shared.protocol == "base_to_novel" else "test"
+    overrides = [f"data.classes={half}"] if half == "base" else []
+    functions: dict[str, Metric] = {}
+    by_task: dict[str, list[dict[str, Outputs]]] = {}
+    for task in shared.tasks:
+        runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
+        evaluations = [open_evaluation(run, overrides, shared.device) for run in runs]
+        by_task[task] = [_baseline_outputs(*pair, half) for pair in zip(evaluations, runs, strict=True)]
+        functions = evaluations[0].method.metrics()
+    if half == "base":
+        functions = {"base": functions["accuracy"]}
+    for name in (MAJORITY, PIXELS):
+        if not all(name in outputs for runs_outputs in by_task.values() for outputs in runs_outputs):
+            continue
+        measured = {task: measure_all(functions, [run[name] for run in runs]) for task, runs in by_task.items()}
+        means = {metric: average([values[metric] for values in measured.values()]) for metric in functions}
+        of_tasks = {} if shared.tasks == [""] or half == "base" else measured
+        main = next(iter(functions))
+        yield name, means | {task.split("=", 1)[1]: values[main] for task, values in of_tasks.items()}
+
+
+def _baseline_outputs(evaluation: Evaluation, run: Path, half: str) -> dict[str, Outputs]:
+    """What each baseline makes of every test sample, cached in the run; empty for other tasks than classification."""
+    outputs = collect_cached(evaluation, run / f"outputs-{half}.safetensors")
+    if not has_baselines(evaluation.data, outputs):
+        return {}
+    file = run / f"baselines-{half}.safetensors"
+    probabilities = load_checked(file) if file.is_file() else None
+    if probabilities is None:
+        assert isinstance(evaluation.data, ClassificationData)
+        computed = baseline_outputs(evaluation.data, outputs["labels"], "test")
+        probabilities = {name: content["probabilities"] for name, content in computed.items()}
+        if is_first_process():
+            with replacing(file) as partial:
+                save_checked(probabilities, partial)
+    return {name: {"probabilities": value, "labels": outputs["labels"]} for name, value in probabilities.items()}
 
 
 def _choose(shared: Comparison, recipe: str, counts: Sequence[int | None], seed: int, grid: Values) -> list[str]:

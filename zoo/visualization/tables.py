@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path, PurePath
+from typing import Any
 
 from zoo.cards.prose import escape_markdown
 from zoo.metrics.intervals import Measured
@@ -12,12 +13,16 @@ from zoo.metrics.intervals import Measured
 
 @dataclass(frozen=True)
 class Row:
-    """One method under one setting: metrics averaged over the seeds."""
+    """One method under one setting: metrics averaged over the seeds.
+
+    Of a baseline, which trains no recipe, ``recipe`` is its name.
+    """
 
     recipe: str
     setting: str
     seeds: list[int]
     metrics: dict[str, Measured]
+    baseline: bool = False
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -34,7 +39,7 @@ def table_cells(rows: Sequence[Row], names: Sequence[str] | None = None) -> tupl
     header = ["recipe", "setting", "seeds", *(name.replace("_", " ") for name in names)]
     cells = [
         [
-            row.recipe,
+            f"baseline: {row.recipe}" if row.baseline else row.recipe,
             row.setting,
             str(len(row.seeds)),
             *(_cell(row.metrics[n]) if n in row.metrics else "" for n in names),
@@ -70,6 +75,7 @@ def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
     labels = [path.stem if path.suffix else path.parts[0] for path in paths]  # METHOD/NAME, or a file
     if len(set(labels)) < len(labels):  # several recipes of one method
         labels = [path.stem for path in paths]
+    baselines = {row.recipe for row in rows if row.baseline}
     figure = Figure(figsize=(8, 0.45 * len(recipes) + 1.6 if len(settings) == 1 else 5), layout="constrained")
     axes = figure.add_subplot()
     for position, recipe in enumerate(recipes):
@@ -80,11 +86,12 @@ def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
             [100 * (row.metrics[name].high - row.metrics[name].value) for row in group],
         ]
         if len(settings) == 1:
-            axes.barh(position, values, xerr=spread, color="#4878a8", error_kw={"ecolor": "#222222", "capsize": 3})
+            color = "#a8a8a8" if recipe in baselines else "#4878a8"
+            axes.barh(position, values, xerr=spread, color=color, error_kw={"ecolor": "#222222", "capsize": 3})
         else:
-            axes.errorbar(
-                [row.setting for row in group], values, yerr=spread, marker="o", capsize=3, label=labels[position]
-            )
+            line: dict[str, Any] = {"color": "#888888", "linestyle": "--"} if recipe in baselines else {}
+            settings_of_group = [row.setting for row in group]
+            axes.errorbar(settings_of_group, values, yerr=spread, marker="o", capsize=3, label=labels[position], **line)
     if len(settings) == 1:
         axes.set_yticks(range(len(recipes)), labels)
         axes.invert_yaxis()

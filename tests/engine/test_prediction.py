@@ -6,17 +6,27 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
+from pydicom.uid import generate_uid
 from typer.testing import CliRunner
 
+from tests.data.io.dicom_files import write_dicom
+from tests.small_recipes import write_recipe
 from tests.tiny_cards import publish_tiny_classifier, write_film
+from tests.tiny_models import medseg_files
+from zoo.cards.store import CardError
 from zoo.cli.app import app
+from zoo.config.recipe import read_recipe
 from zoo.data.io import images
 from zoo.data.io.images import ImageError
+from zoo.engine import prediction
 from zoo.engine.loading import load
 from zoo.engine.prediction import RESULTS, output_names, predict_files
+from zoo.engine.publishing import publish
+from zoo.engine.training import train
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +147,52 @@ def test_a_prediction_is_saved_under_a_name_in_a_folder(card, tmp_path):
     assert prediction.save(str(tmp_path), "mine") == tmp_path / "mine.png"
     with pytest.raises(FileExistsError, match="exists; choose"):
         prediction.save(tmp_path, "mine")
+
+
+@pytest.fixture(scope="module")
+def mask_card(tmp_path_factory) -> str:
+    """The folder of a tiny U-Net's card, which predicts masks."""
+    root = tmp_path_factory.mktemp("unet")
+    medseg_files(root / "medseg")
+    run = train(read_recipe(write_recipe(root, "finding_unet")), root / "run")
+    return str(publish(run, "tiny-unet", folder=root / "cards", probe=False, license="mit"))
+
+
+def _dicom(file: Path, **tags) -> Path:
+    uids = {f"{name}InstanceUID": generate_uid() for name in ("Study", "Series")}
+    return write_dicom(file, np.arange(64 * 64, dtype=np.uint16).reshape(64, 64), **{**uids, **tags})
+
+
+def test_what_no_segmentation_can_refer_to_is_said_before_the_model_runs(mask_card, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    good, lacking = _dicom(tmp_path / "good.dcm"), _dicom(tmp_path / "lacking.dcm", StudyInstanceUID="")
+    film = write_film(tmp_path / "film.png")
+    order = []
+    monkeypatch.setattr(prediction, "load", lambda *args, **options: order.append("load") or load(*args, **options))
+    monkeypatch.setattr(prediction, "_run", lambda *args: order.append("run"))
+
+    def report(path: str, content: dict) -> None:
+        order.append((Path(path).name, content["error"]))
+
+    predict_files(mask_card, [lacking, film], tmp_path / "none", dicom_seg=True, on_prediction=report)
+    messages = [
+        ("lacking.dcm", f"{lacking}: has no StudyInstanceUID, which a DICOM SEG must refer to"),
+        ("film.png", f"{film}: is not a DICOM file; a DICOM SEG must refer to a DICOM image"),
+    ]
+    assert order == messages, "no weight was loaded"
+    lines = [json.loads(line) for line in (tmp_path / "none" / RESULTS).read_text().splitlines()]
+    assert [line["image"] for line in lines] == [str(lacking), str(film)]
+    monkeypatch.undo()
+    results = predict_files(mask_card, [lacking, good], tmp_path / "out", dicom_seg=True)
+    assert set(results[str(lacking)]) == {"error"}
+    segmentation = pydicom.dcmread(results[str(good)]["dicom_seg"])
+    names = [segment.SegmentLabel for segment in segmentation.SegmentSequence]
+    predicted = [name for name, share in results[str(good)]["share of the image"].items() if share]
+    assert sorted(name.split(": ")[1] for name in names) == sorted(predicted) != []
+
+
+def test_a_segmentation_of_a_card_without_masks_is_refused(card, tmp_path):
+    with pytest.raises(CardError, match="is a NearlClip, which makes no masks; leave out --dicom-seg"):
+        predict_files(card, [_dicom(tmp_path / "a.dcm")], tmp_path / "out", dicom_seg=True)
+    with pytest.raises(CardError, match="does not answer questions"):
+        predict_files(card, [_dicom(tmp_path / "a.dcm")], tmp_path / "out", question="Where?")

@@ -17,8 +17,8 @@ from zoo.cards.store import read_card
 from zoo.config.building import resolve_recipe
 from zoo.data.conversations.records import validate_question
 from zoo.data.io.dicom import is_dicom
-from zoo.data.io.dicom_seg import write_dicom_seg
-from zoo.data.io.images import ImageOptions
+from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
+from zoo.data.io.images import ImageError, ImageOptions
 from zoo.engine.api import single_device_trainer
 from zoo.engine.loading import load
 from zoo.errors import UnsupportedError, ZooError
@@ -81,10 +81,24 @@ class WebApp:
         out = Path(tempfile.mkdtemp(dir=self._folder.name))
         main = prediction.save(out, Path(file).stem)
         (out / f"{main.stem}.json").write_text(json.dumps(prediction.to_dict(), indent=2) + "\n", encoding="utf-8")
-        if isinstance(prediction, Segmentation) and prediction.masks and is_dicom(Path(file)):
+        if isinstance(prediction, Segmentation) and prediction.masks and _is_segmentable(Path(file)):
             write_dicom_seg(Path(file), list(prediction.masks), prediction.labels, out / f"{main.stem}-seg.dcm")
         probabilities = prediction.probabilities if isinstance(prediction, Classification) else None
         return probabilities, _page(main, prediction), sorted(str(path) for path in out.iterdir())
+
+
+def _is_segmentable(file: Path) -> bool:
+    """Whether a DICOM SEG can refer to an image; what a DICOM image lacks is said on the page."""
+    import gradio
+
+    if not is_dicom(file):
+        return False
+    try:
+        check_segmentable(file)
+    except ImageError as error:
+        gradio.Warning(str(error))
+        return False
+    return True
 
 
 def _page(file: Path, prediction: Prediction) -> str:

@@ -3,7 +3,7 @@
 import glob
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ from lightning import Callback
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from zoo.cards.store import CardError, read_card
+from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe
 from zoo.data.base import Sample
 from zoo.data.conversations.records import QuestionError, validate_question
-from zoo.data.io.dicom_seg import write_dicom_seg
+from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
 from zoo.data.io.images import ImageError, ImageOptions, pixel_area
+from zoo.data.io.masks import RunLength, encode_mask
 from zoo.engine.loading import load
-from zoo.engine.trainers import check_settings, inference_trainer
+from zoo.engine.trainers import check_settings, inference_trainer, is_first_process
 from zoo.errors import OutputExistsError, ZooError
 from zoo.methods.base import ZooModule
 from zoo.methods.distributed import destroy_process_group, gather_objects, is_distributed
-from zoo.methods.predictions import Prediction, Segmentation
+from zoo.methods.predictions import NamedMasks, Prediction, Segmentation
 from zoo.visualization.pages import write_answer_page
 
 _PROGRESS_FROM = 3
@@ -112,20 +114,19 @@ class _Writer(Callback):
         if self._out is not None:
             content["picture"] = str(prediction.save(self._out, self._names[path], overwrite=True))
         if self._dicom_seg and self._out is not None:
-            segmentation = prediction if isinstance(prediction, Segmentation) else None
-            masks, labels = (list(segmentation.masks), segmentation.labels) if segmentation else ([], [])
+            masks, labels, question = _segments(prediction)
             file = self._out / f"{self._names[path]}-seg.dcm"
             try:
-                write_dicom_seg(Path(path), masks, labels, file, segmentation.question if segmentation else "")
+                write_dicom_seg(Path(path), masks, labels, file, question)
                 content["dicom_seg"] = str(file)
-            except (
-                ZooError,
-                AttributeError,
-                ValueError,
-                KeyError,
-            ) as error:  # attributes missing from a DICOM file, as highdicom reports them
+            except ZooError as error:
                 content["error"] = f"{path}: no DICOM SEG was written: {error}"
         return self._line(path, content)
+
+    def report(self, errors: Mapping[Path, str]) -> None:
+        """Report images that are not predicted."""
+        for path, error in errors.items():
+            self._on_prediction(str(path), self._line(str(path), {"error": error}))
 
     def _line(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
         if self._out is not None:
@@ -156,7 +157,8 @@ def predict_files(
         images: files.
         out: folder for figures and :data:`RESULTS`; nothing is written if None.
         question: about every image, for a card that answers questions.
-        dicom_seg: also write the masks of DICOM images as DICOM SEG.
+        dicom_seg: also write the masks of DICOM images as DICOM SEG; images that none can refer to are reported before the model is
+            loaded, and passed over.
         options: which frame or slice of the files is read, and their depth.
         device: to predict on.
         settings: ``key=value`` overrides of the card's recipe: of the trainer, or of the source of its base.
@@ -166,19 +168,20 @@ def predict_files(
 
     Returns:
         By path, what the prediction's ``to_dict`` holds, and ``picture`` and ``dicom_seg`` where they were written; of a file
-        that cannot be read, ``error``.
+        that cannot be read, or to which no DICOM SEG can refer, ``error``.
 
     Raises:
         RecipeError: another setting is changed.
-        CardError: the card is missing or damaged, or does not answer questions and there is one.
+        CardError: the card is missing or damaged, or does not answer questions and there is one, or makes no masks for a DICOM SEG.
         QuestionError: the question is empty or too long.
         OutputExistsError: an output exists, and ``overwrite`` is off.
     """
     check_settings(settings)
-    method, recipe = load(card, settings=settings), read_card(card).recipe(settings)
-    if question is not None and not method.answers_questions:
-        raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions; leave out --ask")
+    recipe = read_card(card).recipe(settings)
+    _check_request(resolve_recipe(recipe).method.target, card, question, dicom_seg)
     paths = list(dict.fromkeys(map(Path, images)))
+    refused = _unsegmentable(paths) if dicom_seg else {}  # before the model is loaded, and runs for hours
+    method = load(card, settings=settings) if len(refused) < len(paths) else None
     names = output_names(paths, out)
     if out is not None and overwrite:
         _remove_results(out / RESULTS, set(names))
@@ -191,13 +194,47 @@ def predict_files(
         on_prediction(path, content)
 
     writer = _Writer(out, names, dicom_seg, options, keep)
-    files = ImageFiles(paths, options, None if question is None else validate_question(question))
+    if is_first_process():
+        writer.report(refused)
+    if method is None:
+        return results
+    files = ImageFiles([path for path in paths if path not in refused], options, question)
     was_distributed = is_distributed()
     _run(method, recipe, files, writer, device, batch_size)
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
     if not was_distributed:
         destroy_process_group()
     return {str(path): gathered[str(path)] for path in paths}
+
+
+def _check_request(method: type[ZooModule], card: str, question: str | None, dicom_seg: bool) -> None:
+    if question is not None and not method.answers_questions:
+        raise CardError(f"card '{card}' is a {method.__name__}, which does not answer questions; leave out --ask")
+    if question is not None:
+        validate_question(question)
+    if dicom_seg and method.task != "image-segmentation":
+        raise CardError(f"card '{card}' is a {method.__name__}, which makes no masks; leave out --dicom-seg")
+
+
+def _segments(prediction: Prediction) -> tuple[list[RunLength], list[str], str]:
+    """Masks that are not empty, what they are of, and the question that they answer."""
+    if isinstance(prediction, NamedMasks):
+        named = [(mask, name) for mask, name in zip(prediction.masks, prediction.names, strict=True) if mask.any()]
+        return [encode_mask(mask.numpy() > 0) for mask, _ in named], [name for _, name in named], ""
+    if isinstance(prediction, Segmentation):
+        return list(prediction.masks), prediction.labels, prediction.question
+    return [], [], ""
+
+
+def _unsegmentable(paths: Sequence[Path]) -> dict[Path, str]:
+    """The images that no DICOM SEG can refer to, and why."""
+    refused = {}
+    for path in paths:
+        try:
+            check_segmentable(path)
+        except ImageError as error:
+            refused[path] = str(error)
+    return refused
 
 
 def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback, device: str, batch_size: int) -> None:

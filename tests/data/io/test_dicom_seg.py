@@ -3,7 +3,7 @@ import pydicom
 import pytest
 
 from tests.data.io.dicom_files import write_dicom
-from zoo.data.io.dicom_seg import write_dicom_seg
+from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
 from zoo.data.io.images import ImageError
 from zoo.data.io.masks import encode_mask
 
@@ -83,3 +83,47 @@ def test_an_anonymised_image_gives_a_segmentation_with_empty_attributes(source, 
     dataset.save_as(source)
     with pytest.raises(ImageError, match="has no StudyInstanceUID, which a DICOM SEG must refer to"):
         write_dicom_seg(source, [encode_mask(MASK)], ["mass"], tmp_path / "other.dcm")
+
+
+def test_dates_that_are_none_are_empty(source, tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    dataset = pydicom.dcmread(source)
+    with pydicom.config.disable_value_validation():
+        dataset.PatientBirthDate, dataset.StudyDate, dataset.StudyTime = "19XX0101", "2020-01-01", "morning"
+        dataset.save_as(source)
+    write_dicom_seg(source, [encode_mask(MASK)], ["mass"], tmp_path / "seg.dcm")
+    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert not segmentation.PatientBirthDate and not segmentation.StudyDate and not segmentation.StudyTime
+
+
+WHOLE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"StudyInstanceUID": None}, "has no StudyInstanceUID, which a DICOM SEG must refer to"),
+        ({"SeriesInstanceUID": None, "SOPClassUID": None}, "has no SOPClassUID, SeriesInstanceUID, which"),
+        ({"SOPInstanceUID": ""}, "has no SOPInstanceUID"),
+        ({"FrameOfReferenceUID": None, "SOPClassUID": CT}, "Frame Of Reference UID"),
+        ({**WHOLE, "SOPClassUID": CT}, "has no PixelSpacing, which its kind of image must have"),
+        ({"SOPClassUID": "1.2.3.4"}, "a DICOM SEG cannot refer to it"),
+        ({"NumberOfFrames": 2}, "several frames"),
+        ({**WHOLE, "PixelSpacing": [1, 1], "SOPClassUID": CT}, None),
+        ({"FrameOfReferenceUID": None}, None),
+    ],
+)
+def test_what_an_image_lacks_is_found_without_masks(source, tmp_path, changes, message):
+    pytest.importorskip("highdicom")
+    dataset = pydicom.dcmread(source)
+    for name, value in changes.items():
+        delattr(dataset, name) if value is None else setattr(dataset, name, value)
+    dataset.save_as(source)
+    if message is None:
+        check_segmentable(source)
+        write_dicom_seg(source, [encode_mask(MASK)], ["mass"], tmp_path / "seg.dcm")
+        return
+    for check in (check_segmentable, lambda path: write_dicom_seg(path, [encode_mask(MASK)], ["mass"], tmp_path / "x")):
+        with pytest.raises(ImageError, match=message):
+            check(source)

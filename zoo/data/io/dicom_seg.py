@@ -1,10 +1,12 @@
 """Masks as a DICOM Segmentation object that refers to their source image, written by highdicom."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.valuerep import DA, TM
 
 from zoo.data.io.dicom import open_dicom
 from zoo.data.io.images import ImageError
@@ -16,6 +18,8 @@ _MAY_BE_EMPTY = (
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 """Attributes that a segmentation copies; DICOM lets them be empty, and removing them is how images are made anonymous."""
+_DATES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+_MISSING = re.compile(r"no attribute '(\w+)'")
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -34,39 +38,63 @@ def write_dicom_seg(
         question: that the masks answer, which says what they are of where a label does not.
 
     Raises:
-        ImageError: the source is not a single-frame DICOM image, lacks an identifier, there is no mask, or highdicom is not
-            installed.
+        ImageError: there is no mask, or as :func:`check_segmentable`.
     """
+    image = open_segmentable(source)
+    if not masks:
+        raise ImageError(f"{source}: has no mask; a DICOM SEG needs at least one")
+    names = list(enumerate(labels, start=1))
+    pixels = decode_masks(masks, (image.Rows, image.Columns)).numpy().astype(np.uint8)
+    segments = [(number, name or question, segment_code(name, question)) for number, name in names]
+    segmentation = _segmentation(source, image, pixels, segments)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    segmentation.save_as(file)
+
+
+def check_segmentable(source: Path) -> None:
+    """Check that a segmentation can refer to an image, by making one, so that it is known before there are masks.
+
+    Raises:
+        ImageError: the source is not a single-frame DICOM image, lacks an identifier or what its kind of image must have, or
+            highdicom is not installed.
+    """
+    image = open_segmentable(source)
+    _segmentation(source, image, np.ones((1, image.Rows, image.Columns), np.uint8), [(1, "", segment_code(""))])
+
+
+def _segmentation(source: Path, image: Any, masks: np.ndarray, segments: Sequence[tuple[int, str, SegmentCode]]) -> Any:
+    """A segmentation of masks (n, rows, columns), each with its number, label and code."""
     try:
         import highdicom
     except ImportError as error:
         raise ImageError("DICOM SEG is written by highdicom: pip install 'medvl-zoo[dicom]'") from error
     from pydicom.uid import ExplicitVRLittleEndian
 
-    image = open_segmentable(source)
-    if not masks:
-        raise ImageError(f"{source}: has no mask; a DICOM SEG needs at least one")
-    pixels = decode_masks(masks, (image.Rows, image.Columns)).numpy().astype(np.uint8)
-    names = enumerate(labels, start=1)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=[image],
-        pixel_array=pixels.transpose(1, 2, 0)[None],
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _segment(number, name or question, segment_code(name, question)) for number, name in names
-        ],
-        series_instance_uid=highdicom.UID(),
-        series_number=9000,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="medvl-zoo",
-        manufacturer_model_name="medvl-zoo",
-        software_versions="1",
-        device_serial_number="0",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    segmentation.save_as(file)
+    try:
+        return highdicom.seg.Segmentation(
+            source_images=[image],
+            pixel_array=masks.transpose(1, 2, 0)[None],
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_segment(*segment) for segment in segments],
+            series_instance_uid=highdicom.UID(),
+            series_number=9000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="medvl-zoo",
+            manufacturer_model_name="medvl-zoo",
+            software_versions="1",
+            device_serial_number="0",
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+        )
+    except (
+        AttributeError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:  # as highdicom reports what is missing or malformed
+        missing = _MISSING.search(str(error))
+        known = f"has no {missing[1]}, which its kind of image must have" if missing else f"{error}"
+        raise ImageError(f"{source}: a DICOM SEG cannot refer to it: {known}") from error
 
 
 def open_segmentable(source: Path) -> Any:
@@ -86,11 +114,25 @@ def open_segmentable(source: Path) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in image:
             setattr(image, name, "")
+    for name, kind in _DATES.items():
+        if not _is_valid(kind, image.get(name)):
+            setattr(image, name, "")
+    if "ImagePositionPatient" in image and "SliceThickness" not in image:
+        image.SliceThickness = None
     if image.PatientSex not in ("M", "F", "O"):
         image.PatientSex = ""
     if not image.get("Modality"):
         image.Modality = "OT"
     return image
+
+
+def _is_valid(kind: type[Any], value: Any) -> bool:
+    """Whether a date or time is one; masked ones, as 19XX0101, are not."""
+    try:
+        kind(value or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _segment(number: int, label: str, code: SegmentCode) -> Any:

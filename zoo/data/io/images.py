@@ -86,9 +86,9 @@ class ImageOptions:
     index: NonNegativeInt | None = None
     bits: NonNegativeInt | None = None
 
-    def read(self, path: str | Path, reader: Callable[..., torch.Tensor] = read_image) -> torch.Tensor:
-        """Read an image; see :func:`read_image`, or another reader that takes the same."""
-        return reader(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
+    def read(self, path: str | Path, reader: Callable[..., torch.Tensor] | None = None) -> torch.Tensor:
+        """Read an image by :func:`read_image`, or by another reader that takes the same."""
+        return (reader or read_image)(path, frame=self.frame, axis=self.axis, index=self.index, bits=self.bits)
 
 
 def pixel_area(path: str | Path, options: ImageOptions = ImageOptions()) -> float | None:

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.checksums import load_checked, save_checked
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import as_overrides, read_recipe
 from zoo.data.classification.base import ClassificationData
 from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs, has_baselines
 from zoo.engine.class_names import is_class_bound
-from zoo.engine.evaluation import Evaluation, collect_cached, measure_all, open_evaluation
+from zoo.engine.evaluation import Evaluation, cached_outputs, collect_cached, measure_all, open_evaluation
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
-from zoo.files import replacing
 from zoo.methods.base import Metric, Outputs
 from zoo.metrics.intervals import Measured, average, measure_jointly
 from zoo.visualization.tables import Row, write_table
@@ -156,15 +154,13 @@ def _baseline_outputs(evaluation: Evaluation, run: Path, half: str) -> dict[str,
     outputs = collect_cached(evaluation, run / f"outputs-{half}.safetensors")
     if not has_baselines(evaluation.data, outputs):
         return {}
-    file = run / f"baselines-{half}.safetensors"
-    probabilities = load_checked(file) if file.is_file() else None
-    if probabilities is None:
+
+    def compute() -> Outputs:
         assert isinstance(evaluation.data, ClassificationData)
         computed = baseline_outputs(evaluation.data, outputs["labels"], "test")
-        probabilities = {name: content["probabilities"] for name, content in computed.items()}
-        if is_first_process():
-            with replacing(file) as partial:
-                save_checked(probabilities, partial)
+        return {name: content["probabilities"] for name, content in computed.items()}
+
+    probabilities = cached_outputs(run / f"baselines-{half}.safetensors", compute, "baselines")
     return {name: {"probabilities": value, "labels": outputs["labels"]} for name, value in probabilities.items()}
 
 

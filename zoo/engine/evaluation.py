@@ -1,7 +1,7 @@
 """Evaluation of a run or a card on a split, with bootstrap intervals."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,22 @@ def measure_all(metrics: dict[str, Metric], runs: Sequence[Outputs]) -> dict[str
 
 def collect_cached(evaluation: Evaluation, file: Path, split: str = "test") -> Outputs:
     """As :func:`collect`, cached in a file, so that an interrupted comparison resumes."""
+    return cached_outputs(file, lambda: collect(evaluation, split), "outputs")
+
+
+def cached_outputs(file: Path, compute: Callable[[], Outputs], what: str) -> Outputs:
+    """Tensors of a file; computed and written where it is not there, or damaged, which is said.
+
+    Args:
+        file: safetensors with a checksum.
+        compute: the tensors, by name.
+        what: they are, for the warning.
+    """
     if file.is_file():
         if (cached := load_checked(file)) is not None:
             return cached
-        say_rebuilt("outputs", file)
-    outputs = collect(evaluation, split)
+        say_rebuilt(what, file)
+    outputs = compute()
     if is_first_process():
         with replacing(file) as partial:
             save_checked(outputs, partial)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.data.annotations.base import PRESENT, AnnotatedImage, AnnotationError, AnnotationSource, Region, stated_labels
 from zoo.data.annotations.datasets import AnnotatedData
 from zoo.data.base import LoaderSpec
@@ -17,6 +18,7 @@ from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.pieces import text_pieces
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, Box, IvlRecord, Step, format_box
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
+from zoo.files import replacing
 from zoo.paths import cache_folder
 from zoo.ranges import NonNegativeInt
 from zoo.registry import Slot, Unpacked, register
@@ -91,12 +93,13 @@ def write_crop(path: Path, box: Box, folder: Path) -> Path:
     stat = path.stat()
     name = hashlib.sha256(f"{path.resolve()}{stat.st_size}{stat.st_mtime_ns}{box}".encode()).hexdigest()[:20]
     file = folder / f"{name}.png"
+    remove_damaged([file], "crops")
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         pixels = (crop(read_image(path), box).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
-        partial = file.with_suffix(".partial")
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial, format="PNG")
-        partial.replace(file)
+        with replacing(file, durable=False) as partial:
+            Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial, format="PNG")
+            write_checksum(file, partial)
     return file
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from zoo.checksums import remove_damaged, write_checksum
+from zoo.checksums import damaged_in, list_checksums, remove_damaged, write_checksum
 from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
-from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
+from zoo.data.chest_drr.rendering.build import CaseSeries, build_series, series_folder
 from zoo.data.chest_drr.rendering.cases import SPLITS
 from zoo.data.chest_drr.rendering.spec import RenderSpec
 from zoo.data.chest_drr.text.contrasts import sample_contrasts
@@ -30,6 +30,7 @@ from zoo.registry import Unpacked, register
 
 QUESTIONS_VERSION = 7
 """Raised whenever the questions about the same case change."""
+_IMAGES = "[0-9]*.png"
 
 
 @register("dataset", "chest_drr_medseg_qa")
@@ -79,6 +80,12 @@ class ChestDrrMedSegQa(RenderedCases, ConversationData):
             with FileLock(folder / ".lock"):  # another process may be writing the same
                 if not file.is_file():
                     write_questions(series, split, self.turns, variants, file, **options)
+        if damaged := damaged_in(folder / split, _IMAGES, "questions"):
+            count = 1 + max(int(image.stem) for image in damaged)  # perhaps of a larger data set
+            series = build_series(self.spec, {split: count}, self.render.render_workers)[split]
+            for image in damaged:
+                _write_png(series, int(image.stem), image)
+            list_checksums(folder / split, _IMAGES)
         return read_conversations(file)
 
 
@@ -94,7 +101,7 @@ def write_questions(
         for index in track(range(len(series)), description=f"writing {split} questions", transient=True):
             name = f"{folder.name}/{index:06d}.png"
             if not (file.parent / name).is_file():  # written with other variants before
-                _write_png((series.image(index) >> 8).astype(np.uint8), file.parent / name)
+                _write_png(series, index, file.parent / name)
             record = series.record(index)
             for conversation in _sample_conversations(record, split, index, turns, variants, reject, contrasts):
                 out.write(json.dumps(to_record(Conversation(file.parent / name, conversation), name)) + "\n")
@@ -117,7 +124,7 @@ def _sample_conversations(
                 yield conversation
 
 
-def _write_png(pixels: np.ndarray, path: Path) -> None:
-    """Write a file that is there whole or not at all."""
+def _write_png(series: CaseSeries, index: int, path: Path) -> None:
+    """Write an image of a series into a file that is there whole or not at all."""
     with replacing(path, durable=False) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG")
+        Image.fromarray((series.image(index) >> 8).astype(np.uint8)).save(partial, format="PNG")

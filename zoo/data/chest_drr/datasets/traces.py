@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from zoo.checksums import remove_damaged, write_checksum
+from zoo.checksums import damaged_in, list_checksums, remove_damaged, write_checksum
 from zoo.data.base import LoaderSpec
 from zoo.data.chest_drr.datasets.rendered import RenderedCases
 from zoo.data.chest_drr.rendering.build import CaseSeries, series_folder
@@ -21,11 +21,13 @@ from zoo.data.chest_drr.text.traces import PROMPT, Search, build_pairs, build_tr
 from zoo.data.io.crops import square_box
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import Box, IvlRecord, read_records
+from zoo.files import replacing
 from zoo.ranges import PositiveInt
 from zoo.registry import Unpacked, register
 
 TRACES_VERSION = 3
 """Raised whenever the trace of the same case changes."""
+_IMAGES = "[0-9]*.png"
 
 
 @register("dataset", "chest_drr_ivl")
@@ -72,6 +74,12 @@ class ChestDrrIvl(RenderedCases, TraceData):
             with FileLock(folder / ".lock"):  # another process may be writing the same
                 if not file.is_file():
                     write_records(series, split, file, write, variants)
+        if damaged := damaged_in(file.with_suffix(""), _IMAGES, "traces"):
+            series = self.series(split)
+            for image in damaged:
+                index, *box = map(int, image.stem.split("-"))
+                _write_square(_pixels(series, index), (box[0], box[1], box[2], box[3]), image)
+            list_checksums(file.with_suffix(""), _IMAGES)
         return read_records(file)
 
 
@@ -89,7 +97,7 @@ def write_records(series: CaseSeries, split: str, file: Path, write: Writer, var
     try:
         with partial_file.open("w", encoding="utf-8") as out, ThreadPoolExecutor() as pool:
             for index in track(range(len(series)), description=f"writing {file.stem}", transient=True):
-                image, case = (series.image(index) >> 8).astype(np.uint8), series.record(index)
+                image, case = _pixels(series, index), series.record(index)
                 squares: dict[str, Box] = {}
                 for variant in range(variants):
                     rng = np.random.default_rng([SPLITS.index(split), index, variant])
@@ -106,9 +114,14 @@ def write_records(series: CaseSeries, split: str, file: Path, write: Writer, var
         partial_file.unlink(missing_ok=True)
 
 
+def _pixels(series: CaseSeries, index: int) -> np.ndarray:
+    return (series.image(index) >> 8).astype(np.uint8)
+
+
 def _write_square(image: np.ndarray, box: Box, path: Path) -> None:
     left, top, right, bottom = box
-    Image.fromarray(image[top:bottom, left:right]).save(path, compress_level=1)
+    with replacing(path, durable=False) as partial_file:
+        Image.fromarray(image[top:bottom, left:right]).save(partial_file, format="PNG", compress_level=1)
 
 
 def _write_traces(

@@ -70,7 +70,8 @@ STRUCTURES = {
     "breast": ("76752008", "Breast"),
     "thyroid": ("69748006", "Thyroid"),
 }
-"""Names in texts, each with its SNOMED CT code and meaning."""
+"""Names in texts, each with its SNOMED CT code and meaning: those of pydicom's dictionary, which follows DICOM PS3.16, and for structures of
+TotalSegmentator's published mapping too. Six findings that the dictionary lacks stand in other public tables, which the tests name."""
 
 _SIDES = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}
 

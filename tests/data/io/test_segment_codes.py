@@ -27,8 +27,8 @@ CONFIRMED_ELSEWHERE = {
     "95436008": "Lung consolidation",  # OMOP concept 4318404; labels of INSPECT (Huo et al., arXiv 2411.09361)
     "46621007": "Atelectasis",  # labels of INSPECT
     "8186001": "Cardiomegaly",  # labels of INSPECT
-    "233604007": "Pneumonia",  # Synthea's module of pneumonia; snomedizer's tests
-    "87433001": "Pulmonary emphysema",  # Synthea's module of COPD
+    "233604007": "Pneumonia",  # "Pneumonia (disorder)" in conditions that Synthea writes, and in FHIR examples
+    "87433001": "Pulmonary emphysema",  # "Pulmonary emphysema (disorder)" in FHIR examples and OMOP cohorts
     "72704001": "Fracture",  # a morphology: SNOMED International's glossary, under "concept"
 }
 """Codes that pydicom's dictionary lacks, with where else they stand under the same meaning."""

@@ -1,6 +1,7 @@
 """CLIP encoders: features, tokenizing, loading from local folders, planning without weights."""
 
 import json
+import warnings
 
 import numpy as np
 import open_clip
@@ -86,6 +87,52 @@ def test_a_clip_prepares_images_as_its_configuration_says(stated, expected, tmp_
         levels = (clip.normalise(image[None])[0] - official(Image.fromarray(pixels))).abs() * clip.std * 255
         assert float(levels.max()) < 1.1
         torch.testing.assert_close(clip.normalise(clip.stack([image])), clip.normalise(image[None]))
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("coca_ViT-B-32", "CoCa"),
+        ("coca_roberta-ViT-B-32", "CoCa"),
+        ("mt5-base-ViT-B-32", "T5"),
+        ("nllb-clip-base", "NLLB"),
+    ],
+)
+def test_families_without_layers_are_refused_by_name_before_weights_are_loaded(model, family):
+    with pytest.raises(UnsupportedTowerError, match=f"'{model}' has the text tower of {family}"):
+        OpenClip(model, pretrained="a tag that nobody has")
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "quick"),
+    [
+        ("ViT-B-16", "openai", True),
+        ("ViT-B-16-quickgelu", "openai", True),
+        ("ViT-B-16", "dfn2b", True),
+        ("ViT-B-16", "laion2b_s34b_b88k", False),
+        ("ViT-B-16", None, False),
+    ],
+)
+def test_weights_run_with_the_activation_that_they_were_trained_with(model, pretrained, quick, tmp_path, monkeypatch):
+    """On a tiny model in the place of ViT-B/16's, by open_clip's own table of weights."""
+    from open_clip import factory
+
+    folder = openclip_vitb16(tmp_path)
+    tiny = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"] | {"quick_gelu": False}
+    for name in ("ViT-B-16", "ViT-B-16-quickgelu"):
+        monkeypatch.setitem(factory._MODEL_CONFIGS, name, tiny | ({"quick_gelu": True} if "quick" in name else {}))
+    weights = str(folder / "open_clip_model.safetensors")
+    monkeypatch.setattr(factory, "download_pretrained", lambda *_, **__: weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip = OpenClip(model, pretrained).eval()
+    blocks = [*clip.model.visual.transformer.resblocks, *clip.model.transformer.resblocks]
+    expected = open_clip.transformer.QuickGELU if quick else torch.nn.GELU
+    assert {type(block.mlp.gelu) for block in blocks} == {expected}
+    if quick:
+        known = OpenClip(f"local-dir:{folder}").eval()  # whose configuration says so
+        images = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(clip.encode_image(images), known.encode_image(images))
 
 
 def test_the_small_clips_squash():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.encoders.clip_towers import TextTower, VisionTower, text_tower, vision_tower
+from zoo.encoders.clip_towers import TextTower, UnsupportedTowerError, VisionTower, text_tower, vision_tower
 from zoo.errors import ArgumentError, ZooError
 from zoo.image_transform import ImageTransform, Interpolation
 from zoo.precision import base_dtype
@@ -136,20 +136,37 @@ class OpenClip(ClipEncoder):
             model: an architecture ("ViT-B-16"), "hf-hub:OWNER/NAME", or "local-dir:FOLDER" with an
                 open_clip_config.json and open_clip_model.safetensors.
             pretrained: a tag of open_clip's list ("openai", "laion2b_s34b_b88k") or a file; None means random weights. Ignored
-                with a prefix.
+                with a prefix. Weights of a tag that were trained with QuickGELU, as OpenAI's, run with it, whether the
+                architecture's name ends in "-quickgelu" or not; of a file, the name decides.
             image_size: side in pixels, if it differs from the model's; position embeddings are interpolated.
 
         Raises:
-            UnsupportedTowerError: a tower is not a transformer.
+            UnsupportedTowerError: a tower is not a transformer; CoCa, and text towers of T5 and NLLB, are refused before their
+                weights are loaded.
             OpenClipError: open_clip knows no such model or weights, or cannot load them.
         """
         import open_clip
 
+        _refuse_unsupported(model)
         if not should_load_weights():
             clip = _architecture(model, image_size)
         else:
             clip = _pretrained_model(model, pretrained, image_size)
         super().__init__(clip, open_clip.get_tokenizer(model), *_preprocessing(clip))
+
+
+def _refuse_unsupported(model: str) -> None:
+    """Refuse families of open_clip whose text towers have no layer-by-layer view, by name; models on the hub only once loaded."""
+    import open_clip
+
+    sizes = {} if model.startswith("hf-hub:") else open_clip.get_model_config(model) or {}
+    text = str(sizes.get("text_cfg", {}).get("hf_model_name", ""))
+    families = {"multimodal_cfg" in sizes: "CoCa", "t5" in text: "T5", "nllb" in text: "NLLB"}
+    if family := families.get(True):
+        raise UnsupportedTowerError(
+            f"'{model}' has the text tower of {family}, and only open_clip's own and those laid out as BERT can be adapted; choose a "
+            "model such as ViT-B-16, or BiomedCLIP"
+        )
 
 
 def _pretrained_model(model: str, pretrained: str | None, image_size: int | None) -> Any:
@@ -158,6 +175,8 @@ def _pretrained_model(model: str, pretrained: str | None, image_size: int | None
     options: dict[str, Any] = {"force_image_size": image_size}
     if not model.startswith(("hf-hub:", "local-dir:")):
         options |= {"pretrained": pretrained, "require_pretrained": pretrained is not None}
+        weights = open_clip.get_pretrained_cfg(model.replace("/", "-"), pretrained or "")
+        options["force_quick_gelu"] = bool(weights.get("quick_gelu"))
     try:
         return open_clip.create_model(model, **options)
     except RuntimeError as error:  # its message lists every known name, over a hundred

@@ -177,7 +177,9 @@ class OpenClipText(TextTower):
             UnsupportedTowerError: a class token is appended to the text (CoCa), or padding is masked without causality.
         """
         if getattr(owner, "cls_emb", None) is not None or getattr(owner, "use_pad_mask", False):
-            raise UnsupportedTowerError("text towers with an appended class token or a padding mask are not supported")
+            raise UnsupportedTowerError(
+                "text towers with an appended class token (CoCa) or a padding mask without causality are not supported"
+            )
         self._owner = owner
         self.width, self.depth = int(owner.transformer.width), len(owner.transformer.resblocks)
         self._pool = getattr(owner, "text_pool_type", None) or owner.pool_type
@@ -233,7 +235,9 @@ class BertText(TextTower):
         """
         bert = text.transformer
         if not hasattr(bert, "encoder") or not hasattr(bert.encoder, "layer") or not hasattr(bert, "embeddings"):
-            raise UnsupportedTowerError(f"text tower {type(bert).__name__} is not laid out as BERT")
+            raise UnsupportedTowerError(
+                f"text tower {type(bert).__name__} is not laid out as BERT; those of T5 and NLLB are not supported"
+            )
         if getattr(text.pooler, "use_pooler_output", False):
             raise UnsupportedTowerError("BERT's own pooler output is not supported; last-hidden-state poolers are")
         self._text, self._bert = text, bert

@@ -16,6 +16,7 @@ CROSS_CUTTING = {
     "test_layout.py",
     "test_notebook.py",
     "test_official_peers.py",
+    "test_official_recipes.py",
     "test_public_api.py",
     "test_tiny_models.py",
     "test_wheel.py",

@@ -7,6 +7,7 @@ from zoo.adapters.cocoop import CoCoOp as CoCoOp
 from zoo.adapters.coop import CoOp as CoOp
 from zoo.adapters.kgcoop import KgCoOp as KgCoOp
 from zoo.adapters.linear_probe import LinearProbe as LinearProbe
+from zoo.adapters.linear_probe import LogisticProbe as LogisticProbe
 from zoo.adapters.lora import LoRA as LoRA
 from zoo.adapters.lp_plus_plus import LPPlusPlus as LPPlusPlus
 from zoo.adapters.maple import MaPLe as MaPLe
@@ -45,6 +46,7 @@ from zoo.data.chest_drr.datasets.reports import ChestDrrReports as ChestDrrRepor
 from zoo.data.chest_drr.datasets.traces import ChestDrrIvl as ChestDrrIvl
 from zoo.data.classification.annotated import AnnotatedClasses as AnnotatedClasses
 from zoo.data.classification.annotated import AnnotatedLabels as AnnotatedLabels
+from zoo.data.classification.biomedcoop import BiomedCoOpSet as BiomedCoOpSet
 from zoo.data.classification.coop_split import CoopSplit as CoopSplit
 from zoo.data.classification.image_table import ImageCsv as ImageCsv
 from zoo.data.classification.image_table import ImageFolder as ImageFolder
@@ -105,9 +107,11 @@ from zoo.methods.nearl_clip import NearlClip as NearlClip
 from zoo.methods.vq_tokenizer import VQTokenizer as VQTokenizer
 from zoo.metrics.clinical import CheXbertF1 as CheXbertF1
 from zoo.metrics.clinical import RadGraphF1 as RadGraphF1
+from zoo.optim import adam as adam
 from zoo.optim import adamw as adamw
 from zoo.optim import constant as constant
 from zoo.optim import cosine as cosine
+from zoo.optim import held_cosine as held_cosine
 from zoo.optim import linear as linear
 from zoo.optim import sgd as sgd
 from zoo.registry import register as register

@@ -1,13 +1,13 @@
 """torch's optimizers and learning-rate schedules, as components of recipes."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal
 
 from annotated_types import Interval, Len
 from torch import nn, optim
 
-from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt
+from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from zoo.registry import Injected, register
 
 Parameters = Annotated[Iterable[nn.Parameter], Injected]
@@ -20,6 +20,7 @@ def adamw(
     lr: NonNegativeFloat = 1e-3,
     betas: Betas | None = None,
     weight_decay: NonNegativeFloat = 0.01,
+    eps: PositiveFloat = 1e-8,
 ) -> optim.Optimizer:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101); vectors (biases, norms) and scalars are not decayed.
 
@@ -28,6 +29,7 @@ def adamw(
         lr: learning rate.
         betas: decay of the running means of the gradient and of its square; 0.9 and 0.999 if None.
         weight_decay: decoupled, in units of the learning rate.
+        eps: added to the root of the mean square, so that nothing is divided by zero.
     """
     params = list(params)
     groups = [
@@ -35,7 +37,23 @@ def adamw(
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
     first, second = betas or (0.9, 0.999)
-    return optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(first, second))
+    return optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(first, second), eps=eps)
+
+
+@register("optimizer", "adam")
+def adam(
+    params: Parameters, lr: NonNegativeFloat = 1e-3, betas: Betas | None = None, weight_decay: NonNegativeFloat = 0.0
+) -> optim.Optimizer:
+    """Adam (Kingma and Ba, arXiv 1412.6980), its weight decay part of the gradient, of all parameters.
+
+    Args:
+        params: that train.
+        lr: learning rate.
+        betas: decay of the running means of the gradient and of its square; 0.9 and 0.999 if None.
+        weight_decay: L2 penalty.
+    """
+    first, second = betas or (0.9, 0.999)
+    return optim.Adam(params, lr=lr, betas=(first, second), weight_decay=weight_decay)
 
 
 @register("optimizer", "sgd")
@@ -55,6 +73,7 @@ def sgd(
 
 Optimizer = Annotated[optim.Optimizer, Injected]
 TotalSteps = Annotated[NonNegativeInt, Injected]
+EpochSteps = Annotated[PositiveInt, Injected]
 
 
 def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, decay: "Decay") -> optim.lr_scheduler.LRScheduler:
@@ -117,3 +136,41 @@ def constant(optimizer: Optimizer, warmup_steps: NonNegativeInt = 0) -> optim.lr
         warmup_steps: over which the learning rate rises.
     """
     return _with_warmup(optimizer, warmup_steps, Decay(1, 1.0, cosine=False))
+
+
+@register("scheduler", "held_cosine")
+def held_cosine(
+    optimizer: Optimizer,
+    total_steps: TotalSteps,
+    epoch_steps: EpochSteps,
+    warmup: NonNegativeInt = 1,
+    warmup_lr: NonNegativeFloat = 1e-5,
+    unit: Literal["epoch", "step"] = "epoch",
+    period: PositiveInt | None = None,
+) -> optim.lr_scheduler.LRScheduler:
+    """A constant warm-up, then half a cosine, the rate held through each epoch: the schedule of Dassl, which CoOp trains with.
+
+    In unit u (from 0) the rate is ``warmup_lr`` if ``u < warmup``, else ``lr (1 + cos(pi (u - warmup) / period)) / 2``. It rises
+    again after a period.
+
+    Args:
+        optimizer: whose learning rate is scheduled.
+        total_steps: of the training.
+        epoch_steps: steps of an epoch.
+        warmup: units with ``warmup_lr``.
+        warmup_lr: learning rate of the warm-up, not relative to ``lr``.
+        unit: whether the rate changes with each epoch or with each step.
+        period: units from the full rate to none; as many as the training has if None, those of the warm-up counted too.
+    """
+    steps = epoch_steps if unit == "epoch" else 1
+    length = period or max(math.ceil(total_steps / steps), 1)
+
+    def factor_of(lr: float) -> Callable[[int], float]:
+        def factor(step: int) -> float:
+            place = step // steps - warmup
+            return warmup_lr / lr if place < 0 else (1 + math.cos(math.pi * place / length)) / 2
+
+        return factor
+
+    rates = [float(group["lr"]) or 1.0 for group in optimizer.param_groups]
+    return optim.lr_scheduler.LambdaLR(optimizer, [factor_of(rate) for rate in rates])

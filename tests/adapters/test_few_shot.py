@@ -12,7 +12,7 @@ from zoo.registry import registry
 
 NAMES = ["no finding", "a small pleural effusion", "a large pneumothorax"]
 ADAPTERS = [name for name in registry("adapter") if issubclass(registry("adapter").resolve(name), FewShotAdapter)]
-TRAINING_FREE = {"zero_shot", "tip_adapter", "lp_plus_plus"}
+TRAINING_FREE = {"zero_shot", "tip_adapter", "logistic_probe", "lp_plus_plus"}
 STARTS_AT_ZERO_SHOT = {"zero_shot", "lora", "nearl", "tip_adapter", "tip_adapter_f", "taskres"}
 TEXTS = {name: [f"{name}, {view}" for view in ("frontal", "lateral", "portable")] for name in NAMES}
 
@@ -21,6 +21,7 @@ def test_all_peers_are_here():
     assert set(ADAPTERS) == {
         "zero_shot",
         "linear_probe",
+        "logistic_probe",
         "lp_plus_plus",
         "coop",
         "cocoop",

@@ -40,6 +40,17 @@ def test_the_order_of_training_depends_on_the_seed():
     assert sorted(order(1)) == list(range(10))
 
 
+def test_a_last_batch_that_is_not_full_can_be_left_out():
+    def sizes(batch_size: int, drop_last: bool) -> list[int]:
+        loader = NumbersData(LoaderSpec(batch_size=batch_size, drop_last=drop_last)).train_dataloader()
+        return [len(batch["value"]) for batch in loader]
+
+    assert sizes(4, False) == [4, 4, 2] and sizes(4, True) == [4, 4]
+    assert sizes(16, True) == [10], "the only batch stays"
+    data = NumbersData(LoaderSpec(batch_size=2, drop_last=True))
+    assert [len(batch["value"]) for batch in data.eval_dataloader("val")] == [2, 1]
+
+
 def test_evaluation_batches_are_in_order_with_their_index():
     batches = list(NumbersData(LoaderSpec(batch_size=4, eval_batch_size=2)).eval_dataloader("val"))
     assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2]]

@@ -6,7 +6,7 @@ Anole).
 
 from tests.tiny_models.anole import anole
 from tests.tiny_models.clip import biomedclip, biomedclip_layout, openclip_vitb16, sentence_encoder
-from tests.tiny_models.data import coop_split, ivl_traces, medseg_files
+from tests.tiny_models.data import biomedcoop_sets, coop_split, ivl_traces, medseg_files
 from tests.tiny_models.language import byte_tokenizer, causal_lm
 from tests.tiny_models.segmentation import sam, sam2, sam3
 from tests.tiny_models.vision_language import gemma3, llava, qwen, qwen3_vl
@@ -15,6 +15,7 @@ __all__ = [
     "anole",
     "biomedclip",
     "biomedclip_layout",
+    "biomedcoop_sets",
     "byte_tokenizer",
     "causal_lm",
     "coop_split",

@@ -92,3 +92,21 @@ def ivl_traces(folder: Path, *, count: int = 3, side: int = 64) -> Path:
         lines.append(json.dumps(record))
     (folder / "data.jsonl").write_text("\n".join(lines))
     return folder
+
+
+def biomedcoop_sets(root: Path, *names: str, train: int = 3, val: int = 2, test: int = 3) -> Path:
+    """``SET/split_SET.json`` beside ``SET/SET/CLASS/SPLIT_n.png``, as BiomedCoOp's archives: four classes, films that are no squares."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        splits: dict[str, list[list[object]]] = {"train": [], "val": [], "test": []}
+        for split, count in (("train", train), ("val", val), ("test", test)):
+            for label, kind in enumerate((*CLASSES, "bright_film")):
+                folder = root / name / name / kind
+                folder.mkdir(parents=True, exist_ok=True)
+                for index in range(count):
+                    film = _film(kind, rng, 64)[:48]
+                    film = np.clip(film.astype(int) + 90 * (kind == "bright_film"), 0, 255).astype(np.uint8)
+                    Image.fromarray(film).save(folder / f"{split}_{index}.png")
+                    splits[split].append([f"{kind}/{split}_{index}.png", label, kind])
+        (root / name / f"split_{name}.json").write_text(json.dumps(splits))
+    return root

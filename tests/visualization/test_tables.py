@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from zoo.metrics.intervals import Measured
-from zoo.visualization.tables import Row, plot_rows, write_table
+from zoo.visualization.tables import Row, plot_rows, table_cells, write_table
 
 
 @pytest.mark.parametrize(("other", "drawn"), [(["recall", "dice"], True), (["recall"], False)])
@@ -46,3 +46,15 @@ def test_baselines_are_drawn_in_grey(tmp_path):
     lines = [row(name, f"{k}-shot", name == "majority class") for name in ("a/one", "majority class") for k in (1, 2)]
     plot_rows(lines, "accuracy", tmp_path / "lines.png")
     assert (tmp_path / "lines.png").stat().st_size > 5000
+
+
+def test_protocols_have_a_column_where_a_recipe_names_one():
+    metrics = {"accuracy": Measured(0.5, 0.4, 0.6, 20)}
+    rows = [
+        Row("coop/official", "16-shot", [1], metrics, protocol="official"),
+        Row("coop/mine", "16-shot", [1], metrics),
+    ]
+    header, cells = table_cells(rows)
+    assert header[:4] == ["recipe", "protocol", "setting", "seeds"]
+    assert [row[1] for row in cells] == ["official", ""]
+    assert "protocol" not in table_cells(rows[1:])[0]

@@ -17,7 +17,8 @@ class BiomedCoOp(CoOp):
 
     The i-th text of every class is scored together, by the mean over the batch of the greatest logit; texts whose robust
     z-score lies more than ``tau`` standard deviations off are left out of the zero-shot teacher (selective prompting). The
-    descriptions in the paper are from a language model, 50 per class; here they are the ``class_texts`` of the data set.
+    descriptions in the paper are from a language model, 50 per class; here they are the ``class_texts`` of the data set, which
+    biomedcoop/official reads from the authors' list.
     """
 
     def __init__(

@@ -12,7 +12,11 @@ from zoo.registry import register
 
 @register("adapter", "clip_adapter")
 class ClipAdapter(FewShotAdapter):
-    """``f <- ratio * relu(relu(f W_1) W_2) + (1 - ratio) * f`` on the image side, as in the official code."""
+    """``f <- ratio * relu(relu(f W_1) W_2) + (1 - ratio) * f`` on the image side, as in the official code.
+
+    BiomedCoOp's version has a ratio of 0.5 and does not normalise again; it keeps the last weights, as here. Its three runs differ
+    in crops and order; in clip_adapter/official with ``data.seed: 1`` the order is the same too.
+    """
 
     def __init__(
         self, clip: Clip, classes: Classes, reduction: PositiveInt = 4, ratio: Fraction = 0.2, renormalize: bool = True

@@ -14,7 +14,8 @@ from zoo.registry import register
 class CoCoOp(CoOp):
     """``v_m(x) = v_m + h(f(x))``: the context of an image x is CoOp's, shifted by a bottleneck h of its unit feature f(x).
 
-    Every image has class embeddings of its own, so a step costs batch x classes passes through the text tower.
+    Every image has class embeddings of its own, so a step costs batch x classes passes through the text tower. The official
+    recipe, cocoop/official, has batches of one image.
     """
 
     def __init__(

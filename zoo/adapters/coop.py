@@ -14,7 +14,11 @@ PLACEHOLDER = "x"
 
 @register("adapter", "coop")
 class CoOp(FewShotAdapter):
-    """``[start] v_1 ... v_M class name .``, with M context vectors shared by all classes."""
+    """``[start] v_1 ... v_M class name .``, with M context vectors shared by all classes.
+
+    The official code can also put the class in the middle of the context, and give each class a context of its own; neither is
+    built. Its recipe on biomedical sets is coop/official.
+    """
 
     def __init__(
         self, clip: Clip, classes: Classes, context: PositiveInt = 16, context_init: str | None = None

@@ -75,7 +75,10 @@ class LoRAAttention(nn.MultiheadAttention):
 
 @register("adapter", "lora")
 class LoRA(FewShotAdapter):
-    """``W x + s B A dropout(x)`` for the query, key and value weights W of every layer of both towers, s = alpha / sqrt(rank)."""
+    """``W x + s B A dropout(x)`` for the query, key and value weights W of every layer of both towers, s = alpha / sqrt(rank).
+
+    The official code runs under float16 autocast, lora/official in float32; its cosine ends at a rate of 1e-6, here too.
+    """
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ class LPPlusPlus(FewShotAdapter):
     0.9 on w and b, whose step ``4 n / lambda_max(F^T F)`` follows from the n features F; in every tenth iteration a step on
     alpha of ``n / (4 max_k sum_i (f_i t_k)^2)`` along its gradient summed over all iterations so far, which is never reset
     there; w starts at the sum of its class's features. The iteration with the best validation accuracy is kept. No step size
-    is searched, and the recipe's optimizer has nothing to train. Here b starts at zero, there at nn.Linear's random values.
+    is searched, and the recipe's optimizer has nothing to train. Here b starts at zero, there at nn.Linear's random values;
+    BiomedCoOp's version sums features rounded to float16.
     """
 
     class_bound = True

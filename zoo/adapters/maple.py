@@ -16,7 +16,8 @@ class MaPLe(FewShotAdapter):
     """Text prompts P_k replace tokens in each of the first layers; ``P_k W_k + b_k`` is appended to the image tokens.
 
     As in the official code the first prompts take the place of the first words of ``context_init`` and start from them, and
-    the image's first prompts pass the norm that precedes its first layer, as its other tokens do.
+    the image's first prompts pass the norm that precedes its first layer, as its other tokens do. The official code trains in
+    float16, maple/official in float32; it knows OpenAI's CLIP alone, and BiomedCLIP's BERT gets its prompts here in the same places.
     """
 
     def __init__(

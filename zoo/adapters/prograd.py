@@ -16,6 +16,9 @@ class ProGrad(CoOp):
 
     ``g <- g - strength <g, k/|k|> k/|k|`` if ``<g, k> < 0``. The distillation loss is the cross-entropy to zero-shot CLIP's
     probabilities at temperature T, times T^2.
+
+    BiomedCoOp's version of the code, in float32, takes the prompted model itself in place of zero-shot CLIP; k is zero then but
+    for rounding, so that its rows are CoOp's with ProGrad's settings. Here the teacher is zero-shot CLIP, as in the paper, in prograd/official too.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ from zoo.registry import register
 class TaskRes(FewShotAdapter):
     """``t <- t + scale x``, with the class embeddings t of the frozen CLIP, not normalised, and x starting at zero.
 
-    The paper's regular base; its enhanced base (embeddings tuned on the target set beforehand) is not built.
+    The paper's regular base; its enhanced base (embeddings tuned on the target set beforehand) is not built, nor are its ImageNet
+    templates. Its recipe is taskres/official, with the rate of all sets but ImageNet.
     """
 
     class_bound = True

@@ -21,7 +21,9 @@ class _Cache(FewShotAdapter):
     """``logits = scale f T^t + alpha exp(-beta (1 - f K^t)) V`` with keys K and one-hot labels V of the shots.
 
     alpha and beta are searched on the validation split over the official grid, as many equal steps from 0.1 to (but without)
-    a greatest value; alpha in proportion to the CLIP's scale, where that is not 100. Without validation images they stay as given.
+    a greatest value; alpha in proportion to the CLIP's scale, where that is not 100 (BiomedCoOp's version leaves the grid as it is
+    for BiomedCLIP's 85). Without validation images they stay as given. Keys are of the images as training sees them: with
+    ``augment`` one random crop of each, as in BiomedCoOp's runs; the original code averages ten.
     """
 
     class_bound = True
@@ -142,7 +144,8 @@ class TipAdapterF(_Cache):
     """Tip-Adapter whose keys are trained from the shots' features on, not normalised again.
 
     As in the official code, alpha and beta keep their first values in training, the keys of the best epoch are kept, and the
-    search comes after. The official code measures epochs on the test split; here the validation split decides.
+    search comes after. The original code measures epochs on the test split; here the validation split decides, as in BiomedCoOp's
+    version. That one first searches an alpha of 0 to 9 by ten trainings, all of which change the same keys; this is not built.
     """
 
     best_keys: torch.Tensor

@@ -22,6 +22,7 @@ from yaml import MarkedYAMLError, YAMLError
 from zoo.config.deprecations import RecipeDeprecationWarning, Upgrade
 from zoo.config.locations import absolute_paths
 from zoo.config.references import ReferenceProblem, forbidden_interpolations, resolve_references
+from zoo.config.variants import VariantProblem, chosen_variants
 from zoo.errors import ZooError
 from zoo.paths import recipes_folder
 from zoo.registry import nearest
@@ -35,6 +36,8 @@ SECTIONS = {
     "trainer": "arguments of lightning.Trainer",
     "init_from": "a card, or a list of cards, whose trained weights are the start",
     "base": "a recipe that this one changes, as METHOD/NAME or a path beside it",
+    "variants": "settings that hold for one value of a key",
+    "protocol": "the name of the protocol that it follows, for tables; free text",
 }
 """Top-level keys of a recipe."""
 
@@ -137,7 +140,7 @@ def list_recipes() -> list[str]:
 
 
 def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, record: bool = False) -> Recipe:
-    """Read a recipe, its bases and ``key=value`` overrides, replace names of earlier versions, and follow references.
+    """Read a recipe, its bases, variants and ``key=value`` overrides, replace names of earlier versions, and follow references.
 
     Files and folders that are there become absolute paths (:func:`zoo.config.locations.absolute_paths`).
 
@@ -153,13 +156,23 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
     merged: dict[str, Any] = {}
     layers: list[tuple[str, dict[str, Any]]] = []
     notes: list[str] = []
-    layer = parse_overrides(overrides)
-    for source, content in [*_file_layers(find_recipe(name), []), *([(COMMAND_LINE, layer)] if layer else [])]:
+
+    def add(source: str, content: dict[str, Any]) -> None:
+        nonlocal merged
         content, renamed = _upgraded(source, content, merged)
-        notes += renamed if not record or source == COMMAND_LINE else []
+        notes.extend(renamed if not record or source == COMMAND_LINE else [])
         layers.append((source, content))
         merged = _merge(merged, content)
-    merged.pop("base", None)
+
+    file, overriding = find_recipe(name), parse_overrides(overrides)
+    for source, content in _file_layers(file, []):
+        add(source, content)
+    for content in _variants(str(file), _merge(merged, overriding)):
+        add(str(file), content)
+    if overriding:
+        add(COMMAND_LINE, overriding)
+    for read in ("base", "variants"):
+        merged.pop(read, None)
     references = Upgrade(str(name))
     merged = references.references(merged, COMPONENT_SECTIONS)
     notes += references.notes if not record else []
@@ -167,6 +180,13 @@ def read_recipe(name: str | Path, overrides: typing.Sequence[str] = (), *, recor
         warnings.warn("\n".join(notes), RecipeDeprecationWarning, stacklevel=2)
     recipe = Recipe(_resolved(merged, layers), layers)
     return recipe.with_content(**absolute_paths(recipe.content, recipe.folder_of))
+
+
+def _variants(file: str, merged: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return list(chosen_variants(merged))
+    except VariantProblem as error:
+        raise RecipeError([Problem(file, error.key, str(error))]) from error
 
 
 def _upgraded(source: str, content: dict[str, Any], base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

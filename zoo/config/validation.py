@@ -121,6 +121,8 @@ def section_problems(recipe: Recipe, report: Report) -> None:
         report("seed", f"is {recipe['seed']!r}; expected an integer from 0 to 2**32 - 1")
     if (problem := type_problem(str | list[str] | None, recipe["init_from"])) is not None:
         report("init_from", problem)
+    if (problem := type_problem(str | None, recipe["protocol"])) is not None:
+        report("protocol", problem)
     if recipe["trainer"] is not None:
         _trainer_problems(recipe["trainer"], report)
 

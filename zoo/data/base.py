@@ -38,6 +38,7 @@ class LoaderSpec:
         batch_size: samples of a training step and process.
         eval_batch_size: samples of an evaluation step and process; ``batch_size`` if None.
         num_workers: loader processes; 0 loads in the training process.
+        drop_last: leave out a last training batch that is not full, unless it is the only one.
         seed: of the order of the training samples, and of what else the dataset samples.
         cache: whether decoded images are kept in the zoo's cache, so that each file is decoded once.
 
@@ -48,6 +49,7 @@ class LoaderSpec:
     batch_size: BatchSize = 16
     eval_batch_size: BatchSize | None = None
     num_workers: Processes = 0
+    drop_last: bool = False
     seed: Annotated[Seed, Injected] = 0
     cache: bool = False
 
@@ -258,6 +260,7 @@ class ZooData(LightningDataModule):
             batch_size=loader.batch_size,
             sampler=self._sampler,
             num_workers=loader.num_workers,
+            drop_last=loader.drop_last and len(self._sampler) >= loader.batch_size,
             collate_fn=self.collate,
             # The loader seeds its workers from this generator, which leaves a resumed run's global random state as it is.
             generator=torch.Generator().manual_seed(loader.seed),

@@ -90,7 +90,9 @@ def compare(
     for count in counts:
         setting = "all images" if count is None else f"{count}-shot"
         for recipe in recipes:
-            rows.append(Row(recipe, setting, list(seeds), _metrics(shared, recipe, count, seeds, chosen[recipe])))
+            metrics = _metrics(shared, recipe, count, seeds, chosen[recipe])
+            followed = str(read_recipe(recipe, overrides)["protocol"] or "")
+            rows.append(Row(recipe, setting, list(seeds), metrics, protocol=followed))
             if is_first_process():
                 write_table(rows, out)
         for name, metrics in _baselines(shared, recipes[0], count, seeds, chosen[recipes[0]]) if baselines else ():

@@ -4,6 +4,7 @@
 :meth:`ZooModule.losses`, :meth:`ZooModule.evaluation_step`, :meth:`ZooModule.metrics` and :meth:`ZooModule.predict_images`.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -68,6 +69,9 @@ class ZooModule(LightningModule):
         self._fingerprint: str | None = None
         self.base_precision: BasePrecision | None = None
         """Precision of the frozen base; as stored if None."""
+        self.image_transform: ImageTransform | None = (
+            None  # of data sets of files; None where the method prepares images
+        )
 
     # Defined by subclasses.
 
@@ -108,11 +112,6 @@ class ZooModule(LightningModule):
         """Take what evaluation needs of a dataset: its finding ``vocabulary``, and the ``labeler`` of texts, None without one."""
         self.vocabulary: FindingVocabulary = metadata.get("vocabulary", FindingVocabulary(()))
         self.labeler: ReportLabeler | None = metadata.get("labeler")
-
-    @property
-    def image_transform(self) -> ImageTransform | None:
-        """How images of any shape become the method's input, in training and prediction alike; None where the method does it itself."""
-        return None
 
     def example_batch(self) -> dict[str, Any]:
         """A batch of one synthetic sample, for planning."""
@@ -213,14 +212,14 @@ class ZooModule(LightningModule):
         if not params:
             return None
         if self.optimizer_recipe is None:
-            raise MissingOptimizerError(
-                "no optimizer: set `optimizer_recipe`, for example {'name': 'adamw', 'lr': 1e-3}"
-            )
+            raise MissingOptimizerError("no optimizer: set `optimizer_recipe`, as {'name': 'adamw', 'lr': 1e-3}")
         optimizer = build("optimizer", self.optimizer_recipe, params=params)
         if self.scheduler_recipe is None:
             return optimizer
         total = int(self.trainer.estimated_stepping_batches)
-        scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, total_steps=total)
+        self.trainer.fit_loop.setup_data()  # done by now, unless steps alone limit the training
+        epoch = max(math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches), 1)
+        scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, total_steps=total, epoch_steps=epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -249,11 +248,9 @@ class ZooModule(LightningModule):
         return loss + self._all_parameters()
 
     def _all_parameters(self) -> torch.Tensor:
-        """Zero, with a gradient of zero for every trained parameter.
+        """Zero, with a gradient of zero for every trained parameter: processes wait for one another's.
 
-        Processes wait for one another's gradients, and a batch without targets gives the mask head none. A single process gets
-        the same gradients in :meth:`on_after_backward`, without the kernels. Weights that FSDP2 or ZeRO-3 has resharded by now
-        were used, and have one.
+        A single process gets them in :meth:`on_after_backward`. Weights that FSDP2 or ZeRO-3 has resharded were used, and have one.
         """
         if self._trainer is not None and self._trainer.world_size == 1:
             return torch.zeros((), device=self.device)

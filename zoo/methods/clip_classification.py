@@ -15,7 +15,6 @@ from zoo.data.classification.balance import ClassWeights, balanced_class_weights
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, UnsupportedError
 from zoo.finite import check_finite
-from zoo.image_transform import ImageTransform
 from zoo.methods.base import Metric, Outputs, ZooModule
 from zoo.methods.exports import Exportable
 from zoo.methods.predictions import Classification, on_cpu
@@ -64,7 +63,7 @@ class ClipClassification(ZooModule):
         """
         super().__init__()
         self.base_precision = base_precision
-        self.clip = clip.requires_grad_(False)
+        self.clip, self.image_transform = clip.requires_grad_(False), clip.transform
         self.class_names = class_names
         self.adapter = adapter(clip=clip, classes=ClassPrompts(class_names, template, class_texts or {}, ensemble))
         for parameter in self.adapter.clip_parameters(clip):
@@ -72,11 +71,6 @@ class ClipClassification(ZooModule):
         self.class_weights = class_weights
         if class_weights and not any(parameter.requires_grad for parameter in self.parameters()):
             raise ArgumentError(f"class_weights is for a loss, and {type(self.adapter).__name__} trains nothing by one")
-
-    @property
-    def image_transform(self) -> ImageTransform:
-        """The CLIP's own."""
-        return self.clip.transform
 
     def train(self, mode: bool = True) -> "ClipClassification":
         """Switch mode; the frozen CLIP stays in evaluation mode."""

@@ -23,6 +23,8 @@ class Row:
     seeds: list[int]
     metrics: dict[str, Measured]
     baseline: bool = False
+    protocol: str = ""
+    """Whose protocol the recipe follows, by its ``protocol``."""
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -34,12 +36,14 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def table_cells(rows: Sequence[Row], names: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of a table of the rows; of the metrics with these names, or of all."""
+    """Header and cells of a table of the rows, of the metrics with these names or of all; with protocols, where a recipe names one."""
     names = names or list(dict.fromkeys(name for row in rows for name in row.metrics))
-    header = ["recipe", "setting", "seeds", *(name.replace("_", " ") for name in names)]
+    named = ["protocol"] if any(row.protocol for row in rows) else []
+    header = ["recipe", *named, "setting", "seeds", *(name.replace("_", " ") for name in names)]
     cells = [
         [
             f"baseline: {row.recipe}" if row.baseline else row.recipe,
+            *(row.protocol for _ in named),
             row.setting,
             str(len(row.seeds)),
             *(_cell(row.metrics[n]) if n in row.metrics else "" for n in names),

@@ -17,6 +17,12 @@ from torch.utils.data import Dataset
 from zoo.data.base import LoaderSpec, Sample
 from zoo.data.classification.balance import is_balanced, sample_weights
 from zoo.data.classification.preparation import Augmentation, ImagePreparation, PreparedData
+from zoo.data.classification.sampling import (
+    MOST_VAL_SHOTS,
+    ShotSampling,
+    sample_as_dassl,
+    sample_independently,
+)
 from zoo.data.io.images import ImageOptions, check_options
 from zoo.errors import ZooError, ZooWarning
 
@@ -73,6 +79,7 @@ class ClassificationData(PreparedData):
     (CoOp's protocol). ``classes`` "base" and "novel" are the first and the second half of the class list.
     """
 
+    shot_sampling: ShotSampling = "independent"
     template: str = ""
     """Prompt for a class, with {} for its name, if the data set has one; a method's default otherwise."""
 
@@ -156,26 +163,22 @@ class ClassificationData(PreparedData):
         check_repeats(splits, self.all_class_names)
         check_patients(splits)
         check_files(splits)
+        few = [self.shots, min(self.shots, MOST_VAL_SHOTS)] if self.shots is not None else []
+        if few and self.shot_sampling == "dassl":
+            sampled = sample_as_dassl([splits["train"], splits["val"]], few, self.loader.seed)
+            splits = {**splits, "train": sampled[0], "val": sampled[1]}
         relabel = {old: new for new, old in enumerate(self._labels) if old >= 0}
         items = {
             split: [replace(item, label=relabel[item.label]) for item in listed if item.label in relabel]
             for split, listed in splits.items()
         }
-        if self.shots is not None:
-            items["train"] = self._sample(items["train"], self.shots, 0)
-            items["val"] = self._sample(items["val"], min(self.shots, 4), 1)
+        if few and self.shot_sampling == "independent":
+            for stream, split in enumerate(("train", "val")):
+                classes = len(self.class_names)
+                items[split] = sample_independently(items[split], few[stream], classes, self.loader.seed, stream)
         for item in (item for listed in items.values() for item in listed if _may_hold_several(item)):
             check_options(Path(str(item.source)), item.options or ImageOptions())
         return items
-
-    def _sample(self, items: list[Item], shots: int, stream: int) -> list[Item]:
-        """K items of each class, or all where there are fewer, sampled by (seed, stream, class)."""
-        sampled: list[Item] = []
-        for label in range(len(self.class_names)):
-            candidates = [item for item in items if item.label == label]
-            order = np.random.default_rng([self.loader.seed, stream, label]).permutation(len(candidates))
-            sampled += [candidates[position] for position in order[:shots]]
-        return sampled
 
     def metadata(self) -> dict[str, Any]:
         """``class_names`` in use; the data set's prompt ``template`` and ``class_texts`` (descriptions by class) if it has them."""

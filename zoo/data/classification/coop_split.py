@@ -8,6 +8,7 @@ from zoo.data.base import LoaderSpec
 from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, read_json
 from zoo.data.classification.preparation import Augmentation
+from zoo.data.classification.sampling import ShotSampling
 from zoo.data.io.images import ImageOptions
 from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Unpacked, register
@@ -54,6 +55,7 @@ class CoopSplit(ClassificationData):
         class_names: dict[str, str] | None = None,
         patient_pattern: str | None = None,
         shots: PositiveInt | None = 16,
+        shot_sampling: ShotSampling = "independent",
         classes: Classes = "all",
         image_size: PixelSide | None = None,
         augment: Augmentation = False,
@@ -68,6 +70,7 @@ class CoopSplit(ClassificationData):
             class_names: names to replace those of the file in prompts, {name in the file: name in the prompt}.
             patient_pattern: regular expression whose first group is the patient in a path, to check the splits.
             shots: training images per class; all if None.
+            shot_sampling: how they are sampled: each class by itself, or as CoOp's framework Dassl does.
             classes: all, or the base or novel half.
             image_size: side in pixels of the squares that images are squashed to; the method's own transform alone if None.
             augment: how training images are changed at random: true shifts, rotates and scales them a little, "crop" and
@@ -83,7 +86,7 @@ class CoopSplit(ClassificationData):
         prompt_names = [replacements.get(name, name.replace("_", " ")) for name in names]
         super().__init__(prompt_names, shots, classes, image_size, augment, loader)
         self._pattern = re.compile(patient_pattern) if patient_pattern else None
-        self._reading = reading
+        self._reading, self.shot_sampling = reading, shot_sampling
 
     def read_items(self) -> dict[str, list[Item]]:
         """The listed images, with their patients where there is a pattern."""

@@ -297,11 +297,12 @@ def test_recipes_of_the_reference_are_valid(tmp_path):
     from zoo.config.building import check_recipe
     from zoo.config.recipe import RecipeError, read_recipe
 
-    whole, changed, section = fenced_blocks((DOCS / "reference" / "recipes.md").read_text(), "yaml")
+    whole, changed, variants, section = fenced_blocks((DOCS / "reference" / "recipes.md").read_text(), "yaml")
     (tmp_path / "whole.yaml").write_text(whole)
     (tmp_path / "changed.yaml").write_text(changed)
+    (tmp_path / "variants.yaml").write_text(variants)
     (tmp_path / "section.yaml").write_text(f"base: changed\n{section}")
-    for file in ("whole.yaml", "changed.yaml", "section.yaml"):
+    for file in ("whole.yaml", "changed.yaml", "variants.yaml", "section.yaml"):
         check_recipe(read_recipe(tmp_path / file))
     with pytest.raises(RecipeError, match=r"changed\.yaml: method\.adapter\.rnak: .*did you mean rank"):
         (tmp_path / "changed.yaml").write_text(changed.replace("incremental_scale", "rnak"))

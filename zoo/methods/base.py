@@ -208,8 +208,7 @@ class ZooModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the recipe's optimizer over the trainable parameters, and its schedule by step."""
-        params = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not params:
+        if not (params := [parameter for parameter in self.parameters() if parameter.requires_grad]):
             return None
         if self.optimizer_recipe is None:
             raise MissingOptimizerError("no optimizer: set `optimizer_recipe`, as {'name': 'adamw', 'lr': 1e-3}")

@@ -70,6 +70,13 @@ def inspected(path, *settings):
     return inspect_recipe(resolve_recipe(read_recipe(path, list(settings))))
 
 
+def besides_splits(found):
+    """The problems of data that are the same in all three splits, besides that."""
+    problems = [text for text in found.problems if "several splits" not in text and "same content" not in text]
+    assert len(problems) < len(found.problems)
+    return problems
+
+
 def test_the_data_of_a_recipe_are_read(tmp_path):
     label_table(tmp_path / "labels")
     found = inspected(write_recipe(tmp_path, "clip_multi_label"))
@@ -87,7 +94,7 @@ def test_classes_that_a_split_lacks_are_named(tmp_path):
 def test_lengths_and_unknown_words_of_traces(tmp_path):
     ivl_traces(tmp_path / "ivl")
     recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
-    assert inspected(recipe).notes == [] and inspected(recipe).problems == []
+    assert inspected(recipe).notes == [] and besides_splits(inspected(recipe)) == []
     row = inspected(recipe).tables["tokens"][0]
     assert row["split"] == "train" and row["unknown"] == "0 %" and 50 < int(row["longest"]) < 160
     text = recipe.read_text()
@@ -133,6 +140,6 @@ def test_words_are_counted_where_the_tokenizer_comes_with_the_weights(recipe, re
     for make, name in ((medseg_files, "medseg"), (causal_lm, "lm"), (llava, "llava"), (sam, "sam")):
         make(tmp_path / name)
     found = inspected(write_recipe(tmp_path, recipe))
-    assert found.problems == [] and found.tables["texts"][0]["text"] == "questions"
+    assert besides_splits(found) == [] and found.tables["texts"][0]["text"] == "questions"
     assert ("tokens" in found.tables) == read
     assert any("lengths are in words" in note for note in found.notes) != read

@@ -45,6 +45,7 @@ def data_check(
     """
     from zoo.engine.data_formats import scan_data
     from zoo.engine.inspection import OPENED, describe_data, open_images, write_page
+    from zoo.engine.repeats import report_repeats
 
     settings = [item for item in names if "=" in item and not Path(item).exists()]
     files = [item for item in names if item not in settings]
@@ -54,6 +55,7 @@ def data_check(
     for index, name in enumerate(files):
         with report_errors():
             scanned = scan_data(name, settings)
+            report_repeats(scanned.images, scanned.problems)
             opened = open_images(scanned, None if all_images else OPENED)
             tables = describe_data(scanned.images, opened)
             page = out / str(index) if out is not None and len(files) > 1 else out

@@ -23,6 +23,7 @@ from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord
 from zoo.engine.assembly import build_data, with_vocabulary
 from zoo.engine.data_formats import ScannedData, dataset_images, texts_of
+from zoo.engine.repeats import report_repeats
 from zoo.pretrained import without_weights
 
 Rows = list[dict[str, str]]
@@ -196,6 +197,8 @@ def inspect_recipe(resolved: ResolvedRecipe) -> RecipeData:
                 _read_first(data, split)
         tables = describe_data(images) | _balance_table(resolved, data, problems)
         problems.notes += _split_notes(images)
+        with problems.at("data, files"):
+            report_repeats(images, problems)
         if texts_of(images):
             with problems.at("data, texts"):
                 tables |= _token_table(resolved, data, problems)

@@ -20,13 +20,14 @@ from tests.tiny_models import medseg_files
 from zoo.cards.store import CardError
 from zoo.cli.app import app
 from zoo.config.recipe import read_recipe
-from zoo.data.io import images
-from zoo.data.io.images import ImageError
+from zoo.data.io.images import ImageError, ImageOptions
 from zoo.engine import prediction
 from zoo.engine.loading import load
-from zoo.engine.prediction import RESULTS, output_names, predict_files
+from zoo.engine.prediction import predict_files
 from zoo.engine.publishing import publish
 from zoo.engine.training import train
+
+RESULTS = "predictions.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,12 @@ def test_inputs_of_one_stem_have_pictures_of_their_own(card, tmp_path):
     files = [write_film(tmp_path / side / "film.png", 20 * n) for n, side in enumerate(("a", "b", "a/c"))]
     results = predict_files(card, files, tmp_path / "out")
     pictures = {results[str(file)]["picture"] for file in files}
-    assert len(pictures) == 3 and all(Path(picture).is_file() for picture in pictures)
-    names = output_names([Path("x/a.png"), Path("x/a.jpg"), Path("y/b.png")])
-    assert len(set(names.values())) == 3 and names["y/b.png"] == "b"
+    assert {str(Path(name).relative_to(tmp_path / "out")) for name in pictures} == {
+        "a/film.png",
+        "b/film.png",
+        "a/c/film.png",
+    }
+    assert all(Path(picture).is_file() for picture in pictures)
 
 
 def test_an_input_is_never_overwritten(card, tmp_path):
@@ -54,6 +58,18 @@ def test_an_input_is_never_overwritten(card, tmp_path):
     contents = [file.read_bytes() for file in inputs]
     predict_files(card, inputs, tmp_path, overwrite=True)
     assert [file.read_bytes() for file in inputs] == contents
+
+
+def test_a_folder_is_predicted_again_without_its_outputs(card, tmp_path):
+    for name in ("a/1.png", "b/1.png"):
+        write_film(tmp_path / "films" / name)
+    for out in (tmp_path / "films", tmp_path / "films" / "out"):
+        first = predict_files(card, [tmp_path / "films"], out, format="csv")
+        assert len(first) == 2 and (out / "predictions.csv").is_file()
+        again = predict_files(card, [tmp_path / "films"], out, format="csv", overwrite=True)
+        assert again == first
+        for content in first.values():
+            Path(content["picture"]).unlink()
 
 
 def test_outputs_are_overwritten_only_when_told(card, tmp_path):
@@ -74,8 +90,8 @@ def test_outputs_are_overwritten_only_when_told(card, tmp_path):
 def test_files_are_read_as_they_are_needed_and_results_come_at_once(card, tmp_path, monkeypatch):
     files = [write_film(tmp_path / f"{index}.png", index) for index in range(40)]
     read, reported = [], []
-    real = images.read_image
-    monkeypatch.setattr(images, "read_image", lambda path, **options: read.append(path) or real(path, **options))
+    real = ImageOptions.read
+    monkeypatch.setattr(ImageOptions, "read", lambda self, path: read.append(path) or real(self, path))
 
     def report(path: str, content: dict) -> None:
         if not reported:

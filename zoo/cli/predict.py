@@ -1,11 +1,12 @@
 """Predictions of cards: predict, app."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, print_json, print_table, report_errors
+from zoo.cli.console import Device, Json, Set, console, errors, is_first_process, print_json, print_table, report_errors
 
 commands = typer.Typer()
 
@@ -13,7 +14,9 @@ commands = typer.Typer()
 @commands.command()
 def predict(
     card: Annotated[str, typer.Argument(help="a card")],
-    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG, DICOM or NIfTI files")],
+    images: Annotated[
+        list[Path], typer.Argument(help="files, folders for all images below them, or patterns as 'films/**/*.dcm'")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for figures and results.")] = None,
     ask: Annotated[str | None, typer.Option(help="A question, for a card that answers questions.")] = None,
     chat: Annotated[
@@ -38,27 +41,37 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Overwrite the outputs of an earlier prediction.")
     ] = False,
+    format: Annotated[
+        Literal["text", "json", "jsonl", "csv"],
+        typer.Option(
+            help="Of what is printed; jsonl and csv as results come. The file in --out is JSON Lines, or CSV with csv."
+        ),
+    ] = "text",
     as_json: Json = False,
 ) -> None:
     """Predict images, with a figure of each in --out. Example: `zoo predict nearl-clip-chest-drr-16shot a.png --out output`.
 
-    Files are read lazily, and each result is written at once, also to predictions.jsonl in --out.
+    Files are read lazily, and each result is written at once, also to predictions.jsonl in --out, whose folders are those of the inputs.
+    What cannot be read is reported and passed over; the exit code is then 1.
+    A folder, with a table: `zoo predict nearl-clip-chest-drr-16shot films --format csv --out output > results.csv`
     With a question: `zoo predict medseg-r-chest-drr a.png --ask "What should be drained?" --out output`
     """
     from zoo.data.io.images import ImageOptions
     from zoo.engine.prediction import predict_files
 
+    format = "json" if as_json else format
     options = ImageOptions(frame=frame, axis=axis, index=index, bits=bits)
     with report_errors():
         if chat:
-            if ask is not None or as_json or dicom_seg:
+            if ask is not None or format != "text" or dicom_seg:
                 raise typer.BadParameter(
-                    "--chat reads questions from the terminal; it cannot be combined with --ask, --json or --dicom-seg"
+                    "--chat reads questions from the terminal; it cannot be combined with --ask, --format, --json or --dicom-seg"
                 )
             _chat(card, images, out, options, device)
             return
         if dicom_seg and out is None:
             raise typer.BadParameter("--dicom-seg requires --out")
+        stream = _Stream(format) if format in ("jsonl", "csv") else None
         predictions = predict_files(
             card,
             images,
@@ -70,12 +83,39 @@ def predict(
             settings=settings or [],
             batch_size=batch_size,
             overwrite=overwrite,
-            on_prediction=_report_error if as_json else _print_prediction,
+            format="csv" if format == "csv" else "jsonl",
+            on_prediction=stream or (_report_error if format == "json" else _print_prediction),
         )
-    if as_json:
+    if stream:
+        stream.end()
+    if format == "json":
         print_json(predictions)
-    if any("error" in prediction for prediction in predictions.values()):
+    if failed := sum("error" in prediction for prediction in predictions.values()):
+        if len(predictions) > 1 and is_first_process():
+            errors.print(f"{failed} of {len(predictions)} inputs failed, as said above", highlight=False)
         raise typer.Exit(1)
+
+
+class _Stream:
+    """Prints results as lines, each at once, and errors to standard error too."""
+
+    def __init__(self, format: Any) -> None:
+        from zoo.engine.result_files import ResultLines
+
+        self._lines = ResultLines(format)
+
+    def __call__(self, path: str, prediction: dict[str, Any]) -> None:
+        _report_error(path, prediction)
+        self._write(self._lines.add(path, prediction))
+
+    def end(self) -> None:
+        self._write(self._lines.end())
+
+    @staticmethod
+    def _write(text: str) -> None:
+        if text and is_first_process():
+            sys.stdout.write(text)
+            sys.stdout.flush()
 
 
 def _report_error(path: str, prediction: dict[str, Any]) -> None:

@@ -1,8 +1,6 @@
 """Predictions of a card for files: read lazily, in batches, each written at once."""
 
-import glob
-import json
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,11 @@ from zoo.data.conversations.records import QuestionError, validate_question
 from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
 from zoo.data.io.images import ImageError, ImageOptions, pixel_area
 from zoo.data.io.masks import RunLength, encode_mask
+from zoo.engine.inputs import find_inputs, output_names, refuse_overwriting
 from zoo.engine.loading import load
+from zoo.engine.result_files import Format, ResultFile
 from zoo.engine.trainers import check_settings, inference_trainer, is_first_process
-from zoo.errors import OutputExistsError, ZooError
+from zoo.errors import UnsupportedError, ZooError, ZooWarning
 from zoo.methods.base import ZooModule
 from zoo.methods.distributed import destroy_process_group, gather_objects, is_distributed
 from zoo.methods.predictions import NamedMasks, Prediction, Segmentation
@@ -28,8 +28,6 @@ from zoo.visualization.pages import write_answer_page
 
 _PROGRESS_FROM = 3
 """Files from which on a progress bar is shown."""
-RESULTS = "predictions.jsonl"
-"""File in the output folder with a line for each input, written at once."""
 
 
 class ImageFiles(Dataset[Sample]):
@@ -64,27 +62,6 @@ def _collate(samples: list[Sample]) -> dict[str, Any]:
     return {**batch, "question": [sample["question"] for sample in good]} if good and "question" in good[0] else batch
 
 
-def output_names(paths: Sequence[Path], out: Path | None = None) -> dict[str, str]:
-    """A name for each input's outputs, unique among them: its stem, with the folders before it where stems are the same.
-
-    Where ``out`` is the folder of the input itself, the name says that it is a prediction, so that no input is overwritten.
-    """
-    names: dict[str, str] = {}
-    stems = Counter(path.stem for path in set(paths))
-    taken = {path.stem for path in paths if out is not None and path.resolve().parent == out.resolve()}
-    for path in dict.fromkeys(paths):
-        parts = [part for part in path.with_suffix("").parts if part not in ("/", "..", ".")]
-        base = path.stem if stems[path.stem] == 1 else "-".join(parts)
-        if path.stem in taken and base == path.stem:
-            base += "-prediction"
-        number, name = 2, base
-        while name in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name)
-        names[str(path)] = name
-    return names
-
-
 class _Writer(Callback):
     """Writes each prediction and passes it to a callback."""
 
@@ -94,10 +71,12 @@ class _Writer(Callback):
         names: dict[str, str],
         dicom_seg: bool,
         options: ImageOptions,
+        results: ResultFile | None,
+        format: Format,
         on_prediction: Callable[..., None],
     ) -> None:
         self._out, self._names, self._dicom_seg, self._on_prediction = out, names, dicom_seg, on_prediction
-        self._options = options
+        self._options, self._results, self.format = options, results, format
 
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -112,7 +91,8 @@ class _Writer(Callback):
         if isinstance(prediction, Segmentation) and (area := pixel_area(path, self._options)):
             content["areas_mm2"] = [round(pixels * area, 2) for pixels in prediction.areas]
         if self._out is not None:
-            content["picture"] = str(prediction.save(self._out, self._names[path], overwrite=True))
+            name = self._out / self._names[path]
+            content["picture"] = str(prediction.save(name.parent, name.name, overwrite=True))
         if self._dicom_seg and self._out is not None:
             masks, labels, question = _segments(prediction)
             file = self._out / f"{self._names[path]}-seg.dcm"
@@ -129,16 +109,14 @@ class _Writer(Callback):
             self._on_prediction(str(path), self._line(str(path), {"error": error}))
 
     def _line(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
-        if self._out is not None:
-            self._out.mkdir(parents=True, exist_ok=True)
-            with (self._out / RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"image": path, **content}) + "\n")
+        if self._results is not None:
+            self._results.add(path, content)
         return content
 
 
 def predict_files(
     card: str,
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     out: Path | None,
     *,
     question: str | None = None,
@@ -148,14 +126,16 @@ def predict_files(
     settings: Sequence[str] = (),
     batch_size: int = 8,
     overwrite: bool = False,
+    format: Format = "jsonl",
     on_prediction: Callable[[str, dict[str, Any]], None] = lambda path, content: None,
 ) -> dict[str, dict[str, Any]]:
     """Predict every image with a card; a file that cannot be read is reported and skipped.
 
     Args:
         card: its name or folder.
-        images: files.
-        out: folder for figures and :data:`RESULTS`; nothing is written if None.
+        images: files, folders for all images below them, and patterns (:func:`~zoo.engine.inputs.find_inputs`).
+        out: folder for figures, which mirrors the inputs' folders, and for ``predictions.jsonl`` or ``.csv``, with a line for each
+            input, written at once; nothing is written if None.
         question: about every image, for a card that answers questions.
         dicom_seg: also write the masks of DICOM images as DICOM SEG; images that none can refer to are reported before the model is
             loaded, and passed over.
@@ -164,11 +144,12 @@ def predict_files(
         settings: ``key=value`` overrides of the card's recipe: of the trainer, or of the source of its base.
         batch_size: of images.
         overwrite: replace the outputs of an earlier prediction; an input is never replaced.
+        format: of the results: "jsonl" or "csv".
         on_prediction: called with each path and its prediction.
 
     Returns:
         By path, what the prediction's ``to_dict`` holds, and ``picture`` and ``dicom_seg`` where they were written; of a file
-        that cannot be read, or to which no DICOM SEG can refer, ``error``.
+        that cannot be read, or to which no DICOM SEG can refer, and of a folder or pattern without images, ``error``.
 
     Raises:
         RecipeError: another setting is changed.
@@ -179,32 +160,39 @@ def predict_files(
     check_settings(settings)
     recipe = read_card(card).recipe(settings)
     _check_request(resolve_recipe(recipe).method.target, card, question, dicom_seg)
-    paths = list(dict.fromkeys(map(Path, images)))
+    file = None if out is None else ResultFile(out, format)
+    inputs = find_inputs(images, [out, file.path, *file.written()] if out is not None and file is not None else [])
+    paths, names = inputs.paths, output_names(inputs.places, out)
+    if inputs.left_out:
+        warnings.warn(f"left out what is no image: {_named(inputs.left_out)}", ZooWarning, stacklevel=2)
     refused = _unsegmentable(paths) if dicom_seg else {}  # before the model is loaded, and runs for hours
     method = load(card, settings=settings) if len(refused) < len(paths) else None
-    names = output_names(paths, out)
-    if out is not None and overwrite:
-        _remove_results(out / RESULTS, set(names))
+    if out is not None and file is not None and overwrite:
+        file.remove(set(names))
     elif out is not None:
-        _refuse_overwriting(out, names)
+        refuse_overwriting(out, names)
     results: dict[str, dict[str, Any]] = {}
 
     def keep(path: str, content: dict[str, Any]) -> None:
         results[path] = content
         on_prediction(path, content)
 
-    writer = _Writer(out, names, dicom_seg, options, keep)
+    for name, problem in inputs.problems.items():
+        keep(name, {"error": problem})
+    writer = _Writer(out, names, dicom_seg, options, file, format, keep)
     if is_first_process():
         writer.report(refused)
-    if method is None:
-        return results
+    question = None if question is None else validate_question(question)
     files = ImageFiles([path for path in paths if path not in refused], options, question)
     was_distributed = is_distributed()
-    _run(method, recipe, files, writer, device, batch_size)
+    if method is not None:
+        _run(method, recipe, files, writer, device, batch_size)
+    if file is not None:
+        file.end()
     gathered = {path: content for part in gather_objects(results) for path, content in part.items()}
     if not was_distributed:
         destroy_process_group()
-    return {str(path): gathered[str(path)] for path in paths}
+    return {name: gathered[name] for name in (*inputs.problems, *map(str, paths))}
 
 
 def _check_request(method: type[ZooModule], card: str, question: str | None, dicom_seg: bool) -> None:
@@ -237,34 +225,21 @@ def _unsegmentable(paths: Sequence[Path]) -> dict[Path, str]:
     return refused
 
 
-def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: Callback, device: str, batch_size: int) -> None:
+def _named(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(str, paths[:3])) + more
+
+
+def _run(method: ZooModule, recipe: Recipe, files: ImageFiles, writer: _Writer, device: str, batch_size: int) -> None:
     progress = len(files) >= _PROGRESS_FROM
     trainer = inference_trainer(recipe, device, progress=progress, callbacks=[writer])
     sampler: DistributedSampler[Any] | None = None
     if trainer.world_size > 1:
+        if writer.format == "csv":
+            raise UnsupportedError("CSV is written by one process; use --format jsonl with several devices")
         sampler = DistributedSampler(files, trainer.world_size, trainer.global_rank, shuffle=False)
     loader = DataLoader(files, batch_size=batch_size, sampler=sampler, collate_fn=_collate)
     trainer.predict(method, loader, return_predictions=False)
-
-
-def _remove_results(file: Path, images: set[str]) -> None:
-    """Remove the lines of these images from the results of earlier predictions."""
-    if not file.is_file():
-        return
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(line for line in lines if json.loads(line)["image"] not in images), encoding="utf-8")
-    partial.replace(file)
-
-
-def _refuse_overwriting(out: Path, names: dict[str, str]) -> None:
-    """Raise FileExistsError where the prediction for an input would overwrite a file."""
-    for path, name in names.items():
-        taken = [file for file in out.glob(f"{glob.escape(name)}.*") if file.suffix in (".html", ".png", ".json")]
-        if taken:
-            raise OutputExistsError(
-                f"{taken[0]} would be overwritten by the prediction for {path}; choose another folder, or use --overwrite"
-            )
 
 
 def chat(
@@ -297,7 +272,7 @@ def chat(
     if not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions")
     method.to(inference_trainer(read_card(card).recipe(), device, progress=False).strategy.root_device)
-    page = None if out is None else out / f"{output_names([image], out)[str(image)]}.html"
+    page = None if out is None else out / f"{output_names({image: Path(image.name)}, out)[str(image)]}.html"
     turns: list[dict[str, Any]] = []
     while (question := next_question()) is not None:
         try:

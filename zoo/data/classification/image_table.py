@@ -13,19 +13,11 @@ from zoo.data.classification.balance import ClassLoaderSpec
 from zoo.data.classification.base import Classes, ClassificationData, DataError, Item, split_by_patient
 from zoo.data.classification.coop_split import parse_patient
 from zoo.data.classification.preparation import Augmentation
-from zoo.data.io.dicom import is_dicom
-from zoo.data.io.images import ImageOptions
+from zoo.data.io.images import HIDDEN_FOLDER, IMAGE_SUFFIXES, ImageOptions, find_image_files
 from zoo.data.io.tables import TableError, TableSpec, canonical_split
 from zoo.errors import ZooWarning
 from zoo.ranges import PixelSide, PositiveInt
 from zoo.registry import Unpacked, register
-
-_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
-    *(".dcm", ".dicom", ".nii", ".nii.gz"),
-)
-_NO_CLASS = "__MACOSX"
-"""A folder that macOS adds to archives."""
 
 
 @dataclass(frozen=True)
@@ -212,28 +204,22 @@ def _visible_folders(folder: Path) -> list[Path]:
     return sorted(
         child
         for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith(".") and child.name != _NO_CLASS
+        if child.is_dir() and not child.name.startswith(".") and child.name != HIDDEN_FOLDER
     )
 
 
 def _images_below(folder: Path, *, may_be_empty: bool) -> list[Path]:
     """The images of a class folder and its sub-folders; the others are named."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_hidden(path.relative_to(folder))]
-    images = [path for path in files if path.name.lower().endswith(_SUFFIXES) or (not path.suffix and is_dicom(path))]
-    if not images and (files or not may_be_empty):
+    images, others = find_image_files(folder)
+    if not images and (others or not may_be_empty):
         raise DataError(
             f"{folder}: is a folder of a class and has no images; it holds {_contents(folder)}. "
-            f"Images end in {', '.join(_SUFFIXES)}"
+            f"Images end in {', '.join(IMAGE_SUFFIXES)}"
         )
-    if len(images) < len(files):
-        known = set(images)
-        others = _count_suffixes(path for path in files if path not in known)
-        warnings.warn(f"{folder}: left out what is no image: {others}", ZooWarning, stacklevel=2)
+    if others:
+        message = f"{folder}: left out what is no image: {_count_suffixes(iter(others))}"
+        warnings.warn(message, ZooWarning, stacklevel=2)
     return images
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == _NO_CLASS for part in path.parts)
 
 
 def _contents(folder: Path) -> str:

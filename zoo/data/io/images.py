@@ -14,16 +14,26 @@ from zoo.data.io.raster import raster_frames, raster_size, read_raster
 from zoo.ranges import NonNegativeInt
 
 __all__ = [
+    "HIDDEN_FOLDER",
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageError",
     "ImageOptions",
     "check_image",
     "check_options",
+    "find_image_files",
     "image_size",
     "pixel_area",
     "read_image",
 ]
 
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".dcm", ".dicom", ".nii", ".nii.gz"),
+)
+"""By which a file in a folder is taken for an image; one without a suffix is if it is DICOM."""
+HIDDEN_FOLDER = "__MACOSX"
+"""A folder that macOS adds to archives."""
 MAX_FILE_BYTES = 1 << 30
 MIN_SIDE = 8
 _NIFTI = (".nii", ".nii.gz")
@@ -136,6 +146,20 @@ def check_image(image: torch.Tensor) -> None:
         raise ImageError(f"an image must be floating point in [0, 1]; got {image.dtype}, or values outside")
 
 
+def find_image_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images below a folder, sorted, and the files that are none; hidden ones are left out."""
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") or part == HIDDEN_FOLDER for part in path.relative_to(folder).parts)
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path)]
+    images = [
+        path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES) or (not path.suffix and is_dicom(path))
+    ]
+    known = set(images)
+    return images, [path for path in files if path not in known]
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width as the image is read; from the header where it can be.
 
@@ -151,7 +175,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise ImageError(f"{path}: is a folder; name files, as {path}/*.png")
+        raise ImageError(f"{path}: is a folder, not a file")
     if not path.is_file():
         raise ImageError(f"{path}: there is no such file")
     if path.stat().st_size > MAX_FILE_BYTES:

@@ -18,7 +18,7 @@ from zoo.cli.app import app
 from zoo.config.recipe import list_recipes, read_recipe
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.loading import load
-from zoo.engine.publishing import publish
+from zoo.engine.publishing import data_places, publish
 from zoo.engine.training import train
 from zoo.engine.verification import verify
 
@@ -79,12 +79,13 @@ def test_a_recipe_goes_from_check_to_the_prediction_of_a_pulled_card(name, sourc
         measured = evaluate(open_evaluation(tmp_path / "run"), progress=False)
         assert measured and all(metric.n >= 3 for metric in measured.values())
         publish(tmp_path / "run", "tiny", folder=tmp_path / "cards")
-        assert all(result.holds for result in verify("tiny", progress=False))
+        places = data_places(tmp_path / "run")
+        assert all(result.holds for result in verify("tiny", places, progress=False))
         monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
         pulled = pull(str(tmp_path / "cards" / "tiny"))
         image = test_image(name, sources)
         arguments = ["predict", str(pulled), str(image), "--out", str(tmp_path / "out"), "--json", "--device", "cpu"]
-        done = call(app, arguments)
+        done = call(app, [*arguments, *(argument for place in places for argument in ("--set", place))])
     assert done.exit_code == 0, done.output + repr(done.exception)
     prediction = json.loads(done.stdout)[str(image)]
     assert Path(prediction["picture"]).stat().st_size > 1000
@@ -121,9 +122,9 @@ def test_every_precision_of_base_and_trainer(name, precision, stored, stored_sou
     assert moved and min(moved) > 0.9, "at a rate of 1e-5 no update of LoRA is lost"
     with forced_answer():
         publish(run, "tiny", folder=tmp_path / "cards")
-        checked = verify("tiny", progress=False)
+        checked = verify("tiny", data_places(run), progress=False)
     assert checked and all(result.holds for result in checked)
-    method = load("tiny")
+    method = load("tiny", settings=data_places(run))
     base = {value.dtype for key, value in method.named_parameters() if not value.requires_grad}
     assert torch.float32 in base or precision == "bf16-true" or stored != "fp32"
     kept = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[stored]
@@ -138,5 +139,5 @@ def test_every_precision_of_a_clip(name, precision, sources, tmp_path, monkeypat
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     run = train(read_recipe(name, tiny_settings(name, sources, f"trainer.precision={precision}")), tmp_path / "run")
     publish(run, "tiny", folder=tmp_path / "cards")
-    assert all(result.holds for result in verify("tiny", progress=False))
+    assert all(result.holds for result in verify("tiny", data_places(run), progress=False))
     assert all(value.dtype == torch.float32 for value in load_file(run / "model.safetensors").values())

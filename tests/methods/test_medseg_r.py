@@ -18,7 +18,7 @@ from zoo.config.recipe import read_recipe
 from zoo.data.conversations.records import QuestionError
 from zoo.data.io.masks import encode_mask
 from zoo.engine.evaluation import evaluate, open_evaluation
-from zoo.engine.publishing import publish
+from zoo.engine.publishing import data_places, publish
 from zoo.engine.training import read_log, train
 
 RECIPE = """
@@ -248,7 +248,9 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
 
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     torch.manual_seed(0)
-    publish(train(recipe_of(folder, "unet", 1), tmp_path / "run"), "tiny-medseg", folder=tmp_path / "cards")
+    run = train(recipe_of(folder, "unet", 1), tmp_path / "run")
+    publish(run, "tiny-medseg", folder=tmp_path / "cards")
+    places = [argument for place in data_places(run) for argument in ("--set", place)]
     answer = "There is fluid [SEG]."
     monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(answer))
     image = tmp_path / "ct.dcm"
@@ -266,6 +268,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
             str(tmp_path / "o"),
             "--dicom-seg",
             "--json",
+            *places,
         ],
     )
     assert done.exit_code == 0, done.output
@@ -283,7 +286,7 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     assert "Where?" in page and "mask 1: There is fluid<" in page
     done = call(
         app,
-        ["predict", "tiny-medseg", str(image), "--chat", "--out", str(tmp_path / "c")],
+        ["predict", "tiny-medseg", str(image), "--chat", "--out", str(tmp_path / "c"), *places],
         input="Where?\n[SEG]\nAnd?\n\n",
     )
     assert (
@@ -293,7 +296,9 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     )
     page = (tmp_path / "c" / "ct.html").read_text()
     assert page.index("Where?") < page.index("And?")
-    done = call(app, ["predict", "tiny-medseg", str(folder / "0.png"), "--out", str(tmp_path / "p"), "--dicom-seg"])
+    done = call(
+        app, ["predict", "tiny-medseg", str(folder / "0.png"), "--out", str(tmp_path / "p"), "--dicom-seg", *places]
+    )
     assert done.exit_code == 1 and "is not a DICOM file" in done.stderr
 
 
@@ -468,9 +473,9 @@ def test_a_rejecting_card_is_published_and_verified(rejecting, tmp_path, monkeyp
     log = read_log(run)
     assert log["train_presence"].dropna().gt(0).all() and log["val_presence"].notna().any()
     publish(run, "tiny-reject", folder=tmp_path / "cards")
-    checks = verify("tiny-reject")
+    checks = verify("tiny-reject", data_places(run))
     assert checks and all(check.holds for check in checks)
-    evaluation = open_evaluation("tiny-reject", device="cpu")
+    evaluation = open_evaluation("tiny-reject", data_places(run), device="cpu")
     assert evaluation.method.presence_threshold == 0.3 and evaluation.method.context.rej_token_id
     measured = evaluate(evaluation, progress=False)
     assert {"missing_rej", "superfluous_rej", "vetoed", "absent_recognised"} <= set(measured)

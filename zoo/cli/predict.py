@@ -67,7 +67,7 @@ def predict(
                 raise typer.BadParameter(
                     "--chat reads questions from the terminal; it cannot be combined with --ask, --format, --json or --dicom-seg"
                 )
-            _chat(card, images, out, options, device)
+            _chat(card, images, out, options, device, settings or [])
             return
         if dicom_seg and out is None:
             raise typer.BadParameter("--dicom-seg requires --out")
@@ -139,7 +139,7 @@ def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
             console.print(f"{key}: {value}", markup=False)
 
 
-def _chat(card: str, images: list[Path], out: Path | None, options: Any, device: str) -> None:
+def _chat(card: str, images: list[Path], out: Path | None, options: Any, device: str, settings: list[str]) -> None:
     from zoo.engine.prediction import chat
 
     if len(images) != 1:
@@ -152,7 +152,7 @@ def _chat(card: str, images: list[Path], out: Path | None, options: Any, device:
             return None
 
     page = None
-    for turn in chat(card, images[0], next_question, out=out, options=options, device=device):
+    for turn in chat(card, images[0], next_question, out=out, options=options, device=device, settings=settings):
         message = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
         (errors if "error" in turn else console).print(message, markup=False)
         page = turn.get("page", page)
@@ -166,6 +166,7 @@ def app(
     host: Annotated[str, typer.Option(help="Address to serve at; 0.0.0.0 for other machines.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 7860,
     device: Device = "auto",
+    settings: Set = None,
 ) -> None:
     """Serve cards in the browser. Example: `zoo app nearl-clip-chest-drr-16shot medseg-r-chest-drr`.
 
@@ -174,6 +175,6 @@ def app(
     from zoo.cli.web_app import build_app
 
     with report_errors():
-        page = build_app(cards, device)
+        page = build_app(cards, device, settings or [])
         console.print(f"http://{host}:{port}  (Ctrl-C ends)", highlight=False)
         page.launch(server_name=host, server_port=port, quiet=True, max_file_size="200mb")

@@ -15,12 +15,14 @@ from typing import Any
 
 from zoo.cards.store import read_card
 from zoo.config.building import resolve_recipe
+from zoo.config.locations import has_value
 from zoo.data.conversations.records import validate_question
 from zoo.data.io.dicom import is_dicom
 from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
 from zoo.data.io.images import ImageError, ImageOptions
 from zoo.engine.api import single_device_trainer
 from zoo.engine.loading import load
+from zoo.engine.trainers import check_settings
 from zoo.errors import UnsupportedError, ZooError
 from zoo.methods.base import ZooModule
 from zoo.methods.predictions import Classification, Prediction, Segmentation
@@ -33,13 +35,21 @@ _LOADED = 4
 class WebApp:
     """Predictions of some cards, as a page needs them."""
 
-    def __init__(self, cards: Sequence[str], device: str = "auto") -> None:
+    def __init__(self, cards: Sequence[str], device: str = "auto", settings: Sequence[str] = ()) -> None:
         """Check that the cards exist, and load none yet.
 
+        Args:
+            cards: names or folders.
+            device: to predict on.
+            settings: ``key=value`` changes of a card's recipe that has the key: of the source of its base.
+
         Raises:
+            RecipeError: another setting is changed.
             CardError: one is missing or damaged.
             UnsupportedError: a card predicts nothing for a single image.
         """
+        check_settings(settings)
+        self._settings = list(settings)
         self.cards = {read_card(name).name: name for name in cards}
         for card in self.cards:
             if self.method_class(card).predict_images is ZooModule.predict_images:
@@ -55,8 +65,10 @@ class WebApp:
 
     def _load(self, card: str) -> ZooModule:
         name = self.cards[card]
-        method = load(name)
-        return method.to(single_device_trainer(read_card(name).recipe(), self._device).strategy.root_device)
+        recipe = read_card(name).recipe()
+        settings = [item for item in self._settings if has_value(recipe.content, item.partition("=")[0])]
+        method = load(name, settings=settings)
+        return method.to(single_device_trainer(recipe, self._device).strategy.root_device)
 
     def predict(
         self, card: str, file: str | None, question: str, frame: float | None = None
@@ -112,7 +124,7 @@ def _page(file: Path, prediction: Prediction) -> str:
     return f'<img alt="{type(prediction).__name__}" src="data:image/png;base64,{data}" style="max-width:100%">'
 
 
-def build_app(cards: Sequence[str], device: str = "auto") -> Any:
+def build_app(cards: Sequence[str], device: str = "auto", settings: Sequence[str] = ()) -> Any:
     """The page of gradio for some cards.
 
     Raises:
@@ -123,7 +135,7 @@ def build_app(cards: Sequence[str], device: str = "auto") -> Any:
         import gradio
     except ImportError as error:
         raise UnsupportedError("the app needs gradio: pip install 'medvl-zoo[app]'") from error
-    app = WebApp(cards, device)
+    app = WebApp(cards, device, settings)
     names = list(app.cards)
 
     def answer(card: str, file: str | None, question: str, frame: float | None) -> tuple[Any, Any, str, list[str]]:

@@ -142,6 +142,15 @@ def value_at(content: Any, key: str) -> Any:
     return content
 
 
+def has_value(content: Any, key: str) -> bool:
+    """Whether there is a value under a dotted key."""
+    try:
+        value_at(content, key)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return False
+    return True
+
+
 def left_out(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, str]]:
     """Keys in a section of a card's recipe that need a file or folder, each with a message."""
     keys: list[str] = []

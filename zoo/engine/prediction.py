@@ -250,6 +250,7 @@ def chat(
     out: Path | None = None,
     options: ImageOptions = ImageOptions(),
     device: str = "auto",
+    settings: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Ask questions about an image one after another; each answer depends on the history.
 
@@ -260,6 +261,7 @@ def chat(
         out: folder for a page that grows with the conversation.
         options: which frame or slice of the file is read, and its depth.
         device: to answer on.
+        settings: ``key=value`` overrides of the card's recipe: of the trainer, or of the source of its base.
 
     Yields:
         Each prediction; of a question that is refused, ``error``.
@@ -268,10 +270,11 @@ def chat(
         CardError: the card does not answer questions.
         ImageError: the image cannot be read.
     """
-    pixels, method = options.read(image), load(card)
+    check_settings(settings)
+    pixels, method = options.read(image), load(card, settings=settings)
     if not method.answers_questions:
         raise CardError(f"card '{card}' is a {type(method).__name__}, which does not answer questions")
-    method.to(inference_trainer(read_card(card).recipe(), device, progress=False).strategy.root_device)
+    method.to(inference_trainer(read_card(card).recipe(settings), device, progress=False).strategy.root_device)
     page = None if out is None else out / f"{output_names({image: Path(image.name)}, out)[str(image)]}.html"
     turns: list[dict[str, Any]] = []
     while (question := next_question()) is not None:

@@ -4,6 +4,15 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+CACHE_KINDS = {
+    "cards": "cards pulled from the Hub; pulled again",
+    "chest_drr": "rendered data sets, and scans as they are read; rendered again",
+    "crops": "cut-out evidence of traces; cut again",
+    "embeddings": "embeddings of frozen encoders; computed again",
+    "images": "decoded images of data sets with `cache: true`; decoded again",
+    "tokens": "tokens of images in traces; computed again",
+}
+"""Folders of the cache, each with what is in it and what happens once it is gone."""
 
 
 def _shipped(folder: str) -> Path:

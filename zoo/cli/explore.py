@@ -8,6 +8,7 @@ import typer
 
 from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, print_table, report_errors
 from zoo.config.recipe import read_recipe
+from zoo.paths import CACHE_KINDS
 from zoo.registry import nearest
 
 commands = typer.Typer()
@@ -136,3 +137,36 @@ def plan(
     print_table(f"GB per device ({setting})", list(sizes), [[f"{size / 1e9:.2f}" for size in sizes.values()]])
     for note in result.notes:
         console.print(f"note: {note}", highlight=False)
+
+
+@commands.command()
+def cache(
+    clean: Annotated[str | None, typer.Option(help="Remove a kind (" + ", ".join(CACHE_KINDS) + "), or all.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in the cache, and how large. Example: `zoo cache --clean embeddings`.
+
+    The cache is `ZOO_CACHE`, else `~/.cache/medvl-zoo`. What is removed is made or fetched again when it is needed.
+    """
+    from zoo.engine.cache import cache_contents, chosen_kinds, clean_cache
+    from zoo.paths import cache_folder
+
+    with report_errors():
+        contents = cache_contents()
+        if clean is not None:
+            sizes = {cached.kind: f"{cached.bytes / 1e6:,.1f} MB" for cached in contents}
+            kinds = chosen_kinds(clean)
+            named = ", ".join(f"{kind} ({sizes[kind]})" for kind in kinds)
+            if kinds and (yes or typer.confirm(f"Remove {named} from {cache_folder()}?")):
+                clean_cache(clean)
+                console.print(f"removed {named}", highlight=False, soft_wrap=True)
+            else:
+                console.print("nothing was removed", highlight=False)
+            return
+    if as_json:
+        print_json({"folder": str(cache_folder()), "kinds": [asdict(cached) for cached in contents]})
+        return
+    rows = [[c.kind, f"{c.files:,}", f"{c.bytes / 1e6:,.1f} MB", c.content] for c in contents]
+    total = f"{sum(cached.bytes for cached in contents) / 1e6:,.1f} MB"
+    print_table(f"{cache_folder()}, {total}", ["kind", "files", "size", "content"], rows)

@@ -281,7 +281,7 @@ def _type_name(annotation: Any) -> str:
     inner = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
     if inner:
         return _type_name(inner[0])
-    return {bool: "flag", str: "text", int: "number", Path: "path"}[annotation]
+    return {bool: "flag", str: "text", int: "number", float: "number", Path: "path"}[annotation]
 
 
 def renames(spec: str) -> str:

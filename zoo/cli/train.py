@@ -56,32 +56,43 @@ def evaluate(
     no_details: Annotated[
         bool,
         typer.Option(
-            "--no-details", help="No baselines, classes, confusion matrix, and what speaks against the numbers."
+            "--no-details",
+            help="No baselines, classes, confusion matrix, targets, outlines, and what speaks against the numbers.",
         ),
     ] = False,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of the NSD of masks, in pixels and in millimetres.")] = 2.0,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Evaluate a run or card, with 95% intervals. Example: `zoo eval nearl-clip-chest-drr-16shot data.classes=novel`.
 
-    A classifier is shown beside the majority class and a linear probe on raw pixels, which learn from the training split.
+    A classifier is shown beside the majority class and a linear probe on raw pixels, which learn from the training split. Masks are
+    measured by their outlines too (HD95 and NSD, in millimetres where the spacing is known), and by target.
     """
     from zoo.engine.baselines import classification_details
     from zoo.engine.evaluation import collect, measure_all, open_evaluation
+    from zoo.engine.targets import measure_outlines, target_rows
 
     with report_errors():
         evaluation = open_evaluation(source, settings or [], device)
+        if not no_details:
+            measure_outlines(evaluation.method, tolerance)
         outputs, functions = collect(evaluation, split), evaluation.method.metrics()
         metrics = measure_all(functions, [outputs])
         more = classification_details(evaluation.data, functions, outputs, split) if not no_details else None
+        targets = target_rows(evaluation.data, outputs, split) if not no_details else []
     if as_json:
         content = {name: asdict(result) for name, result in metrics.items()}
-        print_json({**content, "details": asdict(more)} if more else content)
+        details = asdict(more) if more else {"targets": targets} if targets else None
+        print_json({**content, "details": details} if details else content)
         return
     rows = [[name, *_cells(measured), str(measured.n)] for name, measured in metrics.items()]
     print_table(f"{source}, {split}", ["metric", "value", "95% interval", "n"], rows)
     if more:
         _print_details(more)
+    if targets:
+        columns = list(targets[0])
+        print_table("targets", columns, [[_cell(row[column]) for column in columns] for row in targets])
 
 
 def _print_details(details: "ClassificationDetails") -> None:

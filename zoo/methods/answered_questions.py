@@ -15,6 +15,7 @@ from zoo.methods.base import Metric, Outputs
 from zoo.methods.distributed import index_of_rows
 from zoo.metrics.answers import PARTS, answer_row
 from zoo.metrics.segmentation import ciou, dice, giou, giou_by_target, giou_where, question_row, target_index
+from zoo.metrics.surfaces import Spacing, surface_metrics, surface_row
 
 KINDS = ("explicit", "implicit", "several", "absent", "other_side", "everything", "listed", "")
 """Kinds of question; "" where a dataset gives none."""
@@ -68,6 +69,13 @@ def questions_of(batch: Mapping[str, Any]) -> list[Question]:
     return questions
 
 
+def spacings_of(batch: Mapping[str, Any]) -> list[Spacing | None]:
+    """The spacing of the image of each of :func:`questions_of` a batch."""
+    spacings = batch.get("spacing") or [None] * len(batch["turns"])
+    turns = zip(batch["turns"], spacings, strict=True)
+    return [spacing for listed, spacing in turns for turn in listed if not turn.wrong]
+
+
 def question_outputs(
     batch: Mapping[str, Any],
     answers: Sequence[tuple[Answer, torch.Tensor]],
@@ -75,6 +83,7 @@ def question_outputs(
     labeler: ReportLabeler | None,
     *,
     rejects: bool = False,
+    surface_tolerance: float | None = None,
 ) -> Outputs:
     """One row for each question: areas, correct parts of the answer, missing and superfluous ``[SEG]``, kind of question.
 
@@ -84,6 +93,7 @@ def question_outputs(
         vocabulary: of the dataset.
         labeler: of the dataset.
         rejects: count ``[REJ]`` and vetoes too.
+        surface_tolerance: measure outlines too, with this tolerance of the NSD.
     """
     rows = [
         (turn, target.cpu(), answer, masks)
@@ -99,6 +109,13 @@ def question_outputs(
         "target": torch.tensor([target_index(turn.targets, vocabulary) for turn, *_ in rows]),
         "ended": torch.tensor([float(answer.ended) for _, _, answer, _ in rows]),
     }
+    if surface_tolerance is not None:
+        outputs["surfaces"] = torch.tensor(
+            [
+                surface_row(masks, target, spacing, surface_tolerance)
+                for (_, target, _, masks), spacing in zip(rows, spacings_of(batch), strict=True)
+            ]
+        )
     if rejects:
         expected = [with_rejection(turn.answer).count(REJ) for turn, *_ in rows]
         written = [answer.text.count(REJ) for _, _, answer, _ in rows]
@@ -107,8 +124,10 @@ def question_outputs(
     return outputs
 
 
-def question_metrics(vocabulary: FindingVocabulary, *, rejects: bool = False) -> dict[str, Metric]:
-    """GIoU (overall, by kind of question, by target), cIoU, Dice, accuracy of answers, wrong numbers of ``[SEG]`` and ``[REJ]``."""
+def question_metrics(
+    vocabulary: FindingVocabulary, *, rejects: bool = False, surfaces: bool = False
+) -> dict[str, Metric]:
+    """GIoU (overall, by kind of question, by target), cIoU, Dice, HD95 and NSD, accuracy of answers, wrong numbers of ``[SEG]``, ``[REJ]``."""
     metrics: dict[str, Metric] = {
         "giou": lambda o: giou(o["areas"]),
         **{f"giou_{kind}": giou_where("kind", index) for index, kind in enumerate(KINDS[:3])},
@@ -122,6 +141,7 @@ def question_metrics(vocabulary: FindingVocabulary, *, rejects: bool = False) ->
         "missing_seg": lambda o: float((o["seg"][:, 0] > 0).float().mean()),
         "superfluous_seg": lambda o: float((o["seg"][:, 0] < 0).float().mean()),
     }
+    metrics |= surface_metrics() if surfaces else {}
     if rejects:
         metrics |= {
             "missing_rej": lambda o: float((o["rej"][:, 0] > 0).float().mean()),

@@ -23,6 +23,7 @@ from zoo.methods.distributed import index_of_rows
 from zoo.methods.exports import Exportable
 from zoo.methods.predictions import NamedMasks, on_cpu
 from zoo.metrics.segmentation import ciou, dice, giou_by_target, giou_where, question_row, target_index
+from zoo.metrics.surfaces import surface_metrics, surface_row
 from zoo.pretrained import should_load_weights
 from zoo.ranges import NonNegativeFloat, PixelSide, PositiveInt
 from zoo.registry import Injected, Slot, register
@@ -34,6 +35,8 @@ class _Baseline(LossModule):
     """Decodes a mask for each (image, target name); the loss is ``bce_weight BCE + dice_weight Dice``."""
 
     task: ClassVar[str] = "image-segmentation"
+    surface_tolerance: float | None = None
+    """Tolerance of the NSD in pixels and millimetres; outlines are not measured if None, as for cards."""
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], and the name of a finding or region"
     output_format: ClassVar[str] = "a mask (height, width)"
     intended_use: ClassVar[str] = "A baseline for reasoning segmentation."
@@ -88,11 +91,15 @@ class _Baseline(LossModule):
             self.decode_masks(batch["image"], *self._targets_of(batch)), "the logits of the masks"
         )
         masks = [mask for image_masks in batch["masks"] for mask in image_masks]
-        rows, kinds, targets, start = [], [], [], 0
-        for image, turn in ((i, t) for i, turns in zip(batch["image"], batch["turns"], strict=True) for t in turns):
+        rows, kinds, targets, surfaces, start = [], [], [], [], 0
+        listed = zip(batch["image"], batch["turns"], batch.get("spacing") or [None] * len(batch["image"]), strict=True)
+        for image, turn, spacing in ((image, turn, spacing) for image, turns, spacing in listed for turn in turns):
             end = start + len(turn.masks)
             predicted = (self.fitting.restore(mask_logits[start:end], image.shape[-2:]) > 0).float().cpu()
-            rows.append(question_row(predicted, torch.stack(masks[start:end]).cpu() if end > start else predicted))
+            true_masks = torch.stack(masks[start:end]).cpu() if end > start else predicted
+            rows.append(question_row(predicted, true_masks))
+            if self.surface_tolerance is not None:
+                surfaces.append(surface_row(predicted, true_masks, spacing, self.surface_tolerance))
             kinds.append(_kind(turn))
             targets.append(target_index(turn.targets, self.vocabulary))
             start = end
@@ -101,10 +108,11 @@ class _Baseline(LossModule):
             "areas": torch.tensor(rows),
             "kind": torch.tensor(kinds),
             "target": torch.tensor(targets),
+            **({"surfaces": torch.tensor(surfaces)} if self.surface_tolerance is not None else {}),
         }
 
     def metrics(self) -> dict[str, Metric]:
-        """GIoU by kind of question and by target, cIoU and Dice, over questions with targets."""
+        """GIoU by kind of question and by target, cIoU, Dice, HD95 and NSD, over questions with targets."""
 
         def with_targets(outputs: Outputs) -> torch.Tensor:
             return outputs["areas"][outputs["kind"] >= 0]
@@ -114,6 +122,7 @@ class _Baseline(LossModule):
             "ciou": lambda o: ciou(with_targets(o)),
             "dice": lambda o: dice(with_targets(o)),
             **giou_by_target(self.vocabulary),
+            **(surface_metrics() if self.surface_tolerance is not None else {}),
         }
 
     def predict_images(self, images: Sequence[torch.Tensor]) -> list[NamedMasks]:  # type: ignore[override]

@@ -54,6 +54,8 @@ class MedSegR(MergedLanguageModel, LossModule):
     frozen: ClassVar[tuple[str, ...]] = ("context",)
     base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip.", "unet.": "grounding."}
     task: ClassVar[str] = "image-segmentation"
+    surface_tolerance: float | None = None
+    """Tolerance of the NSD in pixels and millimetres; outlines are not measured if None, as for cards."""
     input_format: ClassVar[str] = "image (1 or 3, height, width) float32 in [0, 1], any size, and a question"
     answers_questions: ClassVar[bool] = True
     output_format: ClassVar[str] = "an answer in words, and a mask (height, width) for each [SEG] in it"
@@ -318,11 +320,13 @@ class MedSegR(MergedLanguageModel, LossModule):
         """One row for each question; see :func:`zoo.methods.answered_questions.question_outputs`."""
         questions = questions_of(batch)
         answers = self.generate([image for image, *_ in questions], [turns for _, turns, *_ in questions])
-        return question_outputs(batch, answers, self.vocabulary, self.labeler, rejects=self.rejects)
+        options: dict[str, Any] = {"rejects": self.rejects, "surface_tolerance": self.surface_tolerance}
+        return question_outputs(batch, answers, self.vocabulary, self.labeler, **options)
 
     def metrics(self) -> dict[str, Metric]:
         """See :func:`zoo.methods.answered_questions.question_metrics`."""
-        return question_metrics(self.vocabulary, rejects=self.rejects)
+        surfaces = self.surface_tolerance is not None
+        return question_metrics(self.vocabulary, rejects=self.rejects, surfaces=surfaces)
 
     def predict_images(  # type: ignore[override]
         self,

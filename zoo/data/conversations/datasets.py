@@ -11,7 +11,7 @@ from zoo.data.base import LoaderSpec, Sample, ZooData, to_list
 from zoo.data.conversations.formats import read_reason_seg, read_referring
 from zoo.data.conversations.records import Conversation, QuestionError, read_conversations
 from zoo.data.io.decoded import ImageReader
-from zoo.data.io.images import read_image
+from zoo.data.io.images import pixel_spacing, read_image
 from zoo.data.io.masks import decode_masks
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
 from zoo.registry import Unpacked, register
@@ -29,7 +29,10 @@ class Conversations(Dataset[Sample]):
         return len(self.conversations)
 
     def __getitem__(self, index: int) -> Sample:
-        """``turns``, ``image`` (1 or 3, height, width), ``image_hash`` and ``masks`` (n, height, width) of all turns."""
+        """``turns``, ``image`` (1 or 3, height, width), ``image_hash``, ``masks`` (n, height, width) of all turns, and ``spacing``.
+
+        The spacing is in millimetres from row to row and from column to column, None where it is unknown.
+        """
         conversation = self.conversations[index]
         image = self._read(conversation.image)
         masks = tuple(mask for turn in conversation.turns for mask in turn.masks)
@@ -39,6 +42,7 @@ class Conversations(Dataset[Sample]):
             "image": image,
             "image_hash": hashlib.sha256(image.numpy().tobytes()).hexdigest(),
             "masks": decode_masks(masks, (height, width)),
+            "spacing": pixel_spacing(conversation.image),
         }
 
 

@@ -87,8 +87,8 @@ def dicom_size(path: Path) -> tuple[int, int]:
     return int(dataset.Rows), int(dataset.Columns)
 
 
-def dicom_pixel_area(path: Path) -> float | None:
-    """Square millimetres of a pixel, in the patient or, of a radiograph, on the detector; None where it is unknown.
+def dicom_spacing(path: Path) -> tuple[float, float] | None:
+    """Millimetres from row to row and from column to column, in the patient or, of a radiograph, on the detector; None where unknown.
 
     Raises:
         ImageError: the file has no pixels.
@@ -96,8 +96,8 @@ def dicom_pixel_area(path: Path) -> float | None:
     dataset = _open(path, stop_before_pixels=True)
     for item in _items(dataset, 0, "PixelMeasuresSequence"):
         spacing = item.get("PixelSpacing") or item.get("ImagerPixelSpacing")
-        if spacing and len(spacing) == 2:
-            return float(spacing[0]) * float(spacing[1]) or None
+        if spacing and len(spacing) == 2 and float(spacing[0]) > 0 and float(spacing[1]) > 0:
+            return float(spacing[0]), float(spacing[1])
     return None
 
 

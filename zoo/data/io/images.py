@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.data.io.dicom import dicom_frames, dicom_pixel_area, dicom_size, is_dicom, read_dicom
+from zoo.data.io.dicom import dicom_frames, dicom_size, dicom_spacing, is_dicom, read_dicom
 from zoo.data.io.nifti import check_nifti, nifti_pixel_area, read_nifti
 from zoo.data.io.pixels import MAX_PIXELS, ImageError, chosen
 from zoo.data.io.raster import raster_frames, raster_size, read_raster
@@ -24,6 +24,7 @@ __all__ = [
     "find_image_files",
     "image_size",
     "pixel_area",
+    "pixel_spacing",
     "read_image",
 ]
 
@@ -106,9 +107,18 @@ def pixel_area(path: str | Path, options: ImageOptions = ImageOptions()) -> floa
     path = Path(path)
     try:
         if is_dicom(path):
-            return dicom_pixel_area(path)
+            spacing = dicom_spacing(path)
+            return spacing[0] * spacing[1] if spacing else None
         return nifti_pixel_area(path, options.axis) if path.name.lower().endswith(_NIFTI) else None
     except Exception:  # a damaged header; reading the image says so
+        return None
+
+
+def pixel_spacing(path: str | Path) -> tuple[float, float] | None:
+    """Millimetres from row to row and from column to column of a DICOM image; None where they are unknown, as of any other format."""
+    try:
+        return dicom_spacing(Path(path)) if is_dicom(Path(path)) else None
+    except Exception:  # as in pixel_area
         return None
 
 

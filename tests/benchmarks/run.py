@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.benchmarks.decoding import decoding
 from tests.benchmarks.interleaved import generation_speed
+from tests.benchmarks.many_classes import many_classes
 from tests.benchmarks.medseg import reasoning_segmentation
 from zoo.adapters.coop import CoOp
 from zoo.adapters.maple import MaPLe
@@ -112,5 +113,6 @@ if __name__ == "__main__":
     import_times()
     decoding()
     training_steps()
+    many_classes()
     generation_speed()
     reasoning_segmentation()

@@ -176,8 +176,7 @@ class ZooModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Cast the base to ``base_precision``; a two-byte base follows the trainer if that computes in the other two-byte precision."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ZooData):
+        if isinstance(data := getattr(self.trainer, "datamodule", None), ZooData):
             self.use_metadata(data.metadata())
             data.use_image_transform(self.image_transform)
         self.set_base_precision(self.base_precision)

@@ -149,6 +149,13 @@ def test_a_complete_run_that_is_resumed_ends_with_the_same_weights(tiny_recipe, 
     assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
 
 
+def test_what_trains_nothing_has_no_average(tiny_recipe, tmp_path):
+    recipe = read_recipe(tiny_recipe, [setting("ema")])
+    method = {"name": "clip_adaptation", "clip": recipe["method"]["clip"], "adapter": {"name": "zero_shot"}}
+    run = train(recipe.with_content(method=method), tmp_path / "run")
+    assert summary(run)["steps"] == 0 and "weights" not in summary(run)
+
+
 @pytest.mark.parametrize("metric", ["val_acuracy", "train_los"])
 def test_a_metric_that_is_not_measured_is_refused(tiny_recipe, tmp_path, metric):
     stop = f"{{name: early_stopping, monitor: {metric}}}"

@@ -71,6 +71,11 @@ class TrainedWeightAverage(EMAWeightAveraging):
         self._saved: dict[str, torch.Tensor] | None = None
         self._saved_count = 0
 
+    @property
+    def has_averaged(self) -> bool:
+        """Whether there is an average: nothing was trained otherwise."""
+        return self._average_model is not None or self._saved is not None
+
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Nothing: trained weights are complete only when training starts."""
 
@@ -250,7 +255,7 @@ def final_weights(trainer: "Trainer", weights: dict[str, torch.Tensor]) -> tuple
         weights: at the end.
     """
     average = next((item for item in trainer.callbacks if isinstance(item, TrainedWeightAverage)), None)  # type: ignore[attr-defined]
-    averaged = f"exponential moving average (decay {average.decay:g})" if average else None
+    averaged = f"exponential moving average (decay {average.decay:g})" if average and average.has_averaged else None
     best = next((item for item in trainer.callbacks if isinstance(item, BestCheckpoint) and item.restore), None)  # type: ignore[attr-defined]
     if best is None or best.best_model_score is None:
         return weights, averaged

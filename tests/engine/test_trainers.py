@@ -1,11 +1,16 @@
 """Devices and settings of trainers."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from tests.tiny_cards import at, publish_tiny_classifier, write_film
 from zoo.cli.app import app
+from zoo.paths import PACKAGE
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +40,34 @@ def test_only_the_trainer_of_a_card_can_be_changed(card, tmp_path):
     film = write_film(tmp_path / "film.png")
     done = CliRunner().invoke(app, ["predict", card, str(film), "--set", "method.template=a {}"])
     assert done.exit_code == 1 and "only trainer.*, the place of the data and the sources of weights" in done.stderr
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu"])
+def test_training_on_a_gpu_that_is_not_here_is_one_line(tiny_recipe, tmp_path, accelerator):
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    arguments = ["train", str(tiny_recipe), f"trainer.accelerator={accelerator}", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, arguments)
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 1 and line.startswith(
+        f"DeviceError: trainer.accelerator is {accelerator}, and this machine has no"
+    )
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+COMMANDS = """
+import sys
+from zoo.cli.app import app
+for arguments in (["train", sys.argv[1], "trainer.max_epochs=1", "--out", sys.argv[2]], ["eval", sys.argv[2], "--no-details"]):
+    app(arguments, standalone_mode=False)
+"""
+
+
+def test_a_run_prints_its_results_and_nothing_of_its_libraries(tiny_recipe, tmp_path):
+    """In a process of its own: no tips of Lightning, no lines about GPUs and TPUs, no warnings without use for the reader."""
+    command = [sys.executable, "-c", COMMANDS, str(tiny_recipe), "run"]
+    variables = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=variables)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[:3] == ["run: run", "next: zoo eval run", "run, test"] and len(lines) == 10

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 from zoo.cards.store import PROBE, PROSE, RECIPE, WEIGHTS, Card, CardError, check_files, list_cards, read_card
 from zoo.errors import ZooWarning
@@ -14,8 +15,22 @@ _CARD_FILES = [PROSE, RECIPE, WEIGHTS, PROBE, "*.png"]
 """What is fetched; of it, what the record lists is kept."""
 
 
-def push(name: str, repo: str) -> str:
+def push(
+    name: str | Path,
+    repo: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    message: str | None = None,
+) -> str:
     """Upload a card to the model repository ``OWNER/NAME`` with the user's own token.
+
+    Args:
+        name: of the card, or its folder.
+        repo: is created if there is none.
+        private: whether a new repository is; as the account has it if None.
+        token: that of ``hf auth login`` if None.
+        message: of the commit; name and version of the card if None.
 
     Returns:
         The address of the commit.
@@ -30,20 +45,23 @@ def push(name: str, repo: str) -> str:
     check_files(card)
     files = [PROSE, *(file.name for file in card.record.files)]
     _refuse_links(card.folder, files)
-    api = HfApi()
-    api.create_repo(repo, exist_ok=True)
-    message = f"{card.name} {card.record.version}"
+    of_api: dict[str, Any] = {"token": token} if token else {}
+    of_repo: dict[str, Any] = {} if private is None else {"private": private}
+    api = HfApi(**of_api)
+    api.create_repo(repo, exist_ok=True, **of_repo)
+    message = message or f"{card.name} {card.record.version}"
     commit = api.upload_folder(repo_id=repo, folder_path=card.folder, allow_patterns=files, commit_message=message)
     return str(commit.commit_url)
 
 
-def pull(source: str, revision: str | None = None) -> Path:
+def pull(source: str, revision: str | None = None, *, token: str | bool | None = None) -> Path:
     """Fetch a card into the cache.
 
     Args:
         source: the repository ``OWNER/NAME``, a folder, or the name of a listed card. The latter is fetched from the account
             in ``ZOO_HUB_OWNER``, and its files must have the hashes of the listed record.
         revision: branch, tag or commit of the repository.
+        token: of the account; that of ``hf auth login`` if None.
 
     Raises:
         CardError: it is not a card, or its files are not those of its record; nothing is kept then.
@@ -56,10 +74,14 @@ def pull(source: str, revision: str | None = None) -> Path:
             from huggingface_hub import snapshot_download
 
             fetched = scratch / "fetched"
-            snapshot_download(_repository(source), revision=revision, local_dir=fetched, allow_patterns=_CARD_FILES)
+            options: dict[str, Any] = {} if token is None else {"token": token}
+            patterns = _CARD_FILES
+            snapshot_download(
+                _repository(source), revision=revision, local_dir=fetched, allow_patterns=patterns, **options
+            )
         if not (fetched / PROSE).is_file():
             raise CardError(f"{source} is not a card: it has no {PROSE}")
-        draft = _copy_listed(read_card(fetched.resolve()), scratch / "card")
+        draft = copy_card(read_card(fetched.resolve()), scratch / "card")
         check_files(draft)
         if "/" not in source and not Path(source).is_dir():
             _check_listed(draft, read_card(source))
@@ -74,7 +96,7 @@ def pull(source: str, revision: str | None = None) -> Path:
     return target
 
 
-def _copy_listed(card: Card, folder: Path) -> Card:
+def copy_card(card: Card, folder: Path) -> Card:
     """A copy of a card with its README and the files that its record lists, and nothing else."""
     files = [PROSE, *(file.name for file in card.record.files)]
     _refuse_links(card.folder, files)

@@ -35,6 +35,7 @@ def load_resolved(card: Card, resolved: ResolvedRecipe) -> ZooModule:
         method.load_trained_state(weights)
     except ValueError as error:
         raise CardError(f"card '{card.name}': {error}") from error
+    method.card_folder = card.folder
     return method
 
 

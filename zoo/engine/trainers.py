@@ -161,6 +161,14 @@ def build_trainer(arguments: dict[str, Any]) -> "Trainer":
     from lightning import Trainer
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    accelerator = str(arguments.get("accelerator", "auto"))
+    is_here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    is_here["gpu"] = any(is_here.values())
+    if not is_here.get(accelerator, True):
+        raise DeviceError(
+            f"trainer.accelerator is {accelerator}, and this machine has no such device that torch {torch.__version__} can use; "
+            "set trainer.accelerator=auto, or cpu"
+        )
     try:
         return Trainer(**arguments)
     except (MisconfigurationException, ValueError) as error:

@@ -22,6 +22,7 @@ from zoo.errors import MissingOptimizerError, UnsupportedError, WeightsError
 from zoo.finite import NonFiniteError, nonfinite_names
 from zoo.image_transform import ImageTransform
 from zoo.methods.distributed import INDEX, Outputs, any_process, gather_outputs, random_states, restore_random_state
+from zoo.methods.hub import HubMethod
 from zoo.methods.predictions import Prediction
 from zoo.methods.sharding import is_sharded, shard
 from zoo.precision import HALF, BasePrecision, autocast_to, base_dtype, cast_base, dtype_of
@@ -31,7 +32,7 @@ __all__ = ["LossModule", "Metric", "Outputs", "ZooModule"]
 Metric = Callable[[Outputs], float]
 
 
-class ZooModule(LightningModule):
+class ZooModule(HubMethod, LightningModule):
     """A method: components wired to losses, trainable by Lightning, measured sample by sample.
 
     Attributes named in ``frozen`` are public base models: their parameters are saved only if they require gradients, their

@@ -114,7 +114,7 @@ RECIPES = {
     "clip_pretraining minilm": f"data: {COOP}\nmethod: {{name: clip_pretraining, clip: {MINILM_CLIP}}}\n",
     "vq_tokenizer": f"data: {COOP}\nmethod: {{name: vq_tokenizer, tokenizer: {VQ}}}\n",
 }
-TRAINING_FREE = {"zero_shot", "tip_adapter", "lp_plus_plus"}
+TRAINING_FREE = {"zero_shot", "tip_adapter", "logistic_probe", "lp_plus_plus"}
 
 
 def make_folder(root: Path) -> Path:

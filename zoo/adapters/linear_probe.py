@@ -79,9 +79,9 @@ class LogisticProbe(FewShotAdapter):
     @torch.no_grad()
     def observe(self, clip: ClipEncoder, train: Iterable[dict[str, Any]], val: Iterable[dict[str, Any]]) -> None:
         """Fit on the training images; the validation images choose the penalty."""
-        features, labels = self.encode_batches(clip, train)
-        val_features, val_labels = self.encode_batches(clip, val)
-        fitted = self._search(features.double(), labels, val_features.double(), val_labels)
+        # Fitted on the CPU: not every device computes in float64.
+        parts = [tensor.cpu() for split in (train, val) for tensor in self.encode_batches(clip, split)]
+        fitted = self._search(parts[0].double(), parts[1], parts[2].double(), parts[3])
         self.weight.copy_(fitted[:, :-1])
         self.bias.copy_(fitted[:, -1])
 

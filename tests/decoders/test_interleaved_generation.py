@@ -18,6 +18,7 @@ from zoo.decoders.interleaved_generation import (
     ImageProvider,
     apply_guidance,
     generate,
+    sample_token,
     stream,
 )
 
@@ -85,7 +86,7 @@ def test_greedy_generation_is_the_official_one_token_for_token(official_decoder,
 def test_guidance_mixes_logits_as_the_official_code_does(golden, mode, count):
     rows = golden["cfg_logits_in"][: 2 * count].view(count, 2, -1)
     for sample in range(2):
-        logits = apply_guidance(rows[:, sample], GenerationSettings(guidance=mode))
+        logits = apply_guidance(rows[:, sample], GenerationSettings(guidance=mode, negative_scale=0.5))
         torch.testing.assert_close(logits, golden[f"cfg_{mode}"][sample], atol=1e-4, rtol=0)
 
 
@@ -330,3 +331,49 @@ def test_half_precision_generates(small_decoder, dtype, guidance):
         for ids, images in zip(sequences, (3, 3, 2), strict=True):
             vocabulary.check(ids, 16)
             assert int((ids == vocabulary.boi_token_id).sum()) == images and int(ids[-1]) == vocabulary.eos_token_id
+
+
+def test_the_official_negative_scale_ignores_the_negative_prompt(official_decoder, golden):
+    """It is 0 by default; a large one steers away from the prompt."""
+    start = golden["image_prompt_ids"][0]
+    options = replace(GREEDY, guidance="obj", only_image=True)
+    prompts = [torch.tensor([3, 60, 61]), torch.tensor([3, 62])]
+
+    def images(scale: float) -> list[list[int]]:
+        chosen = replace(options, negative_scale=scale)
+        return [generate(official_decoder, [start], chosen, prompt)[0].tolist() for prompt in prompts]
+
+    ignored, pushed = images(options.negative_scale), images(20.0)
+    assert options.negative_scale == 0.0 and ignored[0] == ignored[1]
+    assert pushed[0] != pushed[1] and ignored[0] not in pushed
+
+
+def test_images_are_sampled_without_the_nucleus_of_text(official_decoder, golden):
+    """With a nucleus of one token, text is greedy; image tokens still vary with the seed, unless theirs is as small."""
+    start = golden["image_prompt_ids"][0]
+    options = GenerationSettings(max_new_tokens=17, top_p=1e-6, only_image=True, guidance="normal", negative_scale=0.0)
+    greedy = generate(official_decoder, [start], replace(options, greedy=True))[0].tolist()
+
+    def sampled(image_top_p: float) -> set[tuple[int, ...]]:
+        chosen = replace(options, image_top_p=image_top_p)
+        seeds = [replace(chosen, seed=seed) for seed in range(3)]
+        return {tuple(generate(official_decoder, [start], one)[0].tolist()) for one in seeds}
+
+    assert options.image_top_p == 1.0 and len(sampled(options.image_top_p)) == 3
+    assert sampled(1e-6) == {tuple(greedy)}
+    text = [torch.tensor([3, 60, 61])]
+    last = replace(options, max_images=0, only_image=False)
+    continued = [generate(official_decoder, text, replace(last, seed=seed))[0].tolist() for seed in range(3)]
+    assert continued[0] == continued[1] == continued[2]
+
+
+def test_tokens_are_sampled_from_the_top_k_and_then_the_nucleus():
+    logits = torch.tensor([0.7, 0.1, 0.15, 0.05]).log()
+
+    def drawn(**options: float) -> set[int]:
+        chosen, generator = GenerationSettings(**options), torch.Generator().manual_seed(0)
+        return {int(sample_token(logits, chosen, generator)) for _ in range(400)}
+
+    assert drawn(top_k=0, top_p=1.0) == drawn(top_k=9, top_p=1.0) == {0, 1, 2, 3}
+    assert drawn(top_k=2, top_p=1.0) == {0, 2}
+    assert drawn(top_k=0, top_p=0.75) == {0, 2} and drawn(top_k=2, top_p=0.75) == {0}, "0.7 of 0.85 is above 0.75"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,19 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import get_linear_schedule_with_warmup
 
 from tests.small_recipes import write_recipe
-from tests.tiny_models import ivl_traces
+from tests.tiny_models import anole, ivl_traces
 from tests.tiny_trace import RECORD, WORDS
+from zoo.config.building import build
 from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.text.labels import LABELER
 from zoo.data.io.crops import crop
 from zoo.data.traces.datasets import IvlJsonl
+from zoo.data.traces.records import SUMMARY
 from zoo.decoders.evidence import EVIDENCE
-from zoo.decoders.interleaved_models import SmallInterleaved
+from zoo.decoders.interleaved_models import Anole, SmallInterleaved
 from zoo.decoders.vq_image import VQImage
 from zoo.engine.assembly import assemble
 from zoo.engine.evaluation import evaluate, open_evaluation
@@ -271,3 +276,69 @@ def test_a_tokenizer_needs_words_or_pieces(tmp_path):
     recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
     with pytest.raises(ArgumentError, match="needs words or pieces"):
         assemble(read_recipe(recipe, ["method.decoder.words=[]", "method.decoder.pieces=[]"]))
+
+
+def test_boxes_follow_the_centre_crop_of_anole(tmp_path, monkeypatch):
+    """Of a film of 16 x 40 pixels the columns 12 to 27 are seen: a box across the edge is clipped, one beyond it left out."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    Image.fromarray(np.zeros((16, 40), np.uint8)).save(tmp_path / "film.png")
+    steps = " ".join(
+        f"Next, I need to analyze the {region} <image> The bounding box of this area is {box} . Clear."
+        for region, box in (("heart", [0, 2, 20, 14]), ("lung", [0, 2, 8, 14]))
+    )
+    record = {"prompt": "Report. <image>", "response": f"{steps} {SUMMARY} Clear.", "images": ["film.png"] * 3}
+    (tmp_path / "traces.jsonl").write_text(json.dumps(record))
+    data = IvlJsonl(*[str(tmp_path / "traces.jsonl")] * 3)
+    folder, texts = str(anole(tmp_path / "anole")), {}
+    for transform, left_out in (("center_crop", ["train", "val"]), ("squash", [])):
+        method = InterleavedReasoning(Anole(folder, image_transform=transform), "box", max_tokens=1000)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data.tokenize(method)
+        warned = [str(warning.message) for warning in caught if "boxes" in str(warning.message)]
+        assert [message.split(":")[0] for message in warned] == left_out
+        assert all("1 boxes lie outside of what the model sees" in message for message in warned)
+        texts[transform] = method.tokenizer.decode(data.split("train")[0]["input_ids"])
+    assert "area is [12, 2, 20, 14]" in texts["center_crop"] and texts["center_crop"].count("bounding box") == 1
+    assert "area is [0, 2, 20, 14]" in texts["squash"] and "area is [0, 2, 8, 14]" in texts["squash"]
+
+
+def test_anole_generates_as_its_recipe_says(tmp_path, monkeypatch):
+    """The published recipe samples with guidance up to a length of its own; a method by itself is greedy."""
+    arguments = read_recipe("interleaved_reasoning/anole_7b")["method"]
+    names = ("max_tokens", "max_length", "greedy", "guidance", "max_images")
+    method = InterleavedReasoning(
+        Anole(str(anole(tmp_path))), prompt="<image>", **{name: arguments[name] for name in names}
+    )
+    used = []
+
+    def scripted(model, prompts, settings, provide_image=None):
+        used.append((settings, len(prompts[0])))
+        return [prompt.clone() for prompt in prompts]
+
+    monkeypatch.setattr("zoo.methods.interleaved_reasoning.generate", scripted)
+    method.generate([torch.rand(1, 16, 24)])
+    ((settings, prompt_length),) = used
+    assert (settings.greedy, settings.guidance, settings.negative_scale) == (False, "normal", 0.0)
+    assert (settings.top_p, settings.image_top_p, settings.top_k) == (0.9, 1.0, 50)
+    assert settings.max_new_tokens + prompt_length == 6144 and method.max_tokens == 5119 and method.too_long == "drop"
+
+
+def test_the_published_schedule_is_transformers_default():
+    """Linear to zero over all steps, without warm-up; the batch is that of two GPUs with a trace each."""
+    recipe = read_recipe("interleaved_reasoning/anole_7b")
+
+    def rates(schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe["optimizer"]["lr"])
+        scheduler = schedule(optimizer)
+        seen = []
+        for _ in range(11):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return seen
+
+    ours = rates(lambda optimizer: build("scheduler", recipe["scheduler"], optimizer=optimizer, total_steps=10))
+    assert ours == pytest.approx(rates(lambda optimizer: get_linear_schedule_with_warmup(optimizer, 0, 10)), abs=1e-15)
+    assert ours[0] == 1e-5 and ours[5] == pytest.approx(5e-6) and ours[-1] == 0.0
+    assert recipe["data"]["batch_size"] * recipe["trainer"]["accumulate_grad_batches"] == 2

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from zoo.constants import IGNORE_INDEX
+from zoo.decoders.image_transforms import ImageTransform, PixelScale, center_crop, squash
 from zoo.decoders.vq_image import VQImage, read_safetensors_folder
 from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
@@ -135,6 +136,10 @@ class InterleavedDecoder(nn.Module):
 
     tokenizer: Any
     """The text tokenizer, of transformers; set by the models of :mod:`zoo.decoders.interleaved_models`."""
+    image_transform: ImageTransform = "squash"
+    """How :meth:`prepare_image` makes an image square."""
+    pixel_scale = PixelScale()
+    """Of ``center_crop``."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """Build with random weights.
@@ -190,6 +195,22 @@ class InterleavedDecoder(nn.Module):
     def tokens_per_image(self) -> int:
         """Image tokens between the begin-of-image and end-of-image tokens."""
         return self.image_tokenizer.grid**2
+
+    def prepare_image(self, image: torch.Tensor) -> torch.Tensor:
+        """Pixel values (3, resolution, resolution), on the decoder's device, of an image (1 or 3, height, width) in [0, 1]."""
+        side, device = self.image_tokenizer.config.resolution, self.image_tokenizer.codebook.device
+        if self.image_transform == "squash":
+            return squash(image.to(device), side)
+        return center_crop(image, side, self.pixel_scale).to(device)
+
+    def image_fingerprint(self) -> str:
+        """Hash of the image tokenizer, with the transform where it is not the plain one."""
+        fingerprint = self.image_tokenizer.fingerprint()
+        return (
+            fingerprint
+            if self.image_transform == "squash"
+            else f"{fingerprint}{self.image_transform}{self.pixel_scale}"
+        )
 
     def tokenize_images(self, images: torch.Tensor) -> torch.Tensor:
         """Token ids (batch, tokens_per_image) of images (batch, 3, resolution, resolution) in [-1, 1]."""

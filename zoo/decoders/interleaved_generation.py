@@ -5,7 +5,7 @@ image. A provided image goes through the model in one step.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -39,8 +39,9 @@ class GenerationSettings:
     - "obj": ``u + full_scale (f - u) + negative_scale (u - n)``
     - "full": ``u + full_scale (f - i) + image_scale (i - u) + negative_scale (u - n) + original_scale (o - u)``
 
-    ``greedy`` takes the most likely token; otherwise tokens are sampled with ``temperature`` and nucleus ``top_p``, seeded by
-    ``seed``. At most ``max_images`` images are begun.
+    ``greedy`` takes the most likely token; otherwise tokens are sampled with ``temperature`` from the ``top_k`` most likely ones
+    (0 for all) and of these the nucleus of ``top_p``, ``image_top_p`` inside images, seeded by ``seed``. At most ``max_images``
+    images are begun. Defaults are those of the official code; ``top_k`` is transformers' default, which it does not change.
     """
 
     max_new_tokens: int = 512
@@ -48,11 +49,13 @@ class GenerationSettings:
     guidance: Guidance = "none"
     full_scale: float = 2.0
     image_scale: float = 1.2
-    negative_scale: float = 0.5
+    negative_scale: float = 0.0
     original_scale: float = 5.0
     greedy: bool = False
     temperature: float = 1.0
+    top_k: int = 50
     top_p: float = 0.9
+    image_top_p: float = 1.0
     seed: int = 0
     only_image: bool = False
     """Stop after the first complete image."""
@@ -228,6 +231,7 @@ class _TokenSampler:
     def __init__(self, decoder: InterleavedDecoder, settings: GenerationSettings, samples: int) -> None:
         vocabulary, device = decoder.vocabulary, decoder.device
         self._vocabulary, self._tokens_per_image, self._settings = vocabulary, decoder.tokens_per_image, settings
+        self._image_settings = replace(settings, top_p=settings.image_top_p)
         self._generators = [
             torch.Generator(device=device).manual_seed(settings.seed + sample) for sample in range(samples)
         ]
@@ -260,19 +264,23 @@ class _TokenSampler:
     def _sample(self, index: int, state: _State, logits: torch.Tensor) -> torch.Tensor:
         """Codes inside an image; in text anything but codes, and the begin-of-image token if another image is allowed."""
         if state.position_in_image is not None:
-            mixed, forbidden = apply_guidance(logits, self._settings), self._not_in_image
+            settings, forbidden = self._image_settings, self._not_in_image
+            mixed = apply_guidance(logits, settings)
         else:
-            last = state.images >= self._settings.max_images
-            mixed, forbidden = logits[0], self._not_in_last_text if last else self._not_in_text
+            settings, mixed = self._settings, logits[0]
+            last = state.images >= settings.max_images
+            forbidden = self._not_in_last_text if last else self._not_in_text
         check_finite(mixed, "the logits of the next token")
-        return sample_token(mixed.masked_fill(forbidden, -torch.inf), self._settings, self._generators[index])
+        return sample_token(mixed.masked_fill(forbidden, -torch.inf), settings, self._generators[index])
 
 
 def sample_token(logits: torch.Tensor, settings: GenerationSettings, generator: torch.Generator) -> torch.Tensor:
-    """A token id () from logits (vocabulary): the most likely one, or one from the nucleus of ``top_p``."""
+    """A token id () from logits (vocabulary): the most likely one, or one from the ``top_k`` and the nucleus of ``top_p``."""
     if settings.greedy:
         return logits.argmax()
-    probabilities, order = (logits / settings.temperature).softmax(dim=-1).sort(descending=True)
+    scaled, order = (logits / settings.temperature).sort(descending=True)
+    kept = settings.top_k or len(scaled)
+    probabilities, order = scaled[:kept].softmax(dim=-1), order[:kept]
     outside = probabilities.cumsum(dim=-1) - probabilities >= settings.top_p
     nucleus = probabilities.masked_fill(outside, 0.0)
     return order[torch.multinomial(nucleus / nucleus.sum(), 1, generator=generator)].squeeze(0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import ChameleonConfig, PreTrainedTokenizerFast
 
+from zoo.decoders.image_transforms import ImageTransform, PixelScale
 from zoo.decoders.interleaved import InterleavedChameleon, InterleavedDecoder
 from zoo.decoders.vq_image import VQImage
 from zoo.encoders.loading import (
@@ -118,6 +119,7 @@ class Anole(InterleavedDecoder):
         attention: Attention = "sdpa",
         gradient_checkpointing: bool = False,
         quantization: Quantization | None = None,
+        image_transform: ImageTransform = "center_crop",
     ) -> None:
         """Load in the precision that the weights are stored in.
 
@@ -127,6 +129,7 @@ class Anole(InterleavedDecoder):
             attention: implementation in transformers.
             gradient_checkpointing: recompute each block's activations in the backward pass.
             quantization: of the language model's blocks, with bitsandbytes.
+            image_transform: "center_crop", as in the official code, or "squash" the whole image to a square.
 
         Raises:
             OSError: the folder lacks a file.
@@ -134,12 +137,14 @@ class Anole(InterleavedDecoder):
             QuantizationError: bitsandbytes is not installed.
         """
         nn.Module.__init__(self)
+        self.image_transform = image_transform
         if not should_load_weights():
             self._build_stand_in(source, attention, quantization)
         else:
             check_quantization(quantization)
             folder = local_folder(source, revision)
             self._load(folder, attention, quantization)
+            self.pixel_scale = PixelScale.from_folder(folder)
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         if gradient_checkpointing:
             checkpoint_activations(self.language)

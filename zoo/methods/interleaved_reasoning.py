@@ -6,16 +6,17 @@ key and value. The evidence modes other than ``generated``, evidence reliance an
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from torchvision.transforms.v2 import functional as image_functional
 
 from zoo.data.io.crops import crop
+from zoo.data.io.images import image_size
 from zoo.data.traces.records import IvlRecord
 from zoo.data.traces.tokens import TraceTokens
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
+from zoo.decoders.image_transforms import visible_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.methods.exports import MergedLanguageModel
@@ -54,6 +55,9 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         lora_dropout: Dropout = 0.05,
         external_metrics: list[ReportMetricName] | None = None,
         base_precision: BasePrecision | None = None,
+        max_length: PositiveInt | None = None,
+        greedy: bool = True,
+        guidance: Literal["none", "normal"] = "none",
     ) -> None:
         """Wire the decoder.
 
@@ -70,9 +74,13 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             lora_dropout: of LoRA.
             external_metrics: names of further report metrics, such as "radgraph" and "chexbert".
             base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
+            max_length: maximum length in generation, prompt included; ``max_tokens`` if None.
+            greedy: generate the most likely tokens; otherwise sample, as the official code does.
+            guidance: of generated images, "normal" in the official code; see :class:`GenerationSettings`.
         """
         super().__init__(evidence, prompt, max_tokens, too_long, max_images, external_metrics, base_precision)
         self.decoder, self.tokenizer, self.auxiliary_weight = decoder, decoder.tokenizer, auxiliary_weight
+        self.max_length, self.greedy, self.guidance = max_length or max_tokens, greedy, guidance
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
         self.pad_token_id = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
@@ -100,8 +108,8 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         return self.decoder.language, self.decoder.tokenizer
 
     def image_fingerprint(self) -> str:
-        """Hash of the image tokenizer, which determines the codes of an image."""
-        return self.decoder.image_tokenizer.fingerprint()
+        """Of the image tokenizer and transform, which determine the codes of an image."""
+        return self.decoder.image_fingerprint()
 
     def sequence_fingerprint(self) -> str:
         """Everything that determines the token ids of a record with tokenized images."""
@@ -112,18 +120,22 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
     @torch.no_grad()
     def tokenize_images(self, images: list[torch.Tensor]) -> torch.Tensor:
         """Token ids (images, tokens_per_image), on the CPU, of images (1 or 3, height, width) in [0, 1] of any sizes."""
-        image_tokenizer = self.decoder.image_tokenizer
-        side, device = image_tokenizer.config.resolution, image_tokenizer.codebook.device
-        resized = [
-            image_functional.resize(image.to(device), [side, side], antialias=True).clamp(0, 1) for image in images
-        ]
-        pixel_values = torch.stack([image.expand(3, -1, -1) for image in resized]) * 2 - 1
-        image_tokenizer.eval()
-        return self.decoder.tokenize_images(pixel_values).cpu()
+        self.decoder.image_tokenizer.eval()
+        return self.decoder.tokenize_images(torch.stack([self.decoder.prepare_image(image) for image in images])).cpu()
 
     def encode_images(self, images: list[torch.Tensor], whole: Sequence[bool]) -> torch.Tensor:
         """As :meth:`tokenize_images`: radiographs and close-ups are read alike."""
         return self.tokenize_images(images)
+
+    def prepare_record(self, record: IvlRecord) -> IvlRecord:
+        """A record with the part of each box that the decoder's image transform leaves visible, in the same coordinates."""
+        if self.decoder.image_transform == "squash" or not any(step.box for step in record.steps):
+            return record
+        size = image_size(record.images[0])
+        return replace(
+            record,
+            steps=[replace(step, box=step.box and visible_box(step.box, *size)) for step in record.steps],
+        )
 
     def encode_record(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> TraceTokens | None:
         """Token ids and labels of a record, None if it is left out; see :meth:`SequenceWriter.encode`."""
@@ -152,7 +164,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         Args:
             images: (1 or 3, height, width) in [0, 1].
             prompts: one per image; the method's ``prompt`` if None.
-            settings: how to generate; greedily, up to ``max_tokens``, if None.
+            settings: how to generate; as the method's arguments say if None.
 
         Returns:
             For each image ``steps``, ``report`` and ``images`` (token ids of each evidence image).
@@ -164,8 +176,8 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             for prompt, ids in zip(prompts, image_ids, strict=True)
         ]
         if settings is None:
-            longest = max(map(len, prompt_ids))
-            settings = GenerationSettings(greedy=True, max_new_tokens=self.max_tokens - longest)
+            remaining = self.max_length - max(map(len, prompt_ids))
+            settings = GenerationSettings(remaining, greedy=self.greedy, guidance=self.guidance)
         evidence = self.writer.mode.image
         settings = replace(settings, max_images=0 if evidence is None else self.max_images + 1)
 

@@ -139,6 +139,10 @@ class ReportGeneration(LossModule):
         if strategy.is_global_zero:
             strategy.barrier("tokenized")
 
+    def prepare_record(self, record: IvlRecord) -> IvlRecord:
+        """See :class:`zoo.data.traces.tokens.TraceCodec`; the record itself, where a model sees its whole images."""
+        return record
+
     def prepare_image(self, image: torch.Tensor, whole: bool) -> torch.Tensor:
         """See :class:`zoo.data.traces.tokens.TraceCodec`; needed only where :attr:`reads_images`."""
         raise NotImplementedError

@@ -19,6 +19,9 @@ class CountingCodec:
     def sequence_fingerprint(self):
         return self.mode
 
+    def prepare_record(self, record):
+        return record
+
     reads_images = False
 
     def encode_images(self, images, whole):

@@ -91,6 +91,10 @@ class Traces(Dataset[Sample]):
         return {"record": record, "images": images, "swap": swap}
 
 
+def _count_boxes(records: list[IvlRecord]) -> int:
+    return sum(step.box is not None for record in records for step in record.steps)
+
+
 class TraceData(ZooData):
     """Traces in three splits. After :meth:`tokenize`, training and validation samples are cached token sequences."""
 
@@ -114,7 +118,13 @@ class TraceData(ZooData):
         """Make training and validation samples token sequences from now on; warns of traces that are left out."""
         self._pad = codec.pad_token_id
         for name in ("train", "val"):
-            records = self.records(name)
+            given = self.records(name)
+            records = [codec.prepare_record(record) for record in given]
+            if hidden := _count_boxes(given) - _count_boxes(records):
+                rank_zero_warn(
+                    f"{name}: {hidden} boxes lie outside of what the model sees of their image and are left out",
+                    stacklevel=2,
+                )
             self._splits[name] = traces = tokenize(records, codec)
             if left_out := len(records) - len(traces):
                 rank_zero_warn(

@@ -68,6 +68,9 @@ class TraceCodec(Protocol):
     def encode_images(self, images: list[torch.Tensor], whole: Sequence[bool]) -> torch.Tensor:
         """Token ids, features or pixels (images, ...) of images (channels, height, width) of any sizes."""
 
+    def prepare_record(self, record: IvlRecord) -> IvlRecord:
+        """A record as the model can see it: without boxes, or parts of them, outside of what it sees of an image."""
+
     def prepare_image(self, image: torch.Tensor, whole: bool) -> torch.Tensor:
         """Pixels of one image, where encoded images are not cached; needs no device."""
 

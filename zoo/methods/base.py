@@ -70,9 +70,7 @@ class ZooModule(HubMethod, LightningModule):
         self._fingerprint: str | None = None
         self.base_precision: BasePrecision | None = None
         """Precision of the frozen base; as stored if None."""
-        self.image_transform: ImageTransform | None = (
-            None  # of data sets of files; None where the method prepares images
-        )
+        self.image_transform: ImageTransform | None = None  # of data of files; None where the method prepares images
 
     # Defined by subclasses.
 

@@ -26,7 +26,8 @@ demo: $(READY)
 	$(BIN)/zoo demo
 
 demo-full: $(READY)
-	$(BIN)/zoo compare $(PEERS:%=%/chest_drr_16shot) nearl_clip/chest_drr_16shot --out demo_output/full --seeds 0,1,2
+	$(BIN)/zoo compare $(PEERS:%=%/chest_drr_16shot) nearl_clip/chest_drr_16shot --out demo_output/full --seeds 0,1,2 \
+		--over data.task=findings,side,lobe,severity,normal,close_up
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy zoo

@@ -99,7 +99,8 @@ def tiny_settings(name: str, folder: Path, *more: str) -> list[str]:
         settings += ["method.context.image_size=64"] if family.startswith("qwen") else []
     if "decoder" in method:
         settings.append(f"method.decoder.source={folder / 'anole'}")
-        settings.append("method.max_tokens=640")  # a tiny model with random weights seldom ends a report by itself
+        # A tiny model with random weights seldom ends a report by itself.
+        settings += ["method.max_tokens=640", "method.max_length=640"]
     if method.get("clip", {}).get("name") == "open_clip":
         settings += [f"method.clip.model=local-dir:{folder / 'clip'}", "method.clip.pretrained=null"]
     if method.get("clip", {}).get("name") == "biomedclip":

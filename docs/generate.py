@@ -54,6 +54,7 @@ METHODS = {
     "interleaved_reasoning/chest_drr_crop": "crop",
     "interleaved_reasoning/chest_drr_generated": "generated image",
     "medseg_r/chest_drr": "MedSeg-R",
+    "medseg_r/chest_drr_reject": "MedSeg-R with [REJ], 7,680 conversations",
     "medseg_r/chest_drr_oracle": "oracle: named target, same mask head",
     "medseg_r/chest_drr_unet": "U-Net (baseline)",
 }

@@ -1,14 +1,13 @@
 """Early stopping, the best checkpoint and the average of the weights: they do what they say, and survive a kill."""
 
 import json
-import os
 import random
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.killing import train_and_kill
 from tests.small_recipes import make_folder, write_recipe
 from zoo.config.building import check_recipe
 from zoo.config.recipe import RecipeError, read_recipe
@@ -101,25 +100,6 @@ def test_validation_measures_the_average(tiny_recipe, tmp_path):
     assert len(set(log["val_auroc"].dropna().round(6))) == 1 and log["train_loss"].dropna().nunique() > 5
 
 
-def _killed_at(step, recipe, out):
-    process = os.fork()
-    if process == 0:
-        training_step = ZooModule.training_step
-
-        def killed(self, batch, batch_idx):
-            if self.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return training_step(self, batch, batch_idx)
-
-        ZooModule.training_step = killed
-        try:
-            train(recipe, out)
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(process, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "it was to be killed"
-
-
 def test_a_killed_run_resumes_with_the_state_of_its_callbacks(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(trainers, "CHECKPOINT_EVERY", 1)
     stop = "{name: early_stopping, monitor: val_accuracy, mode: max, patience: 3, min_delta: 0.5}"
@@ -130,7 +110,7 @@ def test_a_killed_run_resumes_with_the_state_of_its_callbacks(tiny_recipe, tmp_p
     assert 9 < steps < 9 * 30, "it was to stop early"
     for step in random.Random(0).sample(range(2, steps), 2):
         killed = tmp_path / f"killed{step}"
-        _killed_at(step, recipe, killed)
+        train_and_kill(step, recipe, killed)
         train(recipe, killed, resume=True)
         assert summary(killed)["steps"] == steps and summary(killed)["weights"] == summary(whole)["weights"]
         assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(killed).items())

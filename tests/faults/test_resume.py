@@ -1,18 +1,16 @@
 """A training that is killed at any step resumes to the weights of an undisturbed one, for each of the three methods."""
 
-import os
 import random
-import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.killing import train_and_kill
 from tests.small_recipes import make_folder, write_recipe
 from zoo.config.recipe import read_recipe
 from zoo.engine import trainers
 from zoo.engine.training import train
-from zoo.methods.base import ZooModule
 
 METHODS = ("nearl_clip small", "medseg_r causal_lm unet", "interleaved_reasoning small crop")
 
@@ -20,26 +18,6 @@ METHODS = ("nearl_clip small", "medseg_r causal_lm unet", "interleaved_reasoning
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("resume"))
-
-
-def _killed_at(step, recipe, out):
-    """Train in a copy of this process, which kill -9 ends before a step."""
-    process = os.fork()
-    if process == 0:
-        training_step = ZooModule.training_step
-
-        def killed(self, batch, batch_idx):
-            if self.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return training_step(self, batch, batch_idx)
-
-        ZooModule.training_step = killed
-        try:
-            train(recipe, out)
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(process, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "it was to be killed"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -50,7 +28,7 @@ def test_killed_at_a_random_step_and_resumed(folder, tmp_path, monkeypatch, name
     steps = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert steps >= 3
     step = random.Random(name).randrange(1, steps)
-    _killed_at(step, recipe, tmp_path / "killed")
+    train_and_kill(step, recipe, tmp_path / "killed")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     train(recipe, tmp_path / "killed", resume=True)
     expected, resumed = (load_file(run / "model.safetensors") for run in (whole, tmp_path / "killed"))

@@ -1,9 +1,7 @@
 """Unbalanced classes: weights by hand, draws as often of each, in order for several processes and after a break."""
 
-import os
 import random
 import shutil
-import signal
 from collections import Counter
 
 import pytest
@@ -12,6 +10,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tests.data.annotations.public_forms import label_table
+from tests.killing import train_and_kill
 from tests.small_recipes import write_recipe
 from zoo.cli.app import app
 from zoo.config.building import build, check_recipe
@@ -30,7 +29,6 @@ from zoo.engine import trainers
 from zoo.engine.assembly import assemble
 from zoo.engine.training import train
 from zoo.errors import ArgumentError
-from zoo.methods.base import ZooModule
 
 NAN = float("nan")
 
@@ -103,21 +101,7 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path, monkeypatch)
     content = read_recipe(recipe, settings)
     whole = train(content, tmp_path / "whole")
     step = random.Random(1).randrange(1, 9)
-    process = os.fork()
-    if process == 0:
-        training_step = ZooModule.training_step
-
-        def killed(self, batch, batch_idx):
-            if self.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return training_step(self, batch, batch_idx)
-
-        ZooModule.training_step = killed
-        try:
-            train(content, tmp_path / "killed")
-        finally:
-            os._exit(3)
-    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+    train_and_kill(step, content, tmp_path / "killed")
     train(content, tmp_path / "killed", resume=True)
     expected, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items()) and expected

@@ -38,7 +38,7 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     assert set(metrics) == {"accuracy", "macro_f1", "auroc"} and metrics["accuracy"]["n"] == 24
 
     call("publish", tmp_path / "run", "--name", "tiny")
-    assert "yes" in call("verify", "tiny")
+    assert "yes" in call("verify", "tiny", "--set", f"data.folder={striped_folder}")
     image = next((striped_folder / "test" / "dots").iterdir())
     results = printed("predict", "tiny", image, "--out", tmp_path / "output", "--json")
     picture = Path(results[str(image)]["picture"])
@@ -60,7 +60,7 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     )
     assert "| 1-shot | 2 |" in text and "| 2-shot | 2 |" in text
     rows = json.loads((tmp_path / "table" / "table.json").read_text())
-    assert len(rows) == 2 and rows[0]["metrics"]["accuracy"]["n"] == 24
+    assert [row["baseline"] for row in rows] == [False, True, True] * 2 and rows[0]["metrics"]["accuracy"]["n"] == 24
     assert (tmp_path / "table" / "table.png").stat().st_size > 5000
     novel = ["compare", tiny_recipe, "--seeds", "0", "--protocol", "base_to_novel", "--out", tmp_path / "novel"]
     assert "the novel half of 3 classes is one class" in call(*novel, "--set", "trainer.max_epochs=1", code=1)

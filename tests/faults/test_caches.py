@@ -264,6 +264,8 @@ _WRITES = re.compile(r"\b(cache_folder|series_folder|EmbeddingCache|save_checked
 _NO_CACHES = {
     "paths.py": "defines the folder; cards there have hashes of their own",
     "checksums.py": "defines the checksums",
+    "cli/explore.py": "names the folder",
+    "engine/cache.py": "lists and removes what is there",
 }
 
 

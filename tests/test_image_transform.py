@@ -28,7 +28,8 @@ def test_tensors_equal_open_clips_to_within_rounding(mode, size, interpolation):
     )
     transform = ImageTransform(size, mode, interpolation, 40 / 255)
     for height, width in SHAPES:
-        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        # Grey enough that nothing is clipped: which way is resized first, and so clipped, depends on Pillow's version.
+        pixels = rng.integers(64, 192, (height, width, 3), dtype=np.uint8)
         image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
         expected, actual = official(Image.fromarray(pixels)), transform(image)
         assert actual.shape == expected.shape == (3, *size)

@@ -217,9 +217,8 @@ class ZooModule(HubMethod, LightningModule):
         self.trainer.fit_loop.setup_data()  # done by now, unless steps alone limit the training
         batches = self.trainer.num_training_batches
         epoch = math.ceil(batches / self.trainer.accumulate_grad_batches) if math.isfinite(batches) else 0
-        scheduler = build(
-            "scheduler", self.scheduler_recipe, optimizer=optimizer, total_steps=total, epoch_steps=max(epoch, 1)
-        )
+        lengths = {"total_steps": total, "epoch_steps": max(epoch, 1)}
+        scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, **lengths)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:

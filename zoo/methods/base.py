@@ -215,9 +215,8 @@ class ZooModule(HubMethod, LightningModule):
             return optimizer
         total = int(self.trainer.estimated_stepping_batches)
         self.trainer.fit_loop.setup_data()  # done by now, unless steps alone limit the training
-        batches = self.trainer.num_training_batches
-        epoch = math.ceil(batches / self.trainer.accumulate_grad_batches) if math.isfinite(batches) else 0
-        lengths = {"total_steps": total, "epoch_steps": max(epoch, 1)}
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches  # infinite where unknown
+        lengths = {"total_steps": total, "epoch_steps": max(math.ceil(batches), 1) if math.isfinite(batches) else 1}
         scheduler = build("scheduler", self.scheduler_recipe, optimizer=optimizer, **lengths)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -20,6 +20,7 @@ from zoo.data.traces.annotated import to_record as to_trace
 from zoo.data.traces.records import IvlRecord
 from zoo.engine.rewriting import Rewriter
 from zoo.errors import OutputExistsError
+from zoo.files import replacing
 
 REVIEW = "review.csv"
 DRAFTS = "drafts"
@@ -218,15 +219,11 @@ def _trace_line(record: IvlRecord, out: Path) -> dict[str, Any]:
 def write_lines(file: Path, records: Iterable[dict[str, Any]]) -> int:
     """Write JSON Lines, complete or not at all; returns the number of records."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial, count = file.with_suffix(".partial"), 0
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            for record in records:
-                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-                count += 1
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    count = 0
+    with replacing(file) as partial, partial.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.files import replacing
+
 Format = Literal["jsonl", "csv"]
 _FIRST, _REST = ("image", "error"), "other"
 
@@ -109,9 +111,8 @@ class ResultFile:
         else:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = "".join(line for line in lines if json.loads(line)["image"] not in images)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(kept, encoding="utf-8")
-        partial.replace(self.path)
+        with replacing(self.path) as partial:
+            partial.write_text(kept, encoding="utf-8")
 
     def written(self) -> list[Path]:
         """The pictures that it lists."""

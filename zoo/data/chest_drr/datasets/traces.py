@@ -93,8 +93,7 @@ def write_records(series: CaseSeries, split: str, file: Path, write: Writer, var
 
     folder = file.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_suffix(".partial")
-    try:
+    with replacing(file, durable=False) as partial_file:
         with partial_file.open("w", encoding="utf-8") as out, ThreadPoolExecutor() as pool:
             for index in track(range(len(series)), description=f"writing {file.stem}", transient=True):
                 image, case = _pixels(series, index), series.record(index)
@@ -109,9 +108,6 @@ def write_records(series: CaseSeries, split: str, file: Path, write: Writer, var
                     pool.map(lambda item, image=image: _write_square(image, item[1], folder / item[0]), squares.items())
                 )
         write_checksum(file, partial_file)
-        partial_file.replace(file)
-    finally:
-        partial_file.unlink(missing_ok=True)
 
 
 def _pixels(series: CaseSeries, index: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from zoo.data.chest_drr.rendering.volume import (
     to_working_grid,
 )
 from zoo.errors import ArgumentError, ZooError, ZooWarning
+from zoo.files import replacing
 from zoo.paths import cache_folder
 
 SCAN_VERSION = 1
@@ -147,14 +147,10 @@ def load_scan(scan: Scan) -> ChestVolume:
         remove_damaged([file], "scans")
         if not file.is_file():
             hounsfield, labels, spacing = read_scan(scan)
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            try:
+            with replacing(file, durable=False) as partial:
                 with partial.open("wb") as out:
                     np.savez(out, hounsfield=hounsfield, labels=labels, spacing=np.array(spacing))
                 write_checksum(file, partial)
-                partial.replace(file)
-            finally:
-                partial.unlink(missing_ok=True)
     try:
         with np.load(file, allow_pickle=False) as content:
             x, y, z = map(float, content["spacing"])

@@ -105,6 +105,16 @@ def test_lengths_and_unknown_words_of_traces(tmp_path):
     assert any("3 of 3 traces of train are longer than max_tokens=60 and are left out" in note for note in found.notes)
 
 
+def test_steps_whose_box_is_worded_otherwise_are_counted(tmp_path):
+    """Without its sentence a box is not known as one."""
+    file = ivl_traces(tmp_path / "ivl") / "data.jsonl"
+    recipe = write_recipe(tmp_path, "interleaved_reasoning small crop")
+    file.write_text(file.read_text().replace("The bounding box of this area is", "Its box is"))
+    notes = [note for note in inspected(recipe).notes if "have an image and no box" in note]
+    assert notes[0].startswith("6 of 6 steps of train")
+    assert notes[0].endswith("word for word: The bounding box of this area is [0, 0, 10, 10] .")
+
+
 PUBLIC = {
     name: data["annotations"]["name"] for name in list_recipes() if "annotations" in (data := read_recipe(name)["data"])
 }

@@ -20,7 +20,7 @@ from zoo.data.conversations.annotated import box_mask
 from zoo.data.io.masks import decode_masks
 from zoo.data.io.tables import SPLITS
 from zoo.data.traces.datasets import TraceData
-from zoo.data.traces.records import IvlRecord
+from zoo.data.traces.records import IvlRecord, format_box
 from zoo.engine.assembly import build_data, with_vocabulary
 from zoo.engine.data_formats import ScannedData, dataset_images, texts_of
 from zoo.engine.repeats import report_repeats
@@ -278,6 +278,12 @@ def _trace_tokens(
     if long:
         message = f"{long} of {len(records)} traces of {split} are longer than max_tokens={method.max_tokens}"
         problems.note(f"{message} and are {'left out' if method.too_long == 'drop' else 'shortened'}")
+    steps = [step for record in records for step in record.steps]
+    if without := sum(step.box is None for step in steps):
+        problems.note(
+            f"{without} of {len(steps)} steps of {split} have an image and no box; the sentence for one is, word for word: "
+            f"{format_box((0, 0, 10, 10))}"
+        )
     texts = [tokenizer.encode(text, add_special_tokens=False) for text in texts_of(_reports(records))]
     unknown = _lengths(texts, tokenizer).get("unknown", "0 %")
     if unknown not in ("0 %", "none"):

@@ -116,6 +116,15 @@ def test_a_file_in_two_splits_or_with_two_labels_is_an_error(tmp_path):
             ImageCsv(path).split("train")
 
 
+@pytest.mark.parametrize("label", ["A", " A"])
+def test_labels_that_differ_in_case_or_spaces_alone_are_an_error(tmp_path, label):
+    path = write_table(tmp_path, rows(2))
+    listed = Path(path).read_text().splitlines()
+    Path(path).write_text("\n".join([*listed, f'new.png,"{label}",p9,train']))
+    with pytest.raises(DataError, match="differ in case or spaces alone; write them alike"):
+        ImageCsv(path)
+
+
 def test_classes_are_divided_apart_where_they_have_patients_enough():
     patients = [f"p{index}" for index in range(60)]
     labels = ["common"] * 50 + ["rare"] * 7 + ["single"] * 3

@@ -11,6 +11,7 @@ from zoo.data.annotations.base import AnnotatedImage, AnnotationError, Region
 from zoo.data.conversations.annotated import box_mask, region_masks, to_conversation
 from zoo.data.conversations.records import check_masks
 from zoo.data.conversations.templates import QuestionTemplates
+from zoo.errors import ZooWarning
 
 MASKED = (
     "siim_acr",
@@ -65,7 +66,8 @@ def test_absent_findings_are_asked_about_and_images_without_any_mask_too(tmp_pat
     turns = [turn for conversation in data.conversations("train") for turn in conversation.turns]
     assert [turn.kind for turn in turns] == ["explicit", "absent", "explicit"]
     assert turns[1].question == "Segment the nodule." and turns[1].answer == "There is no nodule."
-    assert len(dataset("run_length_table", tmp_path).conversations("train")) == 2
+    with pytest.warns(ZooWarning, match=r"\d of \d+ images have nothing marked and are left out; absent=1 asks"):
+        assert len(dataset("run_length_table", tmp_path).conversations("train")) == 2
 
 
 def test_an_empty_mask_says_that_nothing_is_there(tmp_path):

@@ -70,6 +70,15 @@ def test_errors_name_the_line(tmp_path, change, message):
     assert len(records) == 1 and len(problems) == 1
 
 
+def test_a_region_outside_the_image_is_reported(tmp_path):
+    path = write(tmp_path, RECORD, {**RECORD, "regions": {"left lung": [1, 1, 900, 4]}})
+    records, problems = read_valid_records(path)
+    assert (
+        len(records) == 1
+        and "records.jsonl:2: the box [1, 1, 900, 4] of region 'left lung' ends outside" in problems[0]
+    )
+
+
 def test_images_in_another_order_are_reported(tmp_path):
     good = write(tmp_path, RECORD)
     assert read_valid_records(good)[1] == []

@@ -44,7 +44,12 @@ class _ImageList(ClassificationData):
         if not rows:
             raise DataError("no images were found")
         self._rows = rows
-        return sorted({row.label for row in rows})
+        names = sorted({row.label for row in rows})
+        alike: dict[str, str] = {}
+        for name in names:
+            if (first := alike.setdefault(" ".join(name.casefold().split()), name)) != name:
+                raise DataError(f"the labels '{first}' and '{name}' differ in case or spaces alone; write them alike")
+        return names
 
     def read_items(self) -> dict[str, list[Item]]:
         """Assign rows to splits."""

@@ -1,5 +1,6 @@
 """Annotated images of any source as conversations: a question about each marked region, and about findings that are absent."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,6 +20,7 @@ from zoo.data.conversations.templates import QuestionTemplates, read_templates
 from zoo.data.io.images import image_size
 from zoo.data.io.masks import RunLength, encode_mask, mask_area
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
+from zoo.errors import ZooWarning
 from zoo.ranges import NonNegativeInt
 from zoo.registry import Slot, Unpacked, register
 
@@ -134,8 +136,15 @@ class AnnotatedMasks(AnnotatedData, ConversationData):
 
     @cached_property
     def listed(self) -> dict[str, list[AnnotatedImage]]:
-        """The images that a conversation can be about, by split."""
-        return {split: [image for image in images if self._has_turns(image)] for split, images in self.images.items()}
+        """The images that a conversation can be about, by split; a warning counts the others."""
+        listed = {split: [image for image in images if self._has_turns(image)] for split, images in self.images.items()}
+        total, kept = (sum(map(len, splits.values())) for splits in (self.images, listed))
+        if kept < total:
+            message = (
+                f"{total - kept} of {total} images have nothing marked and are left out; absent=1 asks about findings"
+            )
+            warnings.warn(f"{message} that they lack (`--absent 1` of `zoo data convert`)", ZooWarning, stacklevel=2)
+        return listed
 
     def _has_turns(self, image: AnnotatedImage) -> bool:
         marked = any(region.mask is not None or (region.boxes and self.boxes == "fill") for region in image.regions)

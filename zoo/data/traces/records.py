@@ -115,6 +115,11 @@ def check_images(record: IvlRecord, path: Path, *, decode: bool = False) -> None
             read_image(image)
     except ImageError as error:
         raise RecordError(f"{place}: {error}") from error
+    for name, box in record.regions.items():
+        if box[2] > width or box[3] > height:
+            raise RecordError(
+                f"{place}: the box {list(box)} of region '{name}' ends outside the image ({width}x{height})"
+            )
     for box in (step.box for step in record.steps if step.box):
         if box[2] > width or box[3] > height:
             raise RecordError(

@@ -11,12 +11,16 @@ from urllib.parse import unquote, urlparse
 
 
 class Hub(ThreadingHTTPServer):
-    """``files`` are the content of each repository by ``OWNER/NAME`` and path; ``tokens`` those that requests came with."""
+    """``files`` are the content of each repository by ``OWNER/NAME`` and path; ``tokens`` those that requests came with.
+
+    ``cards`` are the front matters of their pages.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, dict[str, bytes]] = {}
         self.tokens: set[str] = set()
+        self.cards: dict[str, dict[str, str]] = {}
 
     @property
     def address(self) -> str:
@@ -91,7 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply([_entry(name, content) for name, content in contents])
                 return
             files = [{"rfilename": name} for name, _ in contents]
-            self._reply({"id": repo, "sha": self.server.commit_of(repo), "siblings": files, "tags": []})
+            self._reply(
+                {
+                    "id": repo,
+                    "sha": self.server.commit_of(repo),
+                    "siblings": files,
+                    "tags": [],
+                    "cardData": self.server.cards.get(repo),
+                }
+            )
             return
         repo, _, rest = path.removeprefix("/").partition("/resolve/")
         content = self.server.files.get(repo, {}).get(rest.partition("/")[2])

@@ -17,6 +17,7 @@ FLOORS = {
     "constants": 1,
     "ranges": 1,
     "checksums": 1,
+    "chat_completions": 1,
     "finite": 1,
     "files": 1,
     "image_transform": 1,

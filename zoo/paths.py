@@ -10,6 +10,7 @@ CACHE_KINDS = {
     "crops": "cut-out evidence of traces; cut again",
     "embeddings": "embeddings of frozen encoders; computed again",
     "images": "decoded images of data sets with `cache: true`; decoded again",
+    "metrics": "extracted weights of report metrics, and what judges replied; extracted and asked again",
     "tokens": "tokens of images in traces; computed again",
 }
 """Folders of the cache, each with what is in it and what happens once it is gone."""

@@ -1,51 +1,25 @@
 """Turns reworded by an endpoint on this machine, which replies as it is told."""
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.chat_server import chat, chat_server
+from zoo.chat_completions import EndpointError
 from zoo.data.conversations.records import Target, Turn
-from zoo.engine.rewriting import EndpointError, Rewriter, fits
+from zoo.engine.rewriting import Rewriter, fits
 from zoo.errors import ArgumentError
 
 TURN = Turn(
     "Where is the effusion?", "It is [SEG].", ({"size": [8, 8], "counts": "x"},), (Target("effusion"),), "explicit"
 )
-Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
-
-
-def chat(text: str, code: int = 200) -> tuple[int, bytes]:
-    return code, json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Any]:
-    """A server; ``endpoint.reply`` decides what it says, ``endpoint.requests`` holds what it was asked."""
-    requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            requests.append((self.path, dict(self.headers), body))
-            code, content = server.reply(body)  # type: ignore[attr-defined]
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            """Be quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.url = requests, f"http://127.0.0.1:{server.server_port}/v1"  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with chat_server() as server:
+        yield server
 
 
 def test_a_turn_gets_other_words_and_keeps_its_mask(endpoint, tmp_path, monkeypatch):

@@ -116,3 +116,22 @@ def test_evidence_reliance_is_over_the_records_with_a_swap():
     method, outputs = outputs_of(["Normal."] * 3, [RECORD] * 3, swaps)
     assert outputs["changed"][:2].tolist() == [1.0, 0.0] and outputs["changed"][2].isnan()
     assert method.metrics()["evidence_reliance"](outputs) == 0.5
+
+
+def test_a_metric_of_reports_is_a_column_with_its_own_summaries():
+    class Words:
+        def __call__(self, reports, references):
+            return torch.tensor(
+                [[len(text.split()) for text in pair] for pair in zip(reports, references, strict=True)]
+            )
+
+        def summaries(self, name):
+            return {f"{name}_ratio": lambda rows: float(rows[:, 0].sum() / rows[:, 1].sum())}
+
+    method = Dictated(["A nodule.", "Normal."])
+    method.report_metrics = {"words": Words(), "same": lambda reports, _: torch.tensor([float("nan"), 1.0])}
+    records = [record([], []), record([], [])]
+    outputs = method.evaluation_step({"record": records, "images": [[torch.zeros(1, 4, 4)]] * 2, "swap": [None] * 2})
+    assert outputs["words"].tolist() == [[2, 1], [1, 1]]
+    metrics = method.metrics()
+    assert metrics["words_ratio"](outputs) == 1.5 and metrics["same"](outputs) == 1.0 and "words" not in metrics

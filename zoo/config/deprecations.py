@@ -55,6 +55,7 @@ RENAMED_KEYS: list[RenamedKey] = [
     RenamedKey("dataset", "form", "format", since="0.2.0", component="medseg_files"),
     RenamedKey("method", "ways", "direction", since="0.2.0", component="nearl_clip"),
     RenamedKey("adapter", "ways", "direction", since="0.2.0", component="nearl"),
+    RenamedKey("method", "external_metrics", "report_metrics", since="0.2.0"),
 ]
 
 

@@ -22,7 +22,7 @@ from zoo.decoders.interleaved_generation import GenerationSettings, generate
 from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Report
 from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
-from zoo.metrics.clinical import ReportMetricName
+from zoo.metrics.clinical import ReportMetricSpec
 from zoo.precision import BasePrecision
 from zoo.ranges import Dropout, NonNegativeFloat, NonNegativeInt, PositiveInt
 from zoo.registry import Injected, Slot, register
@@ -53,7 +53,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         lora_rank: PositiveInt | None = None,
         lora_alpha: PositiveInt = 32,
         lora_dropout: Dropout = 0.05,
-        external_metrics: list[ReportMetricName] | None = None,
+        report_metrics: list[ReportMetricSpec] | None = None,
         base_precision: BasePrecision | None = None,
         max_length: PositiveInt | None = None,
         greedy: bool = True,
@@ -72,13 +72,13 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             lora_rank: of peft's LoRA on query, key and value; None trains the whole language model.
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
-            external_metrics: names of further report metrics, such as "radgraph" and "chexbert".
+            report_metrics: further metrics of reports, as "radgraph" or {name: chexbert, path: FOLDER}.
             base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
             max_length: maximum length in generation, prompt included; ``max_tokens`` if None.
             greedy: generate the most likely tokens; otherwise sample, as the official code does.
             guidance: of generated images, "normal" in the official code; see :class:`GenerationSettings`.
         """
-        super().__init__(evidence, prompt, max_tokens, too_long, max_images, external_metrics, base_precision)
+        super().__init__(evidence, prompt, max_tokens, too_long, max_images, report_metrics, base_precision)
         self.decoder, self.tokenizer, self.auxiliary_weight = decoder, decoder.tokenizer, auxiliary_weight
         self.max_length, self.greedy, self.guidance = max_length or max_tokens, greedy, guidance
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)

@@ -25,7 +25,7 @@ from zoo.language.interleaved_generation import Continuation, generate_interleav
 from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Report
 from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
-from zoo.metrics.clinical import ReportMetricName
+from zoo.metrics.clinical import ReportMetricSpec
 from zoo.precision import BasePrecision, autocast_to, base_dtype
 from zoo.pretrained import fingerprint_of
 from zoo.ranges import Dropout, NonNegativeInt, PixelSide, PositiveInt
@@ -66,7 +66,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         lora_alpha: PositiveInt = 32,
         lora_dropout: Dropout = 0.0,
         lora_targets: list[str] | None = None,
-        external_metrics: list[ReportMetricName] | None = None,
+        report_metrics: list[ReportMetricSpec] | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
         """Wire the model.
@@ -87,13 +87,13 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             lora_targets: names of the projections that LoRA adapts; all of attention and feed-forward if None.
-            external_metrics: names of further report metrics, such as "radgraph" and "chexbert".
+            report_metrics: further metrics of reports, as "radgraph" or {name: chexbert, path: FOLDER}.
             base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
 
         Raises:
             ArgumentError: features of a tower that trains cannot be cached, or the tower cannot train.
         """
-        super().__init__(evidence, prompt, max_tokens, too_long, max_images, external_metrics, base_precision)
+        super().__init__(evidence, prompt, max_tokens, too_long, max_images, report_metrics, base_precision)
         if train_vision and image_cache == "features":
             raise ArgumentError("features change while the image tower trains; set image_cache: pixels (or none)")
         if train_vision and not hasattr(context, "vision"):

@@ -19,7 +19,7 @@ from zoo.decoders.evidence import EvidenceName, SequenceWriter, TooLong
 from zoo.errors import ArgumentError
 from zoo.methods.base import LossModule, Metric, Outputs
 from zoo.methods.predictions import Report, on_cpu
-from zoo.metrics.clinical import ReportMetric, ReportMetricName, build_report_metric
+from zoo.metrics.clinical import ReportMetric, ReportMetricSpec, Summary, build_report_metrics, summaries_of
 from zoo.metrics.reports import (
     bleu_columns,
     box_iou,
@@ -72,7 +72,7 @@ class ReportGeneration(LossModule):
         max_tokens: int,
         too_long: TooLong,
         max_images: int,
-        external_metrics: list[ReportMetricName] | None,
+        report_metrics: list[ReportMetricSpec] | None,
         base_precision: BasePrecision | None,
     ) -> None:
         """Set what all such methods have; see their arguments."""
@@ -80,9 +80,7 @@ class ReportGeneration(LossModule):
         self.base_precision = base_precision
         self.evidence, self.prompt, self.max_images = evidence, prompt, max_images
         self.max_tokens, self.too_long = max_tokens, too_long
-        self.external_metrics: dict[str, ReportMetric] = {
-            name: build_report_metric(name) for name in external_metrics or []
-        }
+        self.report_metrics: dict[str, ReportMetric] = build_report_metrics(report_metrics or [])
 
     # Defined by subclasses.
 
@@ -129,6 +127,8 @@ class ReportGeneration(LossModule):
         if data is not None and not isinstance(data, TraceData):
             raise ArgumentError(f"{type(data).__name__} has no traces; use a dataset that does, such as ivl_jsonl")
         super().setup(stage)
+        for metric in self.report_metrics.values() if stage == "test" else ():
+            getattr(metric, "prepare", lambda: None)()  # what is missing is said before reports are generated
         if data is None or stage not in ("fit", "validate"):
             return
         strategy = self.trainer.strategy
@@ -167,7 +167,7 @@ class ReportGeneration(LossModule):
             outputs["agreement"] = impression_agreement(reports, self.labeler)
         if self.writer.mode.image is not None:
             outputs["changed"] = torch.tensor(self.evidence_changes(batch))
-        return outputs | {name: metric(reports, references) for name, metric in self.external_metrics.items()}
+        return outputs | {name: metric(reports, references) for name, metric in self.report_metrics.items()}
 
     def _padded_ids(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids of texts, cut or padded to one length, so that the outputs keep the texts."""
@@ -222,8 +222,8 @@ class ReportGeneration(LossModule):
             metrics["region_iou"] = lambda o: float(o["overlap"][:, 0].sum() / o["overlap"][:, 1].sum().clamp(min=1))
         if self.writer.mode.image is not None:
             metrics["evidence_reliance"] = lambda o: float(o["changed"].nanmean())
-        for name in self.external_metrics:
-            metrics[name] = partial(_mean, name)
+        for name, metric in self.report_metrics.items():
+            metrics |= {title: partial(_summary, name, s) for title, s in summaries_of(name, metric).items()}
         return metrics
 
     def predict_images(  # type: ignore[override]
@@ -242,8 +242,8 @@ class ReportGeneration(LossModule):
         return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
 
 
-def _mean(name: str, outputs: Outputs) -> float:
-    return float(outputs[name].mean())
+def _summary(name: str, summary: Summary, outputs: Outputs) -> float:
+    return summary(outputs[name])
 
 
 def _f1_of_size(smallest: float, largest: float, outputs: Outputs) -> float:

@@ -107,8 +107,8 @@ from zoo.methods.nearl_clip import NearlClip as NearlClip
 from zoo.methods.vq_tokenizer import VQTokenizer as VQTokenizer
 from zoo.metrics.clinical import CheXbertF1 as CheXbertF1
 from zoo.metrics.clinical import Green as Green
-from zoo.metrics.clinical import RaTEScore as RaTEScore
 from zoo.metrics.clinical import RadGraphF1 as RadGraphF1
+from zoo.metrics.clinical import RateScore as RateScore
 from zoo.metrics.judge import Judge as Judge
 from zoo.optim import adam as adam
 from zoo.optim import adamw as adamw

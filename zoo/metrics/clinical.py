@@ -263,7 +263,7 @@ class Green:
 
 
 @register("metric", "ratescore")
-class RaTEScore:
+class RateScore:
     """RaTEScore (Zhao et al., arXiv 2406.16845): similarity of the entities of both reports, from the package ``radeval``."""
 
     def __init__(self, path: str | None = None, matrix: Literal["long", "short"] = "long") -> None:

@@ -68,12 +68,16 @@ def _medseg(context: str, head: str, more: str = "") -> str:
 
 
 def _interleaved(decoder: str, evidence: str, tokens: int, more: str = "") -> str:
-    options = f"evidence: {evidence}, max_tokens: {tokens}, max_images: 1, decoder: {DECODERS[decoder]}{more}"
+    options = (
+        f"evidence: {evidence}, box_frame: 64, max_tokens: {tokens}, max_images: 1, decoder: {DECODERS[decoder]}{more}"
+    )
     return f"data: {TRACES}\nmethod: {{name: interleaved_reasoning, {options}}}\n"
 
 
 def _vision_language(context: str, evidence: str, more: str = "") -> str:
-    options = f"evidence: {evidence}, max_tokens: 900, max_new_tokens: 6, context: {CONTEXTS[context]}{more}"
+    options = (
+        f"evidence: {evidence}, box_frame: 64, max_tokens: 900, max_new_tokens: 6, context: {CONTEXTS[context]}{more}"
+    )
     return f"data: {TRACES}\nmethod: {{name: interleaved_vision_language, {options}}}\n"
 
 

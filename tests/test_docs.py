@@ -339,6 +339,26 @@ def test_records_of_the_reference_are_read(tmp_path):
     assert read_coop_split(tmp_path / "split.json", tmp_path)[0] == ["normal", "tumour"]
 
 
+def test_the_sentences_of_a_trace_are_in_the_reference_word_for_word(tmp_path):
+    """What the reader and the writer know is what the page says, for each word that may open a step."""
+    from types import SimpleNamespace
+
+    from zoo.data.traces.records import SUMMARY, format_box, parse_response
+    from zoo.decoders.evidence import VisionLanguageWriter
+
+    writer = VisionLanguageWriter(SimpleNamespace(tokenizer=None, eos_token_id=0), "box")
+    section = (DOCS / "reference" / "records.md").read_text().partition("## Traces")[2].partition("\n## ")[0]
+    assert f"`{SUMMARY}`" in section and f"`{format_box((24, 124, 128, 244))}`" in section
+    (words,) = re.findall(r"without a full stop: (.*?) \|", section)
+    first, verbs, _ = words.split("; then ")
+    for opening in re.split(r", | or ", first):
+        for verb in re.split(r", | or ", verbs):
+            text = f"{opening}, I need to {verb} the heart <image> {format_box((1, 2, 3, 4))} It is clear. {SUMMARY} Clear."
+            (step,), report = parse_response(text)
+            assert (step.region, step.box, step.statement, report) == ("heart", (1, 2, 3, 4), "It is clear.", "Clear.")
+            assert writer.parse([text.replace(" <image>", "")])[0][0].region == "heart", "as a model writes it"
+
+
 def test_versions_and_licences_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -98,11 +98,21 @@ def test_lengths_and_unknown_words_of_traces(tmp_path):
     row = inspected(recipe).tables["tokens"][0]
     assert row["split"] == "train" and row["unknown"] == "0 %" and 50 < int(row["longest"]) < 160
     text = recipe.read_text()
-    few = [word for word in WORDS if word not in ("pleural", "effusion")]
+    few = [word for word in WORDS if word not in ("pleural", "effusion")] + [*"[],.:", *map(str, range(65))]
     recipe.write_text(re.sub(r"words: \[.*?\], width", f"words: {few}, width", text, count=1, flags=re.DOTALL))
     found = inspected(recipe, "method.max_tokens=60", "method.decoder.pieces=[]")
     assert any("tokens in the reports of train are unknown" in note for note in found.notes), found
     assert any("3 of 3 traces of train are longer than max_tokens=60 and are left out" in note for note in found.notes)
+
+
+def test_numbers_of_boxes_that_the_tokenizer_does_not_know_are_a_problem(tmp_path):
+    ivl_traces(tmp_path / "ivl")
+    found = inspected(
+        write_recipe(tmp_path, "interleaved_reasoning small crop"),
+        "method.box_frame=1000",
+        "method.decoder.pieces=[]",
+    )
+    assert any("data, texts: the tokenizer does not know the numbers" in text for text in found.problems)
 
 
 def test_steps_whose_box_is_worded_otherwise_are_counted(tmp_path):

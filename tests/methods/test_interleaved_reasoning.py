@@ -45,6 +45,7 @@ init_from: tiny-tokenizer
 data: {{name: chest_drr_ivl, size: 32, image_size: 64, batch_size: 8, render_workers: 2}}
 method:
   name: interleaved_reasoning
+  box_frame: 64
   max_tokens: 160
   too_long: shorten
   max_images: 2
@@ -80,7 +81,10 @@ def image_ids_of(decoder: SmallInterleaved, count: int = 3) -> list[torch.Tensor
 
 
 def test_the_policy_for_long_traces_is_part_of_the_cache_key(decoder):
-    methods = [InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80) for policy in ("drop", "shorten")]
+    methods = [
+        InterleavedReasoning(decoder, "crop", too_long=policy, max_tokens=80, box_frame="pixels")
+        for policy in ("drop", "shorten")
+    ]
     assert methods[0].sequence_fingerprint() != methods[1].sequence_fingerprint()
     assert methods[0].encode_record(RECORD, image_ids_of(decoder)) is None
     assert methods[1].encode_record(RECORD, image_ids_of(decoder))[0][-1] == decoder.vocabulary.eos_token_id
@@ -107,7 +111,7 @@ def test_every_mode_trains_predicts_and_is_evaluated(tmp_path, cards, monkeypatc
 
 def test_provided_evidence_is_the_crop_of_the_named_box(decoder, monkeypatch):
     """A scripted model names a box, and is provided with the codes of its pixels."""
-    method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
+    method = InterleavedReasoning(decoder, evidence="crop", box_frame="pixels", max_tokens=200).eval()
     image = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(3))
     box = (8, 16, 40, 56)
     provided = {}
@@ -131,7 +135,7 @@ def test_a_model_that_ignores_its_evidence_has_an_evidence_reliance_of_0(
     decoder, monkeypatch, reads_evidence, reliance
 ):
     """A scripted model whose statement is the code of the last image, or always the same."""
-    method = InterleavedReasoning(decoder, evidence="crop", max_tokens=200).eval()
+    method = InterleavedReasoning(decoder, evidence="crop", box_frame="pixels", max_tokens=200).eval()
 
     def scripted(model, prompts, settings, provide_image=None):
         codes = [int(decoder.vocabulary.codes(prompt).max()) if reads_evidence else 0 for prompt in prompts]
@@ -291,7 +295,9 @@ def test_boxes_follow_the_centre_crop_of_anole(tmp_path, monkeypatch):
     data = IvlJsonl(*[str(tmp_path / "traces.jsonl")] * 3)
     folder, texts = str(anole(tmp_path / "anole")), {}
     for transform, left_out in (("center_crop", ["train", "val"]), ("squash", [])):
-        method = InterleavedReasoning(Anole(folder, image_transform=transform), "box", max_tokens=1000)
+        method = InterleavedReasoning(
+            Anole(folder, image_transform=transform), "box", box_frame="pixels", max_tokens=1000
+        )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             data.tokenize(method)

@@ -25,6 +25,7 @@ data: {name: chest_drr_ivl, size: 32, image_size: 64, search: systematic, batch_
 method:
   name: interleaved_vision_language
   film_size: 32
+  box_frame: 64
   max_tokens: 700
   max_new_tokens: 60
   context:
@@ -43,7 +44,7 @@ def build_method(evidence="crop", **options) -> InterleavedVisionLanguage:
     sizes = {"width": 64, "layers": 2, "text_width": 32, "text_layers": 2, "embedding": 32}
     vision = ClipVision(SmallClip(image_size=32, patch_size=8, **sizes))
     context = CausalContext(vision, SmallCausalLM(WORDS, width=32, layers=2, heads=2, max_length=512), merge=2)
-    options = {"max_tokens": 400, "max_new_tokens": 120, **options}
+    options = {"max_tokens": 400, "max_new_tokens": 120, "box_frame": "pixels", **options}
     return InterleavedVisionLanguage(context, evidence, **options).eval()
 
 

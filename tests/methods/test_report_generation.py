@@ -43,7 +43,7 @@ class Dictated(ReportGeneration):
     """Writes given reports, and states what the evidence's mean says."""
 
     def __init__(self, reports):
-        super().__init__("crop", "", 100, "drop", 4, None, None)
+        super().__init__("crop", "", "pixels", 100, "drop", 4, None, None)
         self.reports, self.writer, self.tokenizer, self.pad_token_id = reports, Writer(), Letters(), 0
         self.use_metadata({"labeler": LABELER, "vocabulary": FindingVocabulary(LABELER.labels)})
 

@@ -44,6 +44,7 @@ def data_check(
     `zoo data check siim_acr table=train-rle.csv images=films --out page`
     """
     from zoo.engine.data_formats import scan_data
+    from zoo.engine.headers import read_sizes, sizes_of_boxes
     from zoo.engine.inspection import OPENED, describe_data, open_images, write_page
     from zoo.engine.repeats import report_repeats
 
@@ -56,6 +57,10 @@ def data_check(
         with report_errors():
             scanned = scan_data(name, settings)
             report_repeats(scanned.images, scanned.problems)
+            sizes, unreadable = read_sizes(scanned.images)
+            scanned.problems.messages += unreadable
+            if differ := sizes_of_boxes(scanned.images, sizes):
+                scanned.problems.note(f"{differ}; train with a number as method.box_frame, as 1000, not with pixels")
             opened = open_images(scanned, None if all_images else OPENED)
             tables = describe_data(scanned.images, opened)
             page = out / str(index) if out is not None and len(files) > 1 else out

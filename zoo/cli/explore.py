@@ -69,7 +69,10 @@ def show(
 def check(
     recipes: Annotated[list[str], typer.Argument(help="recipes, by name or file, with key=value overrides")],
     no_data: Annotated[
-        bool, typer.Option("--no-data", help="Do not read the data: tables, splits, first images, lengths of texts.")
+        bool, typer.Option("--no-data", help="Do not read the data: tables, splits, images, lengths of texts.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Open the first images of each split, not the headers of all.")
     ] = False,
 ) -> None:
     """Validate recipes, their sources, strategy and data without loading weights. Example: `zoo check nearl_clip/chest_drr_16shot`.
@@ -90,7 +93,7 @@ def check(
             with report_errors():
                 resolved = resolve_recipe(read_recipe(name, settings))
                 notes = preflight(resolved)
-                found = inspect_recipe(resolved) if not (no_data or missing_data(resolved)) else None
+                found = inspect_recipe(resolved, quick=quick) if not (no_data or missing_data(resolved)) else None
         except typer.Exit:
             invalid += 1
             continue

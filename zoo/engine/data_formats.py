@@ -97,12 +97,28 @@ def scan_dataset(name: str, data: ZooData) -> ScannedData:
         scanned.images = data.annotations.scan_images(scanned.problems)
         scanned.read = data.annotations.read_image
         return scanned
-    for split in SPLITS:
-        with scanned.problems.at(split):
-            scanned.images += dataset_images(data, split)
+
+    def read(split: str) -> None:
+        scanned.images += dataset_images(data, split)
+
+    read_splits(scanned.problems, read)
     if isinstance(data, ClassificationData):
         scanned.read = data.read
     return scanned
+
+
+def read_splits(problems: Problems, read: Callable[[str], None], place: str = "") -> None:
+    """Read each split. What is wrong with several, as with the table that all are read from, is reported once, not by split."""
+    splits_of: dict[str, list[str]] = {}
+    for split in SPLITS:
+        own = Problems()
+        with own.at(split):
+            read(split)
+        for message in own.messages:
+            splits_of.setdefault(message.removeprefix(f"{split}: "), []).append(split)
+    for message, splits in splits_of.items():
+        where = [name for name in (place, splits[0] if len(splits) == 1 else "") if name]
+        problems.messages.append(": ".join([", ".join(where), message]) if where else message)
 
 
 def dataset_images(data: ZooData, split: str) -> list[AnnotatedImage]:

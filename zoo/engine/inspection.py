@@ -21,8 +21,10 @@ from zoo.data.io.masks import decode_masks
 from zoo.data.io.tables import SPLITS
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, format_box
+from zoo.decoders.evidence import EVIDENCE
 from zoo.engine.assembly import build_data, with_vocabulary
-from zoo.engine.data_formats import ScannedData, dataset_images, texts_of
+from zoo.engine.data_formats import ScannedData, dataset_images, read_splits, texts_of
+from zoo.engine.headers import read_sizes, sizes_of_boxes
 from zoo.engine.repeats import report_repeats
 from zoo.pretrained import without_weights
 
@@ -31,7 +33,8 @@ OPENED = 200
 """Images that are opened to measure sizes and mask areas, evenly over the data, unless all are."""
 _FIRST = 3
 """Samples of each split that ``zoo check`` reads."""
-_SHOWN = 12
+_PICTURES, _SHOWN = 12, 10
+"""Most pictures of a page, and most messages of one sort."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def open_images(scanned: ScannedData, count: int | None = OPENED) -> list[Opened
                     masks.append(torch.from_numpy(filled).float())
             stacked = torch.stack(masks) if masks else torch.zeros(0, height, width)
             opened.append(Opened(image, pixels, stacked, tuple(region.label for region in marked)))
+    scanned.problems.messages = list(
+        dict.fromkeys(scanned.problems.messages)
+    )  # of an unreadable file, its header's too
     return opened
 
 
@@ -154,7 +160,7 @@ def write_page(title: str, problems: Problems, tables: Mapping[str, Rows], opene
     from zoo.visualization.pages import write_data_page
 
     marked = [item for item in opened if len(item.masks)] or list(opened)
-    chosen = [marked[index] for index in np.linspace(0, len(marked) - 1, min(_SHOWN, len(marked))).astype(int)]
+    chosen = [marked[index] for index in np.linspace(0, len(marked) - 1, min(_PICTURES, len(marked))).astype(int)]
     pictures = [
         {
             "pixels": item.pixels,
@@ -179,10 +185,14 @@ class RecipeData:
     notes: list[str]
 
 
-def inspect_recipe(resolved: ResolvedRecipe) -> RecipeData:
-    """Read the data of a recipe: table, splits, first images of each, classes, and lengths of texts in the method's tokens.
+def inspect_recipe(resolved: ResolvedRecipe, *, quick: bool = False) -> RecipeData:
+    """Read the data of a recipe: table, splits, headers of all images, classes, and lengths of texts in the method's tokens.
 
     Data that the zoo renders are not read, and data that are missing not either: :func:`zoo.engine.preflight.preflight` says so.
+
+    Args:
+        resolved: the recipe.
+        quick: open the first images of each split alone.
     """
     problems = Problems()
     tables: dict[str, Rows] = {}
@@ -191,18 +201,33 @@ def inspect_recipe(resolved: ResolvedRecipe) -> RecipeData:
         if data.is_rendered:
             return RecipeData({}, [], ["the data are rendered by the zoo, and not read here"])
         images: list[AnnotatedImage] = []
-        for split in SPLITS:
-            with problems.at(f"data, {split}"):
-                images += dataset_images(data, split)
-                _read_first(data, split)
+
+        def read(split: str) -> None:
+            images.extend(dataset_images(data, split))
+            _read_first(data, split)
+
+        read_splits(problems, read, "data")
         tables = describe_data(images) | _balance_table(resolved, data, problems)
         problems.notes += _split_notes(images)
         with problems.at("data, files"):
             report_repeats(images, problems)
+        if not quick:
+            _check_headers(resolved, images, problems)
         if texts_of(images):
             with problems.at("data, texts"):
                 tables |= _token_table(resolved, data, problems)
     return RecipeData(tables, problems.messages, problems.notes)
+
+
+def _check_headers(resolved: ResolvedRecipe, images: Sequence[AnnotatedImage], problems: Problems) -> None:
+    """Files that are no images, and films of several sizes where the method's boxes are in pixels."""
+    sizes, unreadable = read_sizes(images)
+    new = [message for message in unreadable if not any(known.endswith(message) for known in problems.messages)]
+    problems.messages += new[:_SHOWN] + ([f"and {len(new) - _SHOWN} more such images"] if len(new) > _SHOWN else [])
+    arguments = resolved.method.arguments
+    in_pixels = arguments.get("box_frame") == "pixels" and EVIDENCE[arguments.get("evidence", "crop")].box
+    if in_pixels and (differ := sizes_of_boxes(images, sizes)):
+        problems.note(f"{differ}, and method.box_frame: pixels has another scale for each; give it a number, as 1000")
 
 
 def _balance_table(resolved: ResolvedRecipe, data: ZooData, problems: Problems) -> dict[str, Rows]:
@@ -272,7 +297,7 @@ def _trace_tokens(
     placeholder = torch.zeros(tokens_per_image, dtype=torch.long)
     sequences = []
     for record in records:
-        encoded = method.writer.encode(record, [placeholder] * len(record.images), 10**9)
+        encoded = method.writer.encode(method.with_text_boxes(record), [placeholder] * len(record.images), 10**9)
         sequences.append([] if encoded is None else encoded[0])
     long = sum(len(sequence) > method.max_tokens for sequence in sequences)
     if long:

@@ -13,6 +13,7 @@ from torch import nn
 
 from zoo.data.io.crops import crop
 from zoo.data.io.images import image_size
+from zoo.data.traces.box_frames import BoxFrameName
 from zoo.data.traces.records import IvlRecord
 from zoo.data.traces.tokens import TraceTokens
 from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
@@ -46,6 +47,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         decoder: Annotated[InterleavedDecoder, Slot("decoder")],
         evidence: EvidenceName = "generated",
         prompt: Annotated[str, Injected] = PROMPT,
+        box_frame: BoxFrameName = 1000,
         auxiliary_weight: NonNegativeFloat = 1.0,
         max_tokens: PositiveInt = 5120,
         too_long: TooLong = "drop",
@@ -65,6 +67,8 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             decoder: the interleaved decoder with its text tokenizer.
             evidence: what supports each step.
             prompt: with which a report is requested for an image without a record; the dataset's.
+            box_frame: of the boxes in the text: a number N for a frame in which each film is N wide and N high, or "pixels", as in
+                the official code, for films of one size.
             auxiliary_weight: of the auxiliary codebook loss.
             max_tokens: maximum length of a trace.
             too_long: "drop" leaves a longer trace out of training; "shorten" leaves out its last steps, never its report.
@@ -78,7 +82,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             greedy: generate the most likely tokens; otherwise sample, as the official code does.
             guidance: of generated images, "normal" in the official code; see :class:`GenerationSettings`.
         """
-        super().__init__(evidence, prompt, max_tokens, too_long, max_images, report_metrics, base_precision)
+        super().__init__(evidence, prompt, box_frame, max_tokens, too_long, max_images, report_metrics, base_precision)
         self.decoder, self.tokenizer, self.auxiliary_weight = decoder, decoder.tokenizer, auxiliary_weight
         self.max_length, self.greedy, self.guidance = max_length or max_tokens, greedy, guidance
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
@@ -115,7 +119,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         """Everything that determines the token ids of a record with tokenized images."""
         words = sorted(self.decoder.tokenizer.get_vocab().items())
         image_ids = self.decoder.vocabulary.image_ids.tolist()
-        return repr((self.evidence, self.max_tokens, self.too_long, words, image_ids))
+        return repr((self.evidence, self.box_frame.side, self.max_tokens, self.too_long, words, image_ids))
 
     @torch.no_grad()
     def tokenize_images(self, images: list[torch.Tensor]) -> torch.Tensor:
@@ -139,7 +143,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
 
     def encode_record(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> TraceTokens | None:
         """Token ids and labels of a record, None if it is left out; see :meth:`SequenceWriter.encode`."""
-        sequence = self.writer.encode(record, images, self.max_tokens, self.too_long)
+        sequence = self.writer.encode(self.with_text_boxes(record), images, self.max_tokens, self.too_long)
         return None if sequence is None else TraceTokens(*sequence)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -167,7 +171,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             settings: how to generate; as the method's arguments say if None.
 
         Returns:
-            For each image ``steps``, ``report`` and ``images`` (token ids of each evidence image).
+            For each image ``steps`` with boxes in its pixels, ``report`` and ``images`` (token ids of each evidence image).
         """
         prompts = prompts or [self.prompt] * len(images)
         image_ids = self.tokenize_images(list(images))
@@ -184,14 +188,16 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         def crop_named_box(index: int, generated_ids: list[int]) -> torch.Tensor:
             start = _position_after_last(self.decoder.vocabulary.eoi_token_id, generated_ids)
             height, width = images[index].shape[-2:]
-            box = last_box(self.decoder.tokenizer.decode(generated_ids[start:])) or (0, 0, width, height)
-            return self.tokenize_images([crop(images[index], box)])[0]
+            box = last_box(self.decoder.tokenizer.decode(generated_ids[start:]))
+            pixels = self.box_frame.to_pixels(box, (height, width)) if box else (0, 0, width, height)
+            return self.tokenize_images([crop(images[index], pixels)])[0]
 
         provide_image = crop_named_box if evidence == "provided" else None
         sequences = generate(self.decoder, prompt_ids, settings, provide_image=provide_image)
         results = []
-        for prompt, sequence in zip(prompt_ids, sequences, strict=True):
-            steps, report, evidence_ids = self.writer.decode(sequence[len(prompt) :].tolist())
+        for image, prompt, sequence in zip(images, prompt_ids, sequences, strict=True):
+            written, report, evidence_ids = self.writer.decode(sequence[len(prompt) :].tolist())
+            steps = self.box_frame.steps_to_pixels(written, (image.shape[-2], image.shape[-1]))
             results.append({"steps": steps, "report": report, "images": evidence_ids})
         return results
 
@@ -199,6 +205,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         """See :class:`~zoo.methods.report_generation.ReportGeneration`."""
         prompts: list[torch.Tensor] = []
         for record, step, images, other in swaps:
+            record = self.with_text_boxes(record, images[0])
             image_ids = self.tokenize_images([*images, other])
             for evidence in (image_ids[record.steps[step].image], image_ids[-1]):
                 prompt = self.writer.encode_evidence_prompt(record, step, image_ids[:-1], evidence)

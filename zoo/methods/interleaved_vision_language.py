@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as image_functional
 from zoo.constants import IGNORE_INDEX
 from zoo.data.io.crops import crop
 from zoo.data.io.letterbox import letterbox, scaled_size
+from zoo.data.traces.box_frames import BoxFrameName
 from zoo.data.traces.records import Box, IvlRecord
 from zoo.data.traces.tokens import TraceTokens
 from zoo.decoders.evidence import TooLong, VisionLanguageWriter, last_box
@@ -55,6 +56,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         context: Annotated[GlobalContext, Slot("language_model")],
         evidence: Literal["crop", "box", "text", "none"] = "crop",
         prompt: Annotated[str, Injected] = PROMPT,
+        box_frame: BoxFrameName = 1000,
         film_size: PixelSide | None = None,
         train_vision: bool = False,
         image_cache: ImageCache = "features",
@@ -75,6 +77,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             context: reads images and text, and generates text.
             evidence: what supports each step.
             prompt: with which a report is requested for an image without a record; the dataset's.
+            box_frame: of the boxes in the text: a number N for a frame in which each film is N wide and N high, as 1000 of Qwen3-VL,
+                or "pixels" for films of one size.
             film_size: longer side in pixels that a whole radiograph is reduced to before the image tower reads it; crops are not.
                 None leaves it at the tower's input size.
             train_vision: train the image tower as well (``global_context`` only).
@@ -93,7 +97,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         Raises:
             ArgumentError: features of a tower that trains cannot be cached, or the tower cannot train.
         """
-        super().__init__(evidence, prompt, max_tokens, too_long, max_images, report_metrics, base_precision)
+        super().__init__(evidence, prompt, box_frame, max_tokens, too_long, max_images, report_metrics, base_precision)
         if train_vision and image_cache == "features":
             raise ArgumentError("features change while the image tower trains; set image_cache: pixels (or none)")
         if train_vision and not hasattr(context, "vision"):
@@ -137,7 +141,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         """Everything that the token ids of a record depend on."""
         words = sorted(self.tokenizer.get_vocab().items())
         example = self.context.tokenize([("?", "!")], self.context.tokens_per_image)[0]
-        return repr((self.evidence, self.max_tokens, self.too_long, example, words))
+        return repr((self.evidence, self.box_frame.side, self.max_tokens, self.too_long, example, words))
 
     def prepare_image(self, image: torch.Tensor, whole: bool) -> torch.Tensor:
         """The tower's input (1, side, side) uint8, in grey, of an image (1 or 3, height, width) in [0, 1].
@@ -193,7 +197,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
     def encode_record(self, record: IvlRecord, images: Sequence[torch.Tensor]) -> TraceTokens | None:
         """Token ids, labels and the images that are read, None if the record is left out."""
         placeholders = torch.arange(len(record.images))
-        sequence = self.writer.encode(record, placeholders, self.max_tokens, self.too_long)
+        sequence = self.writer.encode(self.with_text_boxes(record), placeholders, self.max_tokens, self.too_long)
         if sequence is None:
             return None
         read = sequence[0].count(self.context.image_token_id) // self.context.tokens_per_image
@@ -230,7 +234,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             prompts: one per image; the method's ``prompt`` if None.
 
         Returns:
-            For each image ``steps``, ``report`` and ``images`` (the boxes that were provided).
+            For each image ``steps`` and ``report``, and ``images``, the boxes that were provided; boxes are in its pixels.
         """
         films = self.image_embeds(images, [True] * len(images))
         texts = prompts or [self.prompt] * len(images)
@@ -238,8 +242,9 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         crops = _Crops(self, images)
         continuations = generate_interleaved(self.context, prompt_ids, films, self.max_new_tokens, crops)
         results = []
-        for continuation, boxes in zip(continuations, crops.boxes, strict=True):
-            steps, report = self.writer.parse(continuation.texts)
+        for image, continuation, boxes in zip(images, continuations, crops.boxes, strict=True):
+            written, report = self.writer.parse(continuation.texts)
+            steps = self.box_frame.steps_to_pixels(written, (image.shape[-2], image.shape[-1]))
             results.append({"steps": steps, "report": report, "images": boxes})
         return results
 
@@ -249,6 +254,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         prompts: list[list[int]] = []
         embeds: list[torch.Tensor] = []
         for record, step, images, other in swaps:
+            record = self.with_text_boxes(record, images[0])
             read = [*range(record.inputs), *(earlier.image for earlier in record.steps[: step + 1])]
             shown = [*(images[index] for index in read), other]
             *own, swapped = self.image_embeds(shown, [*(index < record.inputs for index in read), False])
@@ -299,9 +305,10 @@ class _Crops:
         crops = []
         for index, text in texts.items():
             height, width = self._images[index].shape[-2:]
-            box = last_box(text) or (0, 0, width, height)
-            self.boxes[index].append(box)
-            crops.append(crop(self._images[index], box))
+            box = last_box(text)
+            pixels = self._method.box_frame.to_pixels(box, (height, width)) if box else (0, 0, width, height)
+            self.boxes[index].append(pixels)
+            crops.append(crop(self._images[index], pixels))
         return self._method.image_embeds(crops, [False] * len(crops))
 
 

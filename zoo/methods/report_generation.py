@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from zoo.data.io.images import image_size
+from zoo.data.traces.box_frames import BoxFrame, BoxFrameName
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, IvlRecord
 from zoo.data.traces.tokens import TraceTokens
@@ -69,6 +71,7 @@ class ReportGeneration(LossModule):
         self,
         evidence: EvidenceName,
         prompt: str,
+        box_frame: BoxFrameName,
         max_tokens: int,
         too_long: TooLong,
         max_images: int,
@@ -79,6 +82,7 @@ class ReportGeneration(LossModule):
         super().__init__()
         self.base_precision = base_precision
         self.evidence, self.prompt, self.max_images = evidence, prompt, max_images
+        self.box_frame = BoxFrame(box_frame)
         self.max_tokens, self.too_long = max_tokens, too_long
         self.report_metrics: dict[str, ReportMetric] = build_report_metrics(report_metrics or [])
 
@@ -146,6 +150,30 @@ class ReportGeneration(LossModule):
     def prepare_image(self, image: torch.Tensor, whole: bool) -> torch.Tensor:
         """See :class:`zoo.data.traces.tokens.TraceCodec`; needed only where :attr:`reads_images`."""
         raise NotImplementedError
+
+    def with_text_boxes(self, record: IvlRecord, film: torch.Tensor | None = None) -> IvlRecord:
+        """A record with its boxes in the frame of the text, as the writer takes it.
+
+        Args:
+            record: with boxes in pixels of its first image.
+            film: that image (channels, height, width); its size is read from its file if None.
+
+        Raises:
+            ArgumentError: the tokenizer does not know the numbers of a box.
+        """
+        if not (self.writer.mode.box and any(step.box for step in record.steps)):
+            return record
+        if self.box_frame.side != "pixels":
+            height, width = image_size(record.images[0]) if film is None else film.shape[-2:]
+            record = self.box_frame.record_to_text(record, (height, width))
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        for box in (step.box for step in record.steps if step.box):
+            if unknown is not None and unknown in self.writer.encode_text(" ".join(map(str, box))):
+                raise ArgumentError(
+                    f"the tokenizer does not know the numbers of the box {list(box)}; set method.box_frame to the frame that its "
+                    f"words were made for (data.image_size of chest_drr_ivl); it is {self.box_frame.side}"
+                )
+        return record
 
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Columns for the metrics: report scores, findings and their sizes, boxes, evidence reliance."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from zoo.data.io.dicom import dicom_frames, dicom_size, dicom_spacing, is_dicom, read_dicom
-from zoo.data.io.nifti import check_nifti, nifti_pixel_area, read_nifti
+from zoo.data.io.nifti import check_nifti, nifti_pixel_area, open_nifti, read_nifti
 from zoo.data.io.pixels import MAX_PIXELS, ImageError, chosen
 from zoo.data.io.raster import raster_frames, raster_size, read_raster
 from zoo.ranges import NonNegativeInt
@@ -22,6 +22,7 @@ __all__ = [
     "check_image",
     "check_options",
     "find_image_files",
+    "header_size",
     "image_size",
     "pixel_area",
     "pixel_spacing",
@@ -77,7 +78,7 @@ def read_image(
     except MemoryError as error:
         raise ImageError(f"{path}: does not fit in memory") from error
     except Exception as error:  # decoders raise errors of many types for damaged bytes
-        raise ImageError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
+        raise _unreadable(path, error) from error
     return torch.from_numpy(_validate_pixels(path, pixels))
 
 
@@ -139,7 +140,7 @@ def check_options(path: Path, options: ImageOptions) -> None:
     except ImageError:
         raise
     except Exception as error:  # as in read_image
-        raise ImageError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
+        raise _unreadable(path, error) from error
 
 
 def check_image(image: torch.Tensor) -> None:
@@ -181,6 +182,36 @@ def image_size(path: Path) -> tuple[int, int]:
     except Exception:  # another format, or damaged: reading it says so
         height, width = read_image(path).shape[-2:]
         return height, width
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Height and width from the header alone; None of a NIfTI volume, whose slices have several.
+
+    Raises:
+        ImageError: the file is missing, too large or has no header of an image. Damage behind the header is not seen.
+    """
+    _check_file(path)
+    try:
+        if is_dicom(path):
+            return dicom_size(path)
+        if path.name.lower().endswith(_NIFTI):
+            open_nifti(path)
+            return None
+        return raster_size(path)
+    except ImageError:
+        raise
+    except Exception as error:  # as in read_image
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ImageError:
+    """What a decoder says of a file; of one that no decoder takes, how it begins."""
+    reason = f"{type(error).__name__}: {error}"
+    if type(error).__name__ in ("UnidentifiedImageError", "ImageFileError"):  # of Pillow and nibabel
+        with path.open("rb") as file:
+            start = file.read(16)
+        reason = "it is empty" if not start else f"its content is of no known format; it begins with {start!r}"
+    return ImageError(f"{path}: cannot be read as an image: {reason}")
 
 
 def _check_file(path: Path) -> None:

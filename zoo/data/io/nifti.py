@@ -61,12 +61,21 @@ def check_nifti(path: Path, axis: int | None, index: int | None) -> None:
     Raises:
         ImageError: as :func:`read_nifti`.
     """
+    image, shape = open_nifti(path)
+    stored_axis, _ = _slicing_axis(path, shape, _patient_axes(image), axis)
+    chosen(path, "slice", shape[stored_axis], shape[stored_axis] // 2 if index is None else index)
+
+
+def open_nifti(path: Path) -> tuple[Any, tuple[int, ...]]:
+    """Nibabel's image, of which only the header is read, and its three axes.
+
+    Raises:
+        ImageError: it has other axes.
+    """
     import nibabel
 
     image: Any = nibabel.load(path)
-    shape = _volume_shape(path, image.shape)
-    stored_axis, _ = _slicing_axis(path, shape, _patient_axes(image), axis)
-    chosen(path, "slice", shape[stored_axis], shape[stored_axis] // 2 if index is None else index)
+    return image, _volume_shape(path, image.shape)
 
 
 def _patient_axes(image: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import zoo
-from zoo.cli import cards, data, explore, predict, train
+from zoo.cli import benchmark, cards, data, explore, predict, train
 from zoo.cli.console import console, parse_integers, report_errors
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 for group in (explore, train, predict, cards):
     app.add_typer(group.commands)
 app.add_typer(data.commands, name="data")
+app.add_typer(benchmark.commands, name="benchmark")
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config.building import resolve_recipe
-from zoo.config.recipe import as_overrides, read_recipe
+from zoo.config.recipe import Recipe, as_overrides, read_recipe
 from zoo.data.classification.base import ClassificationData
 from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs, has_baselines
 from zoo.engine.class_names import is_class_bound
@@ -199,13 +199,21 @@ def _finished_run(
         setting.append(f"data.shots={'null' if shots is None else shots}")
     if shared.protocol == "base_to_novel":
         setting.append("data.classes=base")
-    resolved = read_recipe(recipe, setting)
+    return finished_run(read_recipe(recipe, setting), run)
+
+
+def finished_run(recipe: Recipe, run: Path) -> Path:
+    """A run of a recipe in this folder: as it is if it is finished, else trained, or resumed from its last checkpoint.
+
+    Raises:
+        RunError: the folder holds a run of another recipe or setting.
+    """
     if (run / "recipe.yaml").is_file() and not _contains(
-        read_recipe(run / "recipe.yaml", record=True).content, resolved.content
+        read_recipe(run / "recipe.yaml", record=True).content, recipe.content
     ):
         raise RunError(f"{run} is a run of another recipe or setting; choose another folder with --out")
     if not (run / "model.safetensors").is_file():
-        train(resolved, run, resume=(run / "checkpoints" / "last.ckpt").is_file())
+        train(recipe, run, resume=(run / "checkpoints" / "last.ckpt").exists())
     return run
 
 

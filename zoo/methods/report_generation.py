@@ -4,7 +4,7 @@ The evidence modes other than ``generated`` and evidence reliance are ours (reco
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -66,6 +66,8 @@ class ReportGeneration(LossModule):
     writer: SequenceWriter
     tokenizer: Any
     pad_token_id: int
+    on_reports: Callable[[dict[str, Any], list[dict[str, Any]]], None] | None = None
+    """Called in evaluation with each batch and what :meth:`generate` wrote for it, where the texts themselves are to be kept."""
 
     def __init__(
         self,
@@ -179,6 +181,8 @@ class ReportGeneration(LossModule):
         """Columns for the metrics: report scores, findings and their sizes, boxes, evidence reliance."""
         records: list[IvlRecord] = batch["record"]
         predictions = self.generate([images[0] for images in batch["images"]], [record.prompt for record in records])
+        if self.on_reports is not None:
+            self.on_reports(batch, predictions)
         reports, references = [item["report"] for item in predictions], [record.report for record in records]
         outputs = {
             "bleu": bleu_columns(reports, references),

@@ -42,7 +42,7 @@ def write_trace_page(
     ]
     content = {"steps": steps, "report": prediction["report"], "film": _data_url(_to_pil(film[0]))}
     title = f"Chest radiograph, evidence: {mode}"
-    _write("trace_page.html.jinja", file, title=title, kind=EVIDENCE[mode].image, **content)
+    write_page("trace_page.html.jinja", file, title=title, kind=EVIDENCE[mode].image, **content)
 
 
 def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file: Path) -> None:
@@ -59,7 +59,7 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
         phrases = mask_phrases(turn["answer"], len(masks))
         legend = [(COLOURS[index % len(COLOURS)], phrase) for index, phrase in enumerate(phrases)]
         rendered.append({"rejected": [], **turn, "overlay": _data_url(render_overlay(image, masks)), "legend": legend})
-    _write("answer_page.html.jinja", file, title="Questions and answers", turns=rendered)
+    write_page("answer_page.html.jinja", file, title="Questions and answers", turns=rendered)
 
 
 def write_demo_page(
@@ -82,7 +82,7 @@ def write_demo_page(
     """
     url = _png_url(plot.read_bytes()) if plot.is_file() else None
     content = {"films": films, "questions": questions, "reports": reports, "plot": url}
-    _write("demo_page.html.jinja", file, title="medvl-zoo: demo", header=table[0], cells=table[1], **content)
+    write_page("demo_page.html.jinja", file, title="medvl-zoo: demo", header=table[0], cells=table[1], **content)
 
 
 def write_data_page(
@@ -110,7 +110,7 @@ def write_data_page(
         }
         for picture in pictures
     ]
-    _write("data_page.html.jinja", file, title=title, messages=messages, tables=tables, pictures=shown)
+    write_page("data_page.html.jinja", file, title=title, messages=messages, tables=tables, pictures=shown)
 
 
 def image_url(pixels: torch.Tensor) -> str:
@@ -133,7 +133,14 @@ def render_overlay(image: torch.Tensor, masks: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _write(template: str, file: Path, **content: Any) -> None:
+def write_page(template: str, file: Path, **content: Any) -> None:
+    """Write a page from one of the templates; texts are escaped.
+
+    Args:
+        template: its name.
+        file: to write.
+        content: variables of the template.
+    """
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,0 +1,67 @@
+"""Reports of an evaluation as JSON Lines: what a model wrote for each record, beside what is true."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.files import replacing
+from zoo.methods.distributed import INDEX
+from zoo.methods.report_generation import ReportGeneration
+
+
+class ReportLines:
+    """A file with a line for each record, in their order; written whole at the end, from a part of each process."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        self.path = path
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f".{self.path.name}.*.part"))
+
+    def begin(self, method: ReportGeneration) -> None:
+        """Keep what a method writes from now on."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{method.global_rank}.part")
+        part.unlink(missing_ok=True)  # of a process that was killed
+
+        def keep(batch: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
+            rows = zip(batch[INDEX], batch["record"], predictions, strict=True)
+            with part.open("a", encoding="utf-8") as file:
+                for index, record, prediction in rows:
+                    steps = [
+                        {"region": step.region, "box": step.box, "statement": step.statement}
+                        for step in prediction["steps"]
+                    ]
+                    line = {
+                        "index": int(index),
+                        "image": str(record.images[0]),
+                        "prompt": record.prompt,
+                        "report": prediction["report"],
+                        "reference": record.report,
+                        "steps": steps,
+                    }
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        method.on_reports = keep
+
+    def end(self) -> None:
+        """Put the parts of all processes together."""
+        parts = self._parts()
+        lines = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+        if lines:
+            ordered = {line["index"]: line for line in sorted(lines, key=lambda line: line["index"])}
+            with replacing(self.path) as partial:
+                partial.write_text(
+                    "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered.values()), encoding="utf-8"
+                )
+        for part in parts:
+            part.unlink()
+
+
+def read_report_lines(path: Path, count: int) -> list[dict[str, Any]]:
+    """The first lines of such a file; none if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for _, line in zip(range(count), file, strict=False)]

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny_trace import RECORD
+from zoo.data.traces.box_frames import BoxFrame
 from zoo.data.traces.records import SUMMARY
 from zoo.decoders.evidence import EVIDENCE, SequenceWriter, last_box
 from zoo.decoders.trace_prompts import instructed, instruction
@@ -43,10 +44,21 @@ def test_a_report_alone_is_asked_for_without_steps():
 
 
 def test_the_prompt_keeps_its_image_and_examples_have_none(record):
-    prompt = instructed(record, "crop", [RECORD, RECORD])
+    pixels, example = BoxFrame("pixels"), replace(RECORD, images=record.images)
+    prompt = instructed(record, "crop", pixels, [example, example])
     assert prompt.startswith("Write the report. <image>\n") and prompt.count("<image>") == 1
     assert prompt.count("Example of a response to another image: First, I need to analyze the heart") == 2
-    example = prompt.splitlines()[-1]
-    assert last_box(example) == RECORD.steps[1].box and example.endswith(f"{SUMMARY} A normal film.")
-    assert instructed(record, "none", [RECORD]).endswith("another image: A normal film.")
-    assert instructed(record, "text").count("Example") == 0
+    shown = prompt.splitlines()[-1]
+    assert last_box(shown) == RECORD.steps[1].box and shown.endswith(f"{SUMMARY} A normal film.")
+    assert instructed(record, "none", pixels, [example]).endswith("another image: A normal film.")
+    assert instructed(record, "text", pixels).count("Example") == 0
+
+
+def test_boxes_are_in_the_frame_of_the_text(record):
+    prompt = instructed(record, "box", BoxFrame(1000), [replace(RECORD, images=record.images)])
+    assert "1000 wide and 1000 high" in prompt and "640" not in prompt
+    assert (
+        last_box(prompt.splitlines()[-1])
+        == BoxFrame(1000).to_text(RECORD.steps[1].box, (480, 640))
+        != RECORD.steps[1].box
+    )

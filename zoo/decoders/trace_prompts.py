@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from zoo.data.io.images import image_size
+from zoo.data.traces.box_frames import BoxFrame
 from zoo.data.traces.records import IMAGE_PLACEHOLDER, SUMMARY, IvlRecord, Step
 from zoo.decoders.evidence import EVIDENCE, Evidence, EvidenceName, step_texts
 
@@ -12,8 +13,8 @@ def instruction(mode: EvidenceName, width: int, height: int) -> str:
 
     Args:
         mode: of the evidence.
-        width: of the image in pixels, which boxes are in.
-        height: of it.
+        width: that the image has in the boxes of a text; see :class:`~zoo.data.traces.box_frames.BoxFrame`.
+        height: likewise.
     """
     evidence = EVIDENCE[mode]
     if not evidence.steps:
@@ -26,7 +27,8 @@ def instruction(mode: EvidenceName, width: int, height: int) -> str:
     ]
     if evidence.box:
         parts.append(
-            f"The numbers are left, top, right and bottom in pixels of the image, which is {width} wide and {height} high."
+            "The numbers are the left, top, right and bottom edge of a box around the region; for them the image is "
+            f"{width} wide and {height} high."
         )
     if evidence.image == "provided":
         parts.append("After each box you are shown what is in it, larger; then say what is seen.")
@@ -38,7 +40,7 @@ def instruction(mode: EvidenceName, width: int, height: int) -> str:
     return " ".join(parts)
 
 
-def instructed(record: IvlRecord, mode: EvidenceName, examples: Sequence[IvlRecord] = ()) -> str:
+def instructed(record: IvlRecord, mode: EvidenceName, frame: BoxFrame, examples: Sequence[IvlRecord] = ()) -> str:
     """The prompt of a record with the form of the response, and with responses to other images as examples.
 
     Examples are text: their images are not shown.
@@ -46,12 +48,14 @@ def instructed(record: IvlRecord, mode: EvidenceName, examples: Sequence[IvlReco
     Args:
         record: whose prompt it is; images keep their places.
         mode: of the evidence.
+        frame: of the boxes in a text.
         examples: records whose responses are shown.
 
     Raises:
-        ImageError: the size of the record's image cannot be read.
+        ImageError: the size of an image cannot be read.
     """
-    height, width = image_size(record.images[0])
+    height, width = image_size(record.images[0]) if frame.side == "pixels" else (frame.side, frame.side)
+    examples = [frame.record_to_text(example, image_size(example.images[0])) for example in examples]
     shown = [f"Example of a response to another image: {_response(example, mode)}" for example in examples]
     return "\n".join([record.prompt, instruction(mode, width, height), *shown])
 

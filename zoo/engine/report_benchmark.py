@@ -353,7 +353,10 @@ def _prepare_records(evaluation: Evaluation, item: Item, benchmark: Benchmark) -
     traces.records = traces.records[: benchmark.limit]
     if _instructs(item, benchmark):
         examples = data.records("train")[: benchmark.shots] if benchmark.shots else []
-        traces.records = [replace(record, prompt=instructed(record, item.mode, examples)) for record in traces.records]
+        frame = cast(ReportGeneration, evaluation.method).box_frame
+        traces.records = [
+            replace(record, prompt=instructed(record, item.mode, frame, examples)) for record in traces.records
+        ]
 
 
 def count_records(models: Sequence[str], benchmark: Benchmark) -> int:

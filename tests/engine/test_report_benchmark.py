@@ -60,7 +60,7 @@ def test_models_are_measured_as_they_are_and_fine_tuned(root, tmp_path):
     name = next(path.stem for path in (out / "reports").glob("*qwen-as_it_is-crop.jsonl"))
     lines = lines_of(out, name)
     assert [Path(line["image"]).name for line in lines] == [f"film_{index}.png" for index in (3, 2, 1, 0)]
-    assert instruction("crop", 64, 64) in lines[0]["prompt"] and "Example of a response" in lines[0]["prompt"]
+    assert instruction("crop", 1000, 1000) in lines[0]["prompt"] and "Example of a response" in lines[0]["prompt"]
     assert lines[0]["reference"] == "No pleural effusion."
     trained = lines_of(out, name.replace("as_it_is", "fine_tuned"))
     assert [line["prompt"] for line in trained] == ["Write a report. <image>"] * 4, "it has learned the form"

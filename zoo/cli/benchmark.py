@@ -38,14 +38,10 @@ def benchmark_reports(
     ] = False,
     no_as_is: Annotated[bool, typer.Option("--no-as-is", help="No rows of the models as they are.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds of the trained models, comma-separated.")] = "0",
-    instruct: Annotated[
-        bool | None,
-        typer.Option(
-            "--instruct/--no-instruct",
-            help="Say the form of a trace in the prompt of a model as it is; of recipes alone by default.",
-            show_default=False,
-        ),
-    ] = None,
+    prompt: Annotated[
+        Literal["auto", "instructed", "plain"],
+        typer.Option(help="Whether prompts of models as they are say the form of a trace; auto: those of recipes."),
+    ] = "auto",
     shots: Annotated[int, typer.Option(min=0, help="Training responses as examples in these prompts.")] = 0,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to measure on.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Records to measure on, from the beginning.")] = None,
@@ -80,7 +76,7 @@ def benchmark_reports(
             overrides=settings or [],
             split=split,
             limit=limit,
-            instruct=instruct,
+            instruct=None if prompt == "auto" else prompt == "instructed",
             shots=shots,
             device=device,
         )

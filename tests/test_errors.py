@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 from zoo.paths import PACKAGE
 
 BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)}
@@ -66,3 +66,9 @@ def test_an_unknown_clip_is_one_line_with_the_nearest_names():
     assert isinstance(unknown.value, RuntimeError) and len(str(unknown.value)) < 300
     with pytest.raises(OpenClipError, match=r"with pretrained 'opnai'.*did you mean openai"):
         OpenClip("ViT-B-16", pretrained="opnai")
+
+
+def test_numbers_agree_with_their_nouns():
+    assert counted(1, "record", "is") == "1 record is" and counted(37, "record", "is") == "37 records are"
+    assert counted(0, "problem") == "0 problems" and counted(1, "problem") == "1 problem"
+    assert counted(2, "box") == "2 boxes" and counted(1200, "image", "has") == "1,200 images have"

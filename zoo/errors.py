@@ -4,6 +4,8 @@ Each error has the builtin of its sort as a second base, so that ``except ValueE
 to one part of the zoo are defined there; here are those that several parts raise.
 """
 
+_VERBS = {"is": "are", "has": "have", "lies": "lie"}
+
 
 class ZooError(Exception):
     """Any error that is meant for a user: the message says what was given, what was expected and what to do.
@@ -20,6 +22,20 @@ class ZooError(Exception):
 
 class ZooWarning(UserWarning):
     """Any warning that is meant for a user; the command line prints it as a message."""
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """A number with its noun, as a message has them: 1 record, 2 records; with a verb, 1 record is, 2 records are.
+
+    Args:
+        number: of things.
+        noun: for one of them.
+        verb: for one of them, "is" or "has"; those for several are known.
+    """
+    if number == 1:
+        return f"1 {noun} {verb}".rstrip()
+    plural = f"{noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+    return f"{number:,} {plural} {_VERBS.get(verb, verb)}".rstrip()
 
 
 class ArgumentError(ZooError, ValueError):

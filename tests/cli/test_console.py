@@ -2,13 +2,14 @@
 
 import importlib
 import json
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import typer
 from huggingface_hub import errors as hub
 
-from zoo.cli.console import console, print_facts, print_json, print_table, report_errors
+from zoo.cli.console import console, print_facts, print_json, print_table, report_errors, split_settings
 from zoo.errors import ArgumentError
 
 
@@ -83,3 +84,33 @@ def test_text_that_is_not_the_zoos_is_printed_as_it_is(capsys):
 def test_json_has_null_for_what_is_not_a_number(capsys):
     print_json({"auroc": {"value": float("nan")}, "rows": [1.0, float("inf")]})
     assert json.loads(capsys.readouterr().out) == {"auroc": {"value": None}, "rows": [1.0, None]}
+
+
+def test_every_command_that_takes_changes_takes_them_bare():
+    """``zoo verify my-card data.table=mine.csv`` as ``zoo eval`` does; ``--set`` is for scripts that have it."""
+    import typer
+
+    from zoo.cli.app import app
+
+    group = typer.main.get_command(app)
+    commands = {**group.commands, **{f"data {name}": item for name, item in group.commands["data"].commands.items()}}
+    with_changes = {
+        name: command
+        for name, command in commands.items()
+        if any("--set" in parameter.opts or parameter.name in ("settings", "changes") for parameter in command.params)
+    }
+    names = {"train", "eval", "plan", "verify", "probe", "publish", "export", "predict", "app", "compare", "show"}
+    assert names <= set(with_changes)
+    for name, command in with_changes.items():
+        rest = [parameter for parameter in command.params if parameter.param_type_name == "argument"][-1]
+        assert rest.nargs == -1, f"{name}: a change cannot stand after its other arguments"
+
+
+def test_changes_are_told_from_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.png").touch()
+    items = ["card", "data.table=mine=1.csv", Path("a=b.png"), "films/x=1.png"]
+    assert split_settings(items, ["trainer.devices=2"]) == (
+        ["card", "a=b.png", "films/x=1.png"],
+        ["data.table=mine=1.csv", "trainer.devices=2"],
+    )

@@ -23,7 +23,7 @@ def test_data_check_names_lines_and_fails(tmp_path):
     good = {"prompt": "Write. <image>", "response": "Clear.", "images": ["film.png"]}
     file = tmp_path / "records.jsonl"
     file.write_text(json.dumps(good) + "\n")
-    assert "traces, 0 steps; 1 records are valid, 0 problems" in call("data", "check", file)
+    assert "traces, 0 steps; 1 record is valid, 0 problems" in call("data", "check", file)
     file.write_text(json.dumps(good) + "\n" + json.dumps({**good, "images": ["gone.png"]}) + "\n{")
     output = call("data", "check", file, code=1)
     assert "records.jsonl:2: the image" in output and "records.jsonl:3: is not JSON" in output

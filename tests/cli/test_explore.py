@@ -69,6 +69,8 @@ def test_every_recipe_is_checked_although_one_is_wrong(tmp_path):
     assert f"{bad}: sed: unknown section" in text and "no/such: no such recipe" in text
     assert "coop/chest_drr_16shot: valid" in text and "2 of 3 recipes are not valid" in text
     assert "name a recipe" in call("check", "data.shots=4", code=2)
+    text = call("check", tmp_path / "gone.yaml", code=1)
+    assert f"no such recipe: neither a file {tmp_path / 'gone.yaml'} nor a published one" in text
 
 
 def test_check_reads_the_data_unless_told_not_to(tmp_path):

@@ -37,14 +37,25 @@ def test_train_eval_compare_publish_predict_through_the_command_line(
     assert set(details["baselines"]) == {"majority class", "raw-pixel probe"} and len(details["classes"]) == 3
     assert set(metrics) == {"accuracy", "macro_f1", "auroc"} and metrics["accuracy"]["n"] == 24
 
+    for split in ("train", "val", "test"):
+        shutil.copytree(striped_folder / split, tmp_path / "one" / split)
+    for name in ("stripes", "blank film"):
+        for film in (tmp_path / "one" / "test" / name).iterdir():
+            film.unlink()
+    text = call("eval", tmp_path / "run", f"data.folder={tmp_path / 'one'}", "--no-details")
+    assert "accuracy" in text and "not defined" not in text
+    assert "note: left out, since these data have nothing to measure them on: auroc" in text
+
     call("publish", tmp_path / "run", "--name", "tiny")
-    assert "yes" in call("verify", "tiny", "--set", f"data.folder={striped_folder}")
+    assert "yes" in call("verify", "tiny", f"data.folder={striped_folder}")
     image = next((striped_folder / "test" / "dots").iterdir())
     results = printed("predict", "tiny", image, "--out", tmp_path / "output", "--json")
     picture = Path(results[str(image)]["picture"])
     assert picture.is_file() and np.asarray(Image.open(picture)).std() > 10
     assert "there is no such file" in call("predict", "tiny", tmp_path / "gone.png", code=1)
-    assert "no card is named" in call("predict", "tinny", image, code=1)
+    text = call("predict", "tinny", image, code=1)
+    assert f"no card is named 'tinny' in {tmp_path / 'cards'} or " in text
+    assert "ZOO_CHECKPOINTS" in text and "did you mean tiny" in text
 
     text = call(
         "compare",

@@ -43,7 +43,7 @@ def test_every_bad_row_of_a_table_is_reported(tmp_path):
     scanned = scan_data(str(table))
     text = "\n".join(scanned.problems.messages)
     assert (
-        "line 2: has 1 fields" in text and "line 4: " in text and "line 6: split 'fold'" in text and "gone.png" in text
+        "line 2: has 1 field" in text and "line 4: " in text and "line 6: split 'fold'" in text and "gone.png" in text
     )
     assert len(scanned.images) == 9 and scanned.images[0].labels == {"a": 1.0}
 

@@ -39,7 +39,7 @@ def test_other_classes_are_measured_where_weights_do_not_depend_on_them(tiny_rec
 
 
 def test_a_source_that_is_neither_run_nor_card_is_named(tmp_path):
-    with pytest.raises(CardError, match="runs/none is neither a run folder nor a card; there are: .*clip-small"):
+    with pytest.raises(CardError, match="runs/none is neither a run folder nor a card in .*; there are: .*clip-small"):
         open_evaluation("runs/none")
     with pytest.raises(CardError, match="holds neither a run .* nor a card"):
         open_evaluation(tmp_path)

@@ -179,3 +179,17 @@ def test_a_base_in_a_local_folder_is_not_named(cards, published_cards, striped_f
     assert str(tmp_path).encode() not in _everything(card) and read_card(card).record.base.name == "tiny-base"
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "none"))
     assert load(card).class_names == ["blank film", "dots", "stripes"]
+
+
+def test_publishing_an_unfinished_run_says_how_to_finish_it(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(CardError, match="run is not a finished run; it has no model.safetensors"):
+        publish(run, "mine", folder=tmp_path)
+    (run / "recipe.yaml").touch()
+    with pytest.raises(CardError, match=r"train again: zoo train .*run/recipe.yaml --out"):
+        publish(run, "mine", folder=tmp_path)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(CardError, match=r"resume it with: zoo train .*run/recipe.yaml --resume"):
+        publish(run, "mine", folder=tmp_path)

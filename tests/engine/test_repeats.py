@@ -72,7 +72,7 @@ def test_the_first_ten_are_shown(tmp_path):
             Image.fromarray(pixels).save(file)
             images.append(AnnotatedImage(file, split))
     messages = found(images).messages
-    assert len(messages) == 11 and messages[-1] == "and 2 more images that are there twice"
+    assert len(messages) == 11 and messages[-1] == "and 2 more images are there twice"
     same = [AnnotatedImage(tmp_path / f"same{index}.png", "train") for index in range(7)]
     for item in same:
         shutil.copy(tmp_path / "train0.png", Path(str(item.image)))

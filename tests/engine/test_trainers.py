@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from tests.tiny_cards import at, publish_tiny_classifier, write_film
 from zoo.cli.app import app
+from zoo.config.recipe import read_recipe
+from zoo.engine.trainers import training_arguments
 from zoo.paths import PACKAGE
 
 
@@ -53,6 +55,22 @@ def test_training_on_a_gpu_that_is_not_here_is_one_line(tiny_recipe, tmp_path, a
         f"DeviceError: trainer.accelerator is {accelerator}, and this machine has no"
     )
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize(("epochs", "last"), [(3, "Epoch 3/3"), (-1, "Epoch 3")])
+def test_the_progress_bar_counts_epochs_from_1(tiny_recipe, tmp_path, epochs, last):
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    arguments = training_arguments(read_recipe(tiny_recipe, ["trainer.enable_progress_bar=true"]), tmp_path)
+    (bar,) = [callback for callback in arguments["callbacks"] if isinstance(callback, RichProgressBar)]
+    trainer = Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, accelerator="cpu")
+    bar.setup(trainer, trainer.lightning_module, "fit")
+    trainer.fit_loop.epoch_progress.current.completed = 2
+    bar.on_train_start(trainer, trainer.lightning_module)
+    bar.on_train_epoch_start(trainer, trainer.lightning_module)
+    assert [str(task.description).strip() for task in bar.progress.tasks] == [last]
+    bar.teardown(trainer, trainer.lightning_module, "fit")
 
 
 COMMANDS = """

@@ -303,7 +303,7 @@ def test_boxes_follow_the_centre_crop_of_anole(tmp_path, monkeypatch):
             data.tokenize(method)
         warned = [str(warning.message) for warning in caught if "boxes" in str(warning.message)]
         assert [message.split(":")[0] for message in warned] == left_out
-        assert all("1 boxes lie outside of what the model sees" in message for message in warned)
+        assert all("1 box outside of what the model sees" in message for message in warned)
         texts[transform] = method.tokenizer.decode(data.split("train")[0]["input_ids"])
     assert "area is [12, 2, 20, 14]" in texts["center_crop"] and texts["center_crop"].count("bounding box") == 1
     assert "area is [0, 2, 20, 14]" in texts["squash"] and "area is [0, 2, 8, 14]" in texts["squash"]

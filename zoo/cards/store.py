@@ -84,13 +84,19 @@ def find_card(name: str | Path) -> Path:
     candidates = (*(base / name for base in card_folders()), Path(name))
     folders = [folder for folder in candidates if (folder / PROSE).is_file()]
     if not folders:
-        raise CardError(f"no card is named '{name}'{nearest(str(name), list_cards())}")
+        raise CardError(f"no card is named '{name}'{where_cards_are()}{nearest(str(name), list_cards())}")
     found = next((folder for folder in folders if (folder / WEIGHTS).is_file()), folders[0])
     text = (found / PROSE).read_bytes()
     if others := [folder for folder in folders if (folder / PROSE).read_bytes() != text]:
         message = f"several cards are named '{name}': {found} is used; for the other, write its folder, {others[0]}"
         warnings.warn(message, ZooWarning, stacklevel=3)
     return found
+
+
+def where_cards_are() -> str:
+    """The part of a message that says where cards were looked for."""
+    folders = " or ".join(str(folder) for folder in card_folders())
+    return f" in {folders} (ZOO_CHECKPOINTS names the folder of your own)"
 
 
 def read_front_matter(path: Path) -> dict[str, Any]:

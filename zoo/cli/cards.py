@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, parse_integers, print_json, print_table, report_errors
+from zoo.cli.console import (
+    Device,
+    Json,
+    Set,
+    Settings,
+    console,
+    errors,
+    parse_integers,
+    print_json,
+    print_table,
+    report_errors,
+    split_settings,
+)
 
 commands = typer.Typer()
 
@@ -16,6 +28,7 @@ commands = typer.Typer()
 def publish(
     run: Annotated[Path, typer.Argument(help="a finished run folder")],
     name: Annotated[str, typer.Option(help="Name of the card.")],
+    changes: Settings = None,
     version: Annotated[str, typer.Option(help="Increase it when the card changes.")] = "1.0.0",
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
     limitations: Annotated[str, typer.Option(help="Added to the limitations of the data set.")] = "",
@@ -40,16 +53,16 @@ def publish(
     with report_errors():
         options: dict[str, Any] = {"version": version, "limitations": limitations, "license": license}
         options |= {"data_license": data_license, "data_source": data_source}
-        options |= {"device": device, "settings": settings or []}
+        options |= {"device": device, "settings": [*(changes or []), *(settings or [])]}
         folder = publish_card(run, name, half=half, replace=replace, probe=probe, **options)
         place = name if find_card(name).resolve() == folder.resolve() else folder
-        given = "".join(f" --set {shlex.quote(setting)}" for setting in data_places(run))
+        given = "".join(f" {shlex.quote(setting)}" for setting in data_places(run))
         console.print(f"wrote {folder}\nnext: zoo verify {place}{given}", highlight=False, soft_wrap=True)
 
 
 @commands.command()
 def verify(
-    cards: Annotated[list[str] | None, typer.Argument(help="cards")] = None,
+    cards: Annotated[list[str] | None, typer.Argument(help="cards, with key=value changes of their recipes")] = None,
     every: Annotated[bool, typer.Option("--all", help="All local cards.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="The probes of the cards alone: seconds each, without data.")
@@ -60,21 +73,23 @@ def verify(
 ) -> None:
     """Evaluate cards again and compare with the published metrics; fails where one differs. Example: `zoo verify --all`.
 
-    With `--quick`, a few samples that are in each card are evaluated instead: `zoo verify --all --quick`.
+    With `--quick`, a few samples that are in each card are evaluated instead: `zoo verify --all --quick`. A card that does not name its
+    data is told where they are: `zoo verify my-card data.table=mine.csv`.
     """
     from zoo.cards.store import list_cards
 
-    names = list_cards() if every else cards or []
+    named, settings = split_settings(cards or [], settings)
+    names = list_cards() if every else named
     if not names:
         errors.print("name a card, or use --all")
         raise typer.Exit(2)
     if quick:
-        _verify_probes(names, settings or [], as_json)
+        _verify_probes(names, settings, as_json)
         return
     from zoo.engine.verification import verify_all
 
     with report_errors():
-        checked = verify_all(names, settings or [], device=device)
+        checked = verify_all(names, settings, device=device)
     failed = [result for result in checked if not result.holds]
     if as_json:
         print_json(
@@ -114,7 +129,7 @@ def _verify_probes(names: list[str], settings: list[str], as_json: bool) -> None
 
 @commands.command()
 def probe(
-    cards: Annotated[list[str], typer.Argument(help="cards")],
+    cards: Annotated[list[str], typer.Argument(help="cards, with key=value changes of their recipes")],
     samples: Annotated[str, typer.Option(help="Indices of the test samples, comma-separated.")] = "0,1",
     settings: Set = None,
 ) -> None:
@@ -124,11 +139,10 @@ def probe(
     """
     from zoo.engine.probing import add_probe
 
+    names, settings = split_settings(cards, settings)
     with report_errors():
-        for name in cards:
-            console.print(
-                f"wrote {add_probe(name, parse_integers(samples), settings or [])}", markup=False, highlight=False
-            )
+        for name in names:
+            console.print(f"wrote {add_probe(name, parse_integers(samples), settings)}", markup=False, highlight=False)
 
 
 @commands.command()
@@ -157,6 +171,7 @@ def pull(
 @commands.command()
 def export(
     card: Annotated[str, typer.Argument(help="a card")],
+    changes: Settings = None,
     kind: Annotated[
         Literal["torch_export", "onnx", "merged"], typer.Option("--format", help="What to write.")
     ] = "torch_export",
@@ -173,5 +188,5 @@ def export(
     from zoo.engine.exporting import export as export_card
 
     with report_errors():
-        written = export_card(card, out, kind, settings or [])
+        written = export_card(card, out, kind, [*(changes or []), *(settings or [])])
         console.print(f"wrote {written}", markup=False, highlight=False, soft_wrap=True)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +39,19 @@ Set = Annotated[
     typer.Option("--set", help="key=value of the recipe, as trainer.devices=4 or trainer.precision=bf16-mixed."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+_SETTING = re.compile(r"[\w.]+=")
+
+
+def split_settings(items: Sequence[str | Path], settings: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """Names, and ``key=value`` changes, of arguments in which they stand together; those of ``--set`` follow.
+
+    A file that is called like a change is a name.
+    """
+    texts = [str(item) for item in items]
+    changes = [text for text in texts if _SETTING.match(text) and not Path(text).exists()]
+    return [text for text in texts if text not in changes], [*changes, *(settings or [])]
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, report_errors
+from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, report_errors, split_settings
+from zoo.errors import counted
 
 commands = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 
@@ -21,7 +22,7 @@ def data_build(name: Annotated[str, typer.Argument(help="a dataset")], settings:
     with report_errors():
         report = prepare_dataset(name, settings or [])
         for split, count in report.counts.items():
-            console.print(f"{split}: {count} samples")
+            console.print(f"{split}: {counted(count, 'sample')}")
         rate = f", {report.rate:.1f} samples/s" if report.seconds > 1 else ": all in the cache"
         console.print(f"{report.seconds:.1f} s{rate}")
 
@@ -48,8 +49,7 @@ def data_check(
     from zoo.engine.inspection import OPENED, describe_data, open_images, write_page
     from zoo.engine.repeats import report_repeats
 
-    settings = [item for item in names if "=" in item and not Path(item).exists()]
-    files = [item for item in names if item not in settings]
+    files, settings = split_settings(names)
     if not files:
         raise typer.BadParameter("name a file, a folder, a dataset or a form")
     malformed, facts = 0, {}
@@ -72,7 +72,7 @@ def data_check(
             _print_data(name, scanned.form, len(scanned.images), problems.messages, problems.notes)
             for title, rows in tables.items():
                 print_facts({title: rows})
-            console.print(f"opened {len(opened)} of {len(scanned.images)} images", highlight=False)
+            console.print(f"opened {len(opened)} of {counted(len(scanned.images), 'image')}", highlight=False)
             if shown is not None:
                 console.print(f"wrote {shown}", markup=False, highlight=False, soft_wrap=True)
     if as_json:
@@ -86,7 +86,7 @@ def _print_data(name: str, form: str, count: int, problems: list[str], notes: li
         errors.print(problem, markup=False, highlight=False, soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    summary = f"{name}: {form}; {count} records are valid, {len(problems)} problems"
+    summary = f"{name}: {form}; {counted(count, 'record', 'is')} valid, {counted(len(problems), 'problem')}"
     console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -132,7 +132,7 @@ def data_convert(
             done = convert_to_conversations(source, out, rewriter=rewriter, **options)  # type: ignore[arg-type]
         _print_counts(done.counts)
         if done.kept:
-            console.print(f"{done.kept} turns kept their words, since the endpoint's did not fit")
+            console.print(f"{counted(done.kept, 'turn')} kept their words, since the endpoint's did not fit")
         if done.review:
             say = f"review {done.review}: write yes into the column accept, then: zoo data accept {out}"
             console.print(say, markup=False, highlight=False, soft_wrap=True)
@@ -154,4 +154,4 @@ def data_accept(
 
 def _print_counts(counts: dict[str, int]) -> None:
     for split, count in counts.items():
-        console.print(f"{split}: {count} records")
+        console.print(f"{split}: {counted(count, 'record')}")

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.console import Json, Settings, console, errors, print_facts, print_json, print_table, report_errors
+from zoo.cli.console import (
+    Json,
+    Settings,
+    console,
+    errors,
+    print_facts,
+    print_json,
+    print_table,
+    report_errors,
+    split_settings,
+)
 from zoo.config.recipe import read_recipe
 from zoo.paths import CACHE_KINDS
 from zoo.registry import nearest
@@ -44,19 +54,20 @@ def show(
     name: Annotated[
         str, typer.Argument(help="a component, recipe or card; a dataset with --out is shown as a contact sheet")
     ],
+    changes: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the contact sheet of a dataset.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for a dataset, as image_size=256.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe a component, recipe or card. Examples: `zoo show oca` · `zoo show chest_drr --out pictures --set image_size=256`."""
+    """Describe a component, recipe or card. Examples: `zoo show oca` · `zoo show chest_drr image_size=256 --out pictures`."""
     from zoo.engine.catalog import describe
     from zoo.engine.datasets import plot_dataset
 
     with report_errors():
         if out is not None:
-            console.print(f"wrote {plot_dataset(name, out, settings or [])}")
+            console.print(f"wrote {plot_dataset(name, out, [*(changes or []), *(settings or [])])}")
             return
         description = describe(name)
         if as_json:
@@ -83,8 +94,7 @@ def check(
     from zoo.engine.inspection import inspect_recipe
     from zoo.engine.preflight import missing_data, preflight
 
-    settings = [item for item in recipes if "=" in item]
-    names = [item for item in recipes if "=" not in item]
+    names, settings = split_settings(recipes)
     if not names:
         raise typer.BadParameter("name a recipe")
     invalid = 0

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from zoo.cli.console import Device, Json, Set, console, errors, is_first_process, print_json, print_table, report_errors
+from zoo.cli.console import (
+    Device,
+    Json,
+    Set,
+    console,
+    errors,
+    is_first_process,
+    print_json,
+    print_table,
+    report_errors,
+    split_settings,
+)
 
 commands = typer.Typer()
 
@@ -61,26 +72,27 @@ def predict(
 
     format = "json" if as_json else format
     options = ImageOptions(frame=frame, axis=axis, index=index, bits=bits)
+    inputs, settings = split_settings(images, settings)
     with report_errors():
         if chat:
             if ask is not None or format != "text" or dicom_seg:
                 raise typer.BadParameter(
                     "--chat reads questions from the terminal; it cannot be combined with --ask, --format, --json or --dicom-seg"
                 )
-            _chat(card, images, out, options, device, settings or [])
+            _chat(card, inputs, out, options, device, settings)
             return
         if dicom_seg and out is None:
             raise typer.BadParameter("--dicom-seg requires --out")
         stream = _Stream(format) if format in ("jsonl", "csv") else None
         predictions = predict_files(
             card,
-            images,
+            inputs,
             out,
             question=ask,
             dicom_seg=dicom_seg,
             options=options,
             device=device,
-            settings=settings or [],
+            settings=settings,
             batch_size=batch_size,
             overwrite=overwrite,
             format="csv" if format == "csv" else "jsonl",
@@ -139,7 +151,7 @@ def _print_prediction(path: str, prediction: dict[str, Any]) -> None:
             console.print(f"{key}: {value}", markup=False)
 
 
-def _chat(card: str, images: list[Path], out: Path | None, options: Any, device: str, settings: list[str]) -> None:
+def _chat(card: str, images: list[str], out: Path | None, options: Any, device: str, settings: list[str]) -> None:
     from zoo.engine.prediction import chat
 
     if len(images) != 1:
@@ -152,7 +164,7 @@ def _chat(card: str, images: list[Path], out: Path | None, options: Any, device:
             return None
 
     page = None
-    for turn in chat(card, images[0], next_question, out=out, options=options, device=device, settings=settings):
+    for turn in chat(card, Path(images[0]), next_question, out=out, options=options, device=device, settings=settings):
         message = turn.get("error") or f"zoo: {turn['answer']} (masks: {len(turn['masks'])})"
         (errors if "error" in turn else console).print(message, markup=False)
         page = turn.get("page", page)
@@ -174,7 +186,8 @@ def app(
     """
     from zoo.cli.web_app import build_app
 
+    names, settings = split_settings(cards, settings)
     with report_errors():
-        page = build_app(cards, device, settings or [])
+        page = build_app(names, device, settings)
         console.print(f"http://{host}:{port}  (Ctrl-C ends)", highlight=False)
         page.launch(server_name=host, server_port=port, quiet=True, max_file_size="200mb")

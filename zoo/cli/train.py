@@ -17,6 +17,7 @@ from zoo.cli.console import (
     print_json,
     print_table,
     report_errors,
+    split_settings,
 )
 from zoo.config.recipe import read_recipe
 
@@ -86,8 +87,12 @@ def evaluate(
         details = asdict(more) if more else {"targets": targets} if targets else None
         print_json({**content, "details": details} if details else content)
         return
-    rows = [[name, *_cells(measured), str(measured.n)] for name, measured in metrics.items()]
+    defined = {name: measured for name, measured in metrics.items() if not isnan(measured.value)}
+    rows = [[name, *_cells(measured), str(measured.n)] for name, measured in defined.items()]
     print_table(f"{source}, {split}", ["metric", "value", "95% interval", "n"], rows)
+    if undefined := [name for name in metrics if name not in defined]:
+        reason = "these data have nothing to measure them on"
+        console.print(f"note: left out, since {reason}: {', '.join(undefined)}", highlight=False, soft_wrap=True)
     if more:
         _print_details(more)
     if targets:
@@ -156,14 +161,15 @@ def compare(
     from zoo.engine.comparison import compare as run_comparison
     from zoo.visualization.tables import markdown_table
 
+    names, settings = split_settings(recipes, settings)
     with report_errors():
         rows = run_comparison(
-            recipes,
+            names,
             out,
             shots=parse_integers(shots),
             seeds=parse_integers(seeds),
             protocol=protocol,
-            overrides=settings or [],
+            overrides=settings,
             over=parse_values([over] if over else []),
             grid=parse_values(grid or []),
             baselines=not no_baselines,

@@ -124,7 +124,9 @@ def find_recipe(name: str | Path) -> Path:
     """
     path = _recipe_in((Path(), recipes_folder()), name)
     if path is None:
-        raise RecipeError([Problem(str(name), "", f"no such recipe{nearest(str(name), list_recipes())}")])
+        file = os.path.abspath(name)
+        message = f"no such recipe: neither a file {file} nor a published one"
+        raise RecipeError([Problem(str(name), "", f"{message}{nearest(str(name), list_recipes())}")])
     return path
 
 

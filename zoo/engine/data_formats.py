@@ -23,7 +23,7 @@ from zoo.data.io.images import read_image
 from zoo.data.io.tables import SPLITS, TableSpec
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_valid_records
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, counted
 from zoo.registry import registry
 
 _TABLES = (".csv", ".tsv", ".txt")
@@ -173,11 +173,11 @@ def _scan_lines(path: Path) -> ScannedData:
     if re.search(r'"(?:prompt|response)"\s*:', first) and '"conversations"' not in first:
         records, messages = read_valid_records(path)
         steps = sum(len(record.steps) for record in records)
-        images, form = [of_record(record) for record in records], f"traces, {steps} steps"
+        images, form = [of_record(record) for record in records], f"traces, {counted(steps, 'step')}"
     else:
         conversations, messages = read_valid_conversations(path)
         turns = sum(len(conversation.turns) for conversation in conversations)
-        images, form = [of_conversation(item) for item in conversations], f"conversations, {turns} questions"
+        images, form = [of_conversation(item) for item in conversations], f"conversations, {counted(turns, 'question')}"
     scanned = ScannedData(form, images)
     scanned.problems.messages += messages
     return scanned

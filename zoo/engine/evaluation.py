@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.cards.store import PROSE, CardError, list_cards, read_card, read_safetensors
+from zoo.cards.store import PROSE, CardError, list_cards, read_card, read_safetensors, where_cards_are
 from zoo.checksums import load_checked, save_checked, say_rebuilt
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import Recipe, read_recipe
@@ -44,14 +44,14 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
     if (run / "model.safetensors").is_file() and not (run / "README.md").is_file():
         return _open_run(run, overrides, device)
     if (run / "recipe.yaml").is_file() and not (run / "README.md").is_file():
-        raise CardError(f"{run} is an unfinished run; {_advice(run)}")
+        raise CardError(f"{run} is an unfinished run; {how_to_finish(run)}")
     if not (run / PROSE).is_file() and str(source) not in list_cards():
         where = (
             "holds neither a run (model.safetensors) nor a card"
             if run.is_dir()
             else "is neither a run folder nor a card"
         )
-        raise CardError(f"{source} {where}{nearest(str(source), list_cards())}")
+        raise CardError(f"{source} {where}{where_cards_are()}{nearest(str(source), list_cards())}")
     card = read_card(source)
     resolved = resolve_recipe(card.recipe(overrides))
     data = build_data(resolved)
@@ -63,7 +63,8 @@ def open_evaluation(source: str | Path, overrides: Sequence[str] = (), device: s
     return Evaluation(method, resolved.recipe, data, device)
 
 
-def _advice(run: Path) -> str:
+def how_to_finish(run: Path) -> str:
+    """What to do with an unfinished run."""
     if (run / "checkpoints" / "last.ckpt").exists():
         return f"resume it with: zoo train {run}/recipe.yaml --resume"
     return f"it has no checkpoint, so train again: zoo train {run}/recipe.yaml --out {run}-2"

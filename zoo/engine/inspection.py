@@ -26,6 +26,7 @@ from zoo.engine.assembly import build_data, with_vocabulary
 from zoo.engine.data_formats import ScannedData, dataset_images, read_splits, texts_of
 from zoo.engine.headers import read_sizes, sizes_of_boxes
 from zoo.engine.repeats import report_repeats
+from zoo.errors import counted
 from zoo.pretrained import without_weights
 
 Rows = list[dict[str, str]]
@@ -223,7 +224,9 @@ def _check_headers(resolved: ResolvedRecipe, images: Sequence[AnnotatedImage], p
     """Files that are no images, and films of several sizes where the method's boxes are in pixels."""
     sizes, unreadable = read_sizes(images)
     new = [message for message in unreadable if not any(known.endswith(message) for known in problems.messages)]
-    problems.messages += new[:_SHOWN] + ([f"and {len(new) - _SHOWN} more such images"] if len(new) > _SHOWN else [])
+    problems.messages += new[:_SHOWN] + (
+        [f"and {counted(len(new) - _SHOWN, 'more such image')}"] if len(new) > _SHOWN else []
+    )
     arguments = resolved.method.arguments
     in_pixels = arguments.get("box_frame") == "pixels" and EVIDENCE[arguments.get("evidence", "crop")].box
     if in_pixels and (differ := sizes_of_boxes(images, sizes)):

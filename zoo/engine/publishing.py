@@ -26,7 +26,7 @@ from zoo.cards.store import (
 from zoo.checksums import sha256_of
 from zoo.config.locations import LEFT_OUT, value_at, without_paths
 from zoo.config.recipe import read_recipe
-from zoo.engine.evaluation import Evaluation, collect, collect_cached, measure_all, open_evaluation
+from zoo.engine.evaluation import Evaluation, collect, collect_cached, how_to_finish, measure_all, open_evaluation
 from zoo.engine.probing import write_probe
 from zoo.engine.trainers import check_settings
 from zoo.engine.training import save_weights, trial_settings
@@ -94,7 +94,8 @@ def publish(
     if target.exists() and not replace:
         raise CardError(f"{target} exists; increase its version and use --replace, or choose another name")
     if not (run / "model.safetensors").is_file():
-        raise CardError(f"{run} is not a finished run: it has no model.safetensors")
+        todo = how_to_finish(run) if (run / "recipe.yaml").is_file() else "it has no model.safetensors"
+        raise CardError(f"{run} is not a finished run; {todo}")
     _refuse_trial(run)
     license = _checked_license(license)
     with scratch_folder(target.parent, ".draft-") as scratch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo.checksums import sha256_of
 from zoo.data.annotations.base import PRESENT, AnnotatedImage, Problems
+from zoo.errors import counted
 
 _PIECE = 4096
 _SHOWN = 10
@@ -39,7 +40,7 @@ def report_repeats(images: Sequence[AnnotatedImage], problems: Problems) -> None
         for message in messages[:_SHOWN]:
             report(message)
         if len(messages) > _SHOWN:
-            report(f"and {len(messages) - _SHOWN} more images that are there twice")
+            report(f"and {counted(len(messages) - _SHOWN, 'more image', 'is')} there twice")
 
 
 def same_content(files: Iterable[Path]) -> list[list[Path]]:

@@ -98,10 +98,15 @@ def ignore_expected_warnings() -> None:
 
 
 def _progress_bar() -> "Callback":
-    """A progress bar on standard error; standard output is for results."""
+    """A progress bar on standard error; standard output is for results. Epochs count from 1, as ``max_epochs`` does."""
     from lightning.pytorch.callbacks import RichProgressBar
 
-    return RichProgressBar(console_kwargs={"stderr": True})
+    class ProgressBar(RichProgressBar):
+        def _get_train_description(self, current_epoch: int) -> str:
+            of = f"/{self.trainer.max_epochs}" if (self.trainer.max_epochs or -1) > 0 else ""
+            return f"Epoch {current_epoch + 1}{of}".ljust(len(self.validation_description))
+
+    return ProgressBar(console_kwargs={"stderr": True})
 
 
 def training_arguments(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -280,7 +280,7 @@ def _write_record(assembly: Assembly, out: Path, resume: bool) -> None:
     if resume:
         previous, current = _without_placement(read_recipe(path, record=True)), _without_placement(assembly.recipe)
         if changed := sorted(_differences(previous, current)):
-            raise RunError(f"the recipe is not that of {out}: {', '.join(changed)} differ; resume with {path}")
+            raise RunError(f"the recipe differs from that of {out} in {', '.join(changed)}; resume with {path}")
         return
     path.write_text(assembly.recipe.to_yaml(), encoding="utf-8")
     (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")

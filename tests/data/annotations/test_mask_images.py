@@ -48,7 +48,7 @@ def test_a_mask_without_an_image_and_an_image_without_a_mask(build, tmp_path):
     source, problems = build("mask_images"), Problems()
     mask(tmp_path / "mask_images" / "val" / "masks" / "77.png")
     source.scan_images(problems)
-    assert "77.png: no image in" in problems.messages[0] and "1 images have no mask, as 2.png" in problems.notes
+    assert "77.png: no image in" in problems.messages[0] and "1 image has no mask, as 2.png" in problems.notes
 
 
 def test_a_placeholder_that_leads_nowhere(tmp_path):

@@ -18,7 +18,7 @@ def test_folders_splits_views_and_labels(build, tmp_path):
     assert images[0].patient == "10000030"
     problems = Problems()
     assert len(source.scan_images(problems)) == 8
-    assert problems.notes == ["8 images of other views than PA, AP are left out"]
+    assert problems.notes == ["left out: 8 images of other views than PA, AP"]
     assert len(build("mimic_cxr_jpg", views=None).read()) == 16
 
 

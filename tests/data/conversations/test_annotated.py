@@ -66,7 +66,7 @@ def test_absent_findings_are_asked_about_and_images_without_any_mask_too(tmp_pat
     turns = [turn for conversation in data.conversations("train") for turn in conversation.turns]
     assert [turn.kind for turn in turns] == ["explicit", "absent", "explicit"]
     assert turns[1].question == "Segment the nodule." and turns[1].answer == "There is no nodule."
-    with pytest.warns(ZooWarning, match=r"\d of \d+ images have nothing marked and are left out; absent=1 asks"):
+    with pytest.warns(ZooWarning, match=r"left out, with nothing marked: \d of \d+ images; absent=1 asks"):
         assert len(dataset("run_length_table", tmp_path).conversations("train")) == 2
 
 

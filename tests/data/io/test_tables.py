@@ -43,7 +43,7 @@ def test_gzipped_tables_are_read(tmp_path):
     ("content", "message"),
     [
         (b"path,label\na.png,mass, large\n", "line 2: has 3 fields and the header 2; quote"),
-        (b"path,label\na.png,mass\nb.png\n", "line 3: has 1 fields"),
+        (b"path,label\na.png,mass\nb.png\n", "line 3: has 1 field"),
         (b"file,label\na.png,mass\n", "needs the columns path; it has file, label"),
         (b"path,path\na.png,mass\n", "has the column path more than once"),
         (b"", "needs the columns path; it has no header"),

@@ -17,7 +17,7 @@ from zoo.data.annotations.masks import MaskSource
 from zoo.data.io.decoded import ImageReader
 from zoo.data.io.images import read_image
 from zoo.data.vocabulary import label_name
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 """Values of a label; a label that an image does not have is not stated."""
@@ -123,7 +123,7 @@ class Problems:
         """Raise AnnotationError with the first problems and the number of all."""
         if self.messages:
             more = len(self.messages) - _MOST_LINES
-            shown = self.messages[:_MOST_LINES] + ([f"and {more} more problems"] if more > 0 else [])
+            shown = self.messages[:_MOST_LINES] + ([f"and {counted(more, 'more problem')}"] if more > 0 else [])
             raise AnnotationError("\n".join(shown))
 
 

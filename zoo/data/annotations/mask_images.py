@@ -15,6 +15,7 @@ from zoo.data.annotations.base import (
 )
 from zoo.data.annotations.masks import MaskFile, MaskFiles
 from zoo.data.io.tables import SPLITS
+from zoo.errors import counted
 from zoo.ranges import NonNegativeInt
 from zoo.registry import register
 
@@ -74,7 +75,7 @@ class MaskImages(AnnotationSource):
                 found[image].append((key[len(image) :], path))
         without = [str(path.name) for key, path in files.items() if key not in found]
         if without:
-            problems.note(f"{len(without)} images have no mask, as {without[0]}")
+            problems.note(f"{counted(len(without), 'image', 'has')} no mask, as {without[0]}")
         return [AnnotatedImage(path, split, regions=tuple(self._regions(found[key]))) for key, path in files.items()]
 
     def _regions(self, masks: list[tuple[str, Path]]) -> Iterator[Region]:

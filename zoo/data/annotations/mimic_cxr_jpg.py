@@ -6,6 +6,7 @@ from typing import Literal
 
 from zoo.data.annotations.base import AnnotatedImage, AnnotationError, AnnotationSource, Problems, only_file
 from zoo.data.io.tables import Row, canonical_split, read_table
+from zoo.errors import counted
 from zoo.registry import register
 
 CHEXPERT_LABELS = (
@@ -84,7 +85,9 @@ class MimicCxrJpg(AnnotationSource):
                 with problems.at(f"{table}: line {line}"):
                     images.append(self._image(row, labels))
             if left_out:
-                problems.note(f"{left_out} images of other views than {', '.join(self.views or ())} are left out")
+                problems.note(
+                    f"left out: {counted(left_out, 'image')} of other views than {', '.join(self.views or ())}"
+                )
         return images
 
     def _labels(self, problems: Problems) -> dict[tuple[str, str], dict[str, float]]:

@@ -24,7 +24,7 @@ from zoo.data.classification.sampling import (
     sample_independently,
 )
 from zoo.data.io.images import ImageOptions, check_options
-from zoo.errors import ZooError, ZooWarning
+from zoo.errors import ZooError, ZooWarning, counted
 
 Classes = Literal["all", "base", "novel"]
 
@@ -281,7 +281,9 @@ def split_by_patient(
     """
     unique = sorted(set(patients))
     if len(unique) < 3:
-        raise DataError(f"{len(unique)} patients cannot be split into train, val and test; give each image a split")
+        raise DataError(
+            f"{counted(len(unique), 'patient')} cannot be split into train, val and test; give each image a split"
+        )
     rng = np.random.default_rng(seed)
     splits: dict[str, set[str]] = {"test": set(), "val": set(), "train": set()}
     for group in [unique] if labels is None else _patients_by_class(patients, labels):

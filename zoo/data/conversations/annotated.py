@@ -20,7 +20,7 @@ from zoo.data.conversations.templates import QuestionTemplates, read_templates
 from zoo.data.io.images import image_size
 from zoo.data.io.masks import RunLength, encode_mask, mask_area
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler
-from zoo.errors import ZooWarning
+from zoo.errors import ZooWarning, counted
 from zoo.ranges import NonNegativeInt
 from zoo.registry import Slot, Unpacked, register
 
@@ -140,9 +140,7 @@ class AnnotatedMasks(AnnotatedData, ConversationData):
         listed = {split: [image for image in images if self._has_turns(image)] for split, images in self.images.items()}
         total, kept = (sum(map(len, splits.values())) for splits in (self.images, listed))
         if kept < total:
-            message = (
-                f"{total - kept} of {total} images have nothing marked and are left out; absent=1 asks about findings"
-            )
+            message = f"left out, with nothing marked: {total - kept} of {counted(total, 'image')}; absent=1 asks about findings"
             warnings.warn(f"{message} that they lack (`--absent 1` of `zoo data convert`)", ZooWarning, stacklevel=2)
         return listed
 

@@ -18,7 +18,7 @@ from zoo.data.io.images import ImageError, image_size
 from zoo.data.io.json_lines import read_lines
 from zoo.data.io.masks import MaskError, RunLength, check_run_length, mask_area
 from zoo.data.vocabulary import label_name
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 
 SEG = "[SEG]"
 REJ = "[REJ]"
@@ -182,7 +182,7 @@ def _turns(content: dict[str, Any]) -> Iterator[Turn]:
         yield Turn(validate_question(question), answer, tuple(masks[start:end]), tuple(targets[start:end]), kind, wrong)
         start = end
     if start != len(masks):
-        raise QuestionError(f"the answers have {start} {SEG} and the record has {len(masks)} masks")
+        raise QuestionError(f"the answers have {start} {SEG} and the record has {counted(len(masks), 'mask')}")
 
 
 def _list_of(content: dict[str, Any], key: str) -> list[Any]:

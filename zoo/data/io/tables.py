@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 
 Row = dict[str, str]
 """A row by its column names; values without the space around them."""
@@ -134,7 +134,7 @@ def read_table(
                 if not any(map(str.strip, fields)):
                     continue
                 if len(fields) != len(header):
-                    counts = f"has {len(fields)} fields and the header {len(header)}"
+                    counts = f"has {counted(len(fields), 'field')} and the header {len(header)}"
                     message = f"{path}: line {line}: {counts}; quote a field that contains the separator"
                     if report is None:
                         raise TableError(message)

@@ -20,6 +20,7 @@ from zoo.data.traces.pieces import text_pieces
 from zoo.data.traces.records import IvlRecord, check_images, read_records
 from zoo.data.traces.tokens import TokenTraces, TraceCodec, tokenize
 from zoo.data.vocabulary import FindingVocabulary, KeywordLabeler, ReportLabeler
+from zoo.errors import counted
 from zoo.registry import Unpacked, register
 
 
@@ -122,7 +123,7 @@ class TraceData(ZooData):
             records = [codec.prepare_record(record) for record in given]
             if hidden := _count_boxes(given) - _count_boxes(records):
                 rank_zero_warn(
-                    f"{name}: {hidden} boxes lie outside of what the model sees of their image and are left out",
+                    f"{name}: {counted(hidden, 'box')} outside of what the model sees of the image, left out",
                     stacklevel=2,
                 )
             self._splits[name] = traces = tokenize(records, codec)

@@ -14,7 +14,7 @@ from typing import Any
 
 from zoo.data.io.images import ImageError, image_size, read_image
 from zoo.data.io.json_lines import read_lines
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 
 IMAGE_PLACEHOLDER = "<image>"
 SUMMARY = "Summarizing the previous analysis, I will generate the following report:"
@@ -162,7 +162,9 @@ def _shape_problem(content: Any) -> str | None:
         return "'images' is missing or not a list of file names"
     placeholders = (content["prompt"] + content["response"]).count(IMAGE_PLACEHOLDER)
     if placeholders != len(images):
-        return f"{placeholders} {IMAGE_PLACEHOLDER} and {len(images)} images; there must be one for each image"
+        return (
+            f"{placeholders} {IMAGE_PLACEHOLDER} and {counted(len(images), 'image')}; there must be one for each image"
+        )
     if IMAGE_PLACEHOLDER not in content["prompt"]:
         return f"the prompt has no {IMAGE_PLACEHOLDER}: the input image is missing"
     return None

@@ -44,6 +44,24 @@ def test_a_pattern_mirrors_the_folders_after_its_fixed_part(films, pattern, expe
     assert list(output_names(inputs.places).values()) == [name.rsplit(".", 1)[0] for name in expected]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a", "b"], ["a/1", "a/deep/1", "b/1", "b/2"]),
+        (["a/deep", "b"], ["a/deep/1", "b/1", "b/2"]),
+        (["a", "a/deep", "b"], ["a/1", "a/deep/1", "b/1", "b/2"]),
+        (["a/*.png", "b/*.jpg"], ["a/1", "b/2"]),
+        (["b/*.png", "b/*.jpg"], ["1", "2"]),
+        (["b/2.jpg", "a"], ["2", "1", "deep/1"]),
+    ],
+)
+def test_several_folders_are_mirrored_each(films, monkeypatch, names, expected):
+    """By relative names and by absolute ones; one folder alone, or a file beside it, has no folder of its own."""
+    monkeypatch.chdir(films)
+    for given in (names, [f"{films}/{name}" for name in names], [f"./{name}" for name in names]):
+        assert list(output_names(find_inputs(given).places).values()) == expected
+
+
 def test_files_are_taken_as_they_are_and_once(films):
     odd = write_film(films / "odd[1].png")
     gone = films / "gone.png"

@@ -35,7 +35,7 @@ class Inputs:
 
 
 def find_inputs(names: Sequence[str | Path], outputs: Sequence[Path] = ()) -> Inputs:
-    """The files that names stand for.
+    """The files that names stand for. The places of several folders begin with what tells them apart.
 
     Args:
         names: files; folders, for all images below them; or patterns with ``*``, ``?``, ``[...]`` and ``**`` (any folders).
@@ -43,6 +43,7 @@ def find_inputs(names: Sequence[str | Path], outputs: Sequence[Path] = ()) -> In
     """
     found = Inputs()
     written = {output.resolve() for output in outputs}
+    bases: dict[Path, Path] = {}
     for name in names:
         path = Path(name)
         if path.is_dir():
@@ -58,8 +59,15 @@ def find_inputs(names: Sequence[str | Path], outputs: Sequence[Path] = ()) -> In
         matches = [match for match in matches if not _is_written(match, base, written)]
         for match in matches:
             found.places.setdefault(match, match.relative_to(base))
+            bases.setdefault(match, base)
         if not matches:
             found.problems[str(name)] = f"{name}: {what}"
+    folders = {base: os.path.abspath(base) for base in bases.values()}
+    if len(set(folders.values())) > 1:  # each is mirrored below the folder that they share
+        common = os.path.commonpath(list(folders.values()))
+        found.places |= {
+            path: Path(os.path.relpath(folders[base], common)) / found.places[path] for path, base in bases.items()
+        }
     return found
 
 

@@ -24,6 +24,7 @@ from zoo.data.conversations.records import (
     without_rejection,
 )
 from zoo.data.io.masks import decode_masks, encode_mask
+from zoo.errors import ZooWarning
 
 
 def square(left: int = 4, size: int = 8, height: int = 24, width: int = 32) -> np.ndarray:
@@ -153,3 +154,25 @@ def test_a_wrong_answer_is_the_last_and_has_no_masks(tmp_path):
     }
     with pytest.raises(QuestionError, match="must be the last of its conversation"):
         read_conversations(write(tmp_path, first))
+
+
+def test_keys_that_are_not_read_are_named_and_those_like_others_refused(tmp_path):
+    """A mask under another key would leave an answer without one."""
+
+    def without(name):
+        return {key: value for key, value in RECORD.items() if key != name}
+
+    for wrong, like in (
+        ({**without("masks"), "mask": RECORD["masks"]}, "masks"),
+        ({**without("kinds"), "kind": []}, "kinds"),
+    ):
+        path = write(tmp_path, RECORD, wrong)
+        with pytest.raises(QuestionError, match=rf"records.jsonl:2: unknown key '\w+'; did you mean '{like}'\?"):
+            read_conversations(path)
+    marked = [
+        {**message, "Wrong": True} if message["role"] == "assistant" else message for message in RECORD["conversations"]
+    ]
+    with pytest.raises(QuestionError, match="unknown key 'Wrong'; did you mean 'wrong'"):
+        read_conversations(write(tmp_path, {**RECORD, "conversations": marked}))
+    with pytest.warns(ZooWarning, match="records.jsonl:1: the key 'patient' is not read"):
+        read_conversations(write(tmp_path, {**RECORD, "patient": "p1"}))

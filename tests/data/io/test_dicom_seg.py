@@ -47,6 +47,19 @@ def test_other_sources_and_no_masks_are_refused(source, tmp_path):
         write_dicom_seg(tmp_path / "image.png", [encode_mask(MASK)], ["mass"], tmp_path / "seg.dcm")
 
 
+def test_a_mask_without_a_pixel_has_no_segment(source, tmp_path, caplog, capfd):
+    """And nothing of it in the log, where highdicom would say what it does instead."""
+    highdicom = pytest.importorskip("highdicom")
+    empty = encode_mask(np.zeros_like(MASK))
+    write_dicom_seg(source, [empty, encode_mask(MASK)], ["a nodule", "a mass"], tmp_path / "seg.dcm")
+    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
+    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["1: a mass"]
+    with pytest.raises(ImageError, match="no mask has a pixel; a DICOM SEG needs one that has"):
+        write_dicom_seg(source, [empty, empty], ["a", "b"], tmp_path / "none.dcm")
+    assert not (tmp_path / "none.dcm").exists()
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
 def coded(segmentation):
     for segment in segmentation.SegmentSequence:
         kind = segment.SegmentedPropertyTypeCodeSequence[0]

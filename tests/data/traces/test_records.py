@@ -16,6 +16,7 @@ from zoo.data.traces.records import (
     read_records,
     read_valid_records,
 )
+from zoo.errors import ZooWarning
 
 RESPONSE = (
     "First, I need to analyze the right lung <image> The bounding box of this area is [2, 4, 20, 30] . Clear. "
@@ -153,3 +154,21 @@ def test_a_step_with_two_boxes_is_refused(tmp_path):
     record = {**RECORD, "response": RESPONSE.replace(first, f"{first} {first}")}
     with pytest.raises(RecordError, match=r"records\.jsonl:1: the step 'right lung' has more than one box"):
         read_records(write(tmp_path, record))
+
+
+@pytest.mark.parametrize(
+    ("key", "like"),
+    [("finding", "findings"), ("region", "regions"), ("closeup", "close_up"), ("finding_area", "finding_areas")],
+)
+def test_a_key_that_is_like_one_that_is_missing_is_refused_with_its_line(tmp_path, key, like):
+    path = write(tmp_path, RECORD, {**RECORD, key: []})
+    with pytest.raises(RecordError, match=rf"{path.name}:2: unknown key '{key}'; did you mean '{like}'\?"):
+        read_records(path)
+
+
+def test_a_key_that_is_not_read_is_named_once_with_its_line(tmp_path):
+    path = write(tmp_path, RECORD, {**RECORD, "mask": "a.png"}, {**RECORD, "mask": "b.png"})
+    with pytest.warns(ZooWarning) as caught:
+        assert len(read_records(path)) == 3
+    (message,) = [str(item.message) for item in caught]
+    assert message.startswith(f"{path}:2: the key 'mask' is not read; a record has prompt, response, images")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.io.images import ImageError, image_size
-from zoo.data.io.json_lines import read_lines
+from zoo.data.io.json_lines import mistyped_key, read_lines
 from zoo.data.io.masks import MaskError, RunLength, check_run_length, mask_area
 from zoo.data.vocabulary import label_name
 from zoo.errors import ZooError, counted
@@ -28,6 +28,8 @@ VETO = "(no sign of it)"
 MAX_QUESTION = 2_000
 """Maximum number of characters of a question."""
 _MAX_LINE = 20_000_000
+_KEYS = ("image", "masks", "conversations", "targets", "kinds")
+_MESSAGE_KEYS = ("role", "content", "wrong")
 
 
 class QuestionError(ZooError, ValueError):
@@ -153,6 +155,8 @@ def _parse(path: Path, number: int, line: bytes) -> Conversation:
         if len(line) > _MAX_LINE:
             raise QuestionError(f"the line is longer than {_MAX_LINE} bytes")
         content = json.loads(line)
+        if isinstance(content, dict) and (problem := _key_problem(path, number, content)):
+            raise QuestionError(problem)
         if not isinstance(content, dict) or not isinstance(content.get("image"), str):
             raise QuestionError("is not a JSON object with an 'image'")
         conversation = Conversation(path.parent / content["image"], tuple(_turns(content)), number)
@@ -162,6 +166,14 @@ def _parse(path: Path, number: int, line: bytes) -> Conversation:
     except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
         raise QuestionError(f"{place}: is not JSON in UTF-8: {error}") from error
     return conversation
+
+
+def _key_problem(path: Path, number: int, content: dict[str, Any]) -> str | None:
+    """What is wrong with the keys of a record and of its messages."""
+    messages = content.get("conversations")
+    listed = [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
+    problems = (mistyped_key(path, number, message, _MESSAGE_KEYS) for message in listed)
+    return mistyped_key(path, number, content, _KEYS) or next(filter(None, problems), None)
 
 
 def _turns(content: dict[str, Any]) -> Iterator[Turn]:

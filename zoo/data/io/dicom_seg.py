@@ -28,7 +28,7 @@ def write_dicom_seg(
 ) -> None:
     """Write masks as binary segments, one each, into ``file``, coded in SNOMED CT by their labels, or by the question.
 
-    Attributes of patient and study that the source lacks are empty.
+    A mask without a pixel has no segment. Attributes of patient and study that the source lacks are empty.
 
     Args:
         source: the single-frame DICOM image.
@@ -38,15 +38,18 @@ def write_dicom_seg(
         question: that the masks answer, which says what they are of where a label does not.
 
     Raises:
-        ImageError: there is no mask, or as :func:`check_segmentable`.
+        ImageError: there is no mask that has a pixel, or as :func:`check_segmentable`.
     """
     image = open_segmentable(source)
     if not masks:
         raise ImageError(f"{source}: has no mask; a DICOM SEG needs at least one")
-    names = list(enumerate(labels, start=1))
-    pixels = decode_masks(masks, (image.Rows, image.Columns)).numpy().astype(np.uint8)
+    decoded = decode_masks(masks, (image.Rows, image.Columns)).numpy().astype(np.uint8)
+    marked = [index for index, mask in enumerate(decoded) if mask.any()]
+    if not marked:
+        raise ImageError(f"{source}: no mask has a pixel; a DICOM SEG needs one that has")
+    names = [(number, labels[index]) for number, index in enumerate(marked, start=1)]
     segments = [(number, name or question, segment_code(name, question)) for number, name in names]
-    segmentation = _segmentation(source, image, pixels, segments)
+    segmentation = _segmentation(source, image, decoded[marked], segments)
     file.parent.mkdir(parents=True, exist_ok=True)
     segmentation.save_as(file)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.io.images import ImageError, image_size, read_image
-from zoo.data.io.json_lines import read_lines
+from zoo.data.io.json_lines import mistyped_key, read_lines
 from zoo.errors import ZooError, counted
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -21,6 +21,7 @@ SUMMARY = "Summarizing the previous analysis, I will generate the following repo
 BOX = re.compile(r"\s*The bounding box of this area is \[([^\]]*)\]\s*\.?\s*")
 _REGION = re.compile(r"(?:analyze|examine|look at) (?:the )?(.+?)\s*$")
 _MAX_LINE = 1_000_000
+_KEYS = ("prompt", "response", "images", "findings", "finding_areas", "regions", "close_up")
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom exclusive."""
@@ -142,7 +143,8 @@ def _parse_record(path: Path, number: int, line: bytes) -> IvlRecord:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
         raise RecordError(f"{place}: is not JSON in UTF-8: {error}") from error
-    problem = _shape_problem(content)
+    unknown = mistyped_key(path, number, content, _KEYS) if isinstance(content, dict) else None
+    problem = unknown or _shape_problem(content)
     if problem:
         raise RecordError(f"{place}: {problem}")
     try:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,9 @@ def test_check_reads_the_data_unless_told_not_to(tmp_path):
     (tmp_path / "0.png").write_bytes(b"broken")
     assert "0.png: cannot be read as an image" in " ".join(call("check", recipe, code=1).split())
     assert "patients" not in call("check", recipe, "--no-data")
+    Path(table).unlink()
+    assert "table.csv, which does not exist" in call("check", recipe, code=1)
+    assert "mine.yaml: valid" in call("check", recipe, "--no-data")
 
 
 def test_plan_as_json():

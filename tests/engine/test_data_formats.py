@@ -10,6 +10,7 @@ from tests.data.annotations.public_forms import FORMS, marked, picture
 from tests.data.classification.tables import rows, write_table
 from tests.tiny_models import coop_split, ivl_traces, medseg_files
 from zoo.engine.data_formats import scan_data
+from zoo.engine.inspection import open_images
 from zoo.errors import ArgumentError
 
 
@@ -116,3 +117,30 @@ def test_what_is_not_known_is_said(tmp_path):
         scan_data(str(tmp_path / "a.xyz"))
     with pytest.raises(ArgumentError, match="there is no such file, data set or form"):
         scan_data(str(tmp_path / "gone.jsonl"))
+
+
+def folder_of(root, *names):
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), 7 * number, np.uint8)).save(root / name)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "problem", "note"),
+    [
+        (["a.png", "b.png"], "", "has no folders, one for each class"),
+        (["x/a.png", "y/b.png"], "2 patients cannot be split", ""),
+        (["train/x/a.png", "more/y/b.png"], "has folders of splits and 'more', which is none", ""),
+    ],
+)
+def test_the_images_of_a_folder_are_opened_however_it_is_laid_out(tmp_path, names, problem, note):
+    """Few images, or none with a class: whatever a data set would lack is said, once, and each image is looked at."""
+    scanned = scan_data(str(folder_of(tmp_path / "films", *names)))
+    assert len(open_images(scanned)) == len(names)
+    assert [problem in text for text in scanned.problems.messages] == [True] * bool(problem)
+    assert [note in text for text in scanned.problems.notes] == [True] * bool(note)
+    (tmp_path / "films" / names[1]).write_text("a text")
+    again = scan_data(str(tmp_path / "films"))
+    open_images(again)
+    assert any(names[1] in text and "no known format" in text for text in again.problems.messages)

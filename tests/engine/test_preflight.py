@@ -30,6 +30,17 @@ def test_every_published_recipe_passes_with_notes_alone():
         preflight(resolve_recipe(read_recipe(NAME)), to_run=True)
 
 
+def test_data_that_the_user_names_must_be_there_to_be_read(tmp_path):
+    """What a published recipe names is an example; a recipe of one's own, or the command line, means it."""
+    assert preflight(resolve_recipe(read_recipe(NAME)), to_read=True)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"base: nearl_clip/chest_drr_16shot\ndata: {{name: image_folder, folder: {tmp_path}/gone}}\n")
+    for recipe in (read_recipe(NAME, [f"data.val={tmp_path}/gone"]), read_recipe(mine)):
+        with pytest.raises(RecipeError, match=r"data\.(val|folder): is .*gone, which does not exist"):
+            preflight(resolve_recipe(recipe), to_read=True)
+        assert any("which does not exist" in note for note in preflight(resolve_recipe(recipe)))
+
+
 def test_sources_are_looked_at(tmp_path):
     empty, pickled = tmp_path / "empty", tmp_path / "pickled"
     empty.mkdir()

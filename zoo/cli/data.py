@@ -69,7 +69,8 @@ def data_check(
         facts[name] = {"form": scanned.form, "problems": problems.messages, "notes": problems.notes, **tables}
         malformed += len(problems.messages)
         if not as_json:
-            _print_data(name, scanned.form, len(scanned.images), problems.messages, problems.notes)
+            valid = max(len(scanned.images) - len(unreadable), 0)
+            _print_data(name, scanned.form, valid, problems.messages, problems.notes)
             for title, rows in tables.items():
                 print_facts({title: rows})
             console.print(f"opened {len(opened)} of {counted(len(scanned.images), 'image')}", highlight=False)

@@ -102,7 +102,7 @@ def check(
         try:
             with report_errors():
                 resolved = resolve_recipe(read_recipe(name, settings))
-                notes = preflight(resolved)
+                notes = preflight(resolved, to_read=not no_data)
                 found = inspect_recipe(resolved, quick=quick) if not (no_data or missing_data(resolved)) else None
         except typer.Exit:
             invalid += 1

@@ -19,7 +19,7 @@ from zoo.data.classification.base import ClassificationData, DataError, Labelled
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.formats import read_valid_reason_seg
 from zoo.data.conversations.records import Conversation, mask_phrases, read_valid_conversations
-from zoo.data.io.images import read_image
+from zoo.data.io.images import find_image_files, read_image
 from zoo.data.io.tables import SPLITS, TableSpec
 from zoo.data.traces.datasets import TraceData
 from zoo.data.traces.records import IvlRecord, read_valid_records
@@ -241,10 +241,25 @@ def _scan_folder(path: Path, options: Mapping[str, Any]) -> ScannedData:
         return _scan_source("mask_images", [f"images={path / 'images'}", f"masks={path / 'masks'}", *extra])
     if next(path.rglob("*_mask*.*"), None) is not None:
         return _scan_source("mask_images", [f"images={path}", *(f"{k}={json.dumps(v)}" for k, v in options.items())])
-    data: ZooData = resolve(
-        "dataset", {"name": "image_folder", "folder": str(path), **options}, "data", COMMAND_LINE
-    ).build()
-    return scan_dataset("image_folder", data)
+    return _scan_image_folder(path, options)
+
+
+def _scan_image_folder(path: Path, options: Mapping[str, Any]) -> ScannedData:
+    """Class folders; where they cannot be divided into splits, or there are none, all images below the folder."""
+    node = {"name": "image_folder", "folder": str(path), **options}
+    scanned = ScannedData("data set image_folder", [])
+    with scanned.problems.at(path):
+        data: ZooData = resolve("dataset", node, "data", COMMAND_LINE).build()
+        scanned = scan_dataset("image_folder", data)
+    if scanned.images:
+        return scanned
+    places = [(image, image.relative_to(path).parts) for image in find_image_files(path)[0]]
+    scanned.images = [AnnotatedImage(i, labels={p[0]: PRESENT} if len(p) > 1 else {}) for i, p in places]
+    if places and all(len(parts) == 1 for _, parts in places):
+        scanned.form = "images without labels"
+        scanned.problems.notes += scanned.problems.messages
+        scanned.problems.messages.clear()
+    return scanned
 
 
 def _without_missing(scanned: ScannedData) -> ScannedData:

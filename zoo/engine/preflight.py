@@ -10,23 +10,26 @@ import torch
 from zoo.cards.store import CardError, card_chain
 from zoo.config.building import ResolvedRecipe, trainer_components
 from zoo.config.components import Component
-from zoo.config.locations import DATA_PATHS, LEFT_OUT, LOCAL, was_left_out
+from zoo.config.locations import DATA_PATHS, LEFT_OUT, LOCAL, value_at, was_left_out
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.io.tables import SPLITS
 from zoo.engine.loggers import missing_package
 from zoo.engine.strategies import StrategyError, check_strategy
+from zoo.paths import recipes_folder
 from zoo.pretrained import is_folder_name
 
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
 
 
-def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
+def preflight(resolved: ResolvedRecipe, *, to_run: bool = False, to_read: bool = False) -> list[str]:
     """Check what a recipe refers to: sources of weights, base cards, packages, strategy and devices.
 
     Args:
         resolved: the recipe.
         to_run: it is about to run here, so that missing data and packages of loggers are a problem and not a note.
+        to_read: its data are about to be read, so that missing ones are a problem, unless a published recipe names them as an
+            example.
 
     Returns:
         Notes: what is missing on this machine, such as GPUs and packages.
@@ -37,13 +40,21 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False) -> list[str]:
     recipe, problems = resolved.recipe, []
     for key, message in (*_source_problems(resolved.method), *_other_problems(resolved)):
         problems.append(Problem(recipe.origin(key), key, message))
-    missing = [*_missing_data(resolved.data), *_missing_loggers(recipe)]
-    if to_run:
-        problems += [Problem(recipe.origin(key), key, message) for key, message in missing]
+    data, loggers = list(_missing_data(resolved.data)), list(_missing_loggers(recipe))
+    needed = [(key, message) for key, message in data if to_run or (to_read and _is_users(recipe, key))]
+    needed += loggers if to_run else []
+    missing = [item for item in (*data, *loggers) if item not in needed]
+    problems += [Problem(recipe.origin(key), key, message) for key, message in needed]
     if problems:
         raise RecipeError(problems)
     missing_notes = [f"{key} {message}" for key, message in missing]
     return [*missing_notes, *_package_notes(resolved.method), *_notes(recipe)]
+
+
+def _is_users(recipe: Recipe, key: str) -> bool:
+    """Whether a file or folder is one that the user names, and not the example of a published recipe."""
+    is_example = Path(recipe.origin(key)).is_relative_to(recipes_folder())
+    return not is_example and value_at(recipe.content, key) != LEFT_OUT
 
 
 def missing_data(resolved: ResolvedRecipe) -> list[str]:

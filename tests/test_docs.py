@@ -264,10 +264,34 @@ def test_the_fine_tuning_tutorials_recipe_is_valid(tmp_path, striped_folder):
     from zoo.config.recipe import read_recipe
 
     recipes = fenced_blocks((DOCS / "tutorials" / "fine_tune.md").read_text(), "yaml")
-    assert len(recipes) == 2
+    assert len(recipes) == 3
     for text in recipes:
         (tmp_path / "mine.yaml").write_text(text)
         check_recipe(read_recipe(tmp_path / "mine.yaml"))
+
+
+def test_the_recipe_for_questions_of_ones_own_trains(tmp_path, monkeypatch):
+    """As it stands in the tutorial, on two records, from the published card."""
+    from tests.tiny_models import medseg_files
+    from zoo.config.building import resolve_recipe
+    from zoo.config.recipe import read_recipe
+    from zoo.engine.inspection import inspect_recipe
+    from zoo.engine.training import read_log, train
+
+    pytest.importorskip("gguf")
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "tutorials" / "fine_tune.md").read_text().partition("## Masks for your own questions")[2]
+    Path("questions.yaml").write_text(fenced_blocks(text, "yaml")[0])
+    for seed, split in enumerate(("train", "val", "test")):
+        lines = (medseg_files(tmp_path, count=2, side=40 + 8 * seed) / "data.jsonl").read_text()
+        for number in range(2):
+            Path(f"{number}.png").rename(f"{split}-{number}.png")
+            lines = lines.replace(f'"{number}.png"', f'"{split}-{number}.png"')
+        Path(f"{split}.jsonl").write_text(lines)
+    settings = ["trainer.max_epochs=1", "trainer.precision=32-true", "trainer.enable_progress_bar=false"]
+    recipe = read_recipe("questions.yaml", settings)
+    assert inspect_recipe(resolve_recipe(recipe)).problems == []
+    assert read_log(train(recipe, tmp_path / "run"))["train_loss"].dropna().between(0, 100).all()
 
 
 def test_recipe_and_templates_of_public_data_are_valid(tmp_path):

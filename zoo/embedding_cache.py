@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from zoo.checksums import load_checked, save_checked, say_rebuilt
 from zoo.errors import ZooWarning
+from zoo.files import replacing
 from zoo.paths import cache_folder
 
 Embedding = list[torch.Tensor]
@@ -81,17 +82,14 @@ class EmbeddingCache:
     def _write(self, name: str, embedding: Embedding) -> None:
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
         if self._reserve and not self._has_room(sum(value.nbytes for value in embedding)):
             return
         content = {str(i): value.detach().cpu().contiguous().clone() for i, value in enumerate(embedding)}
         try:
-            save_checked(content, partial)
-            partial.replace(file)
+            with replacing(file, durable=False) as partial:
+                save_checked(content, partial)
         except (OSError, SafetensorError):  # a full disk costs the cache, not the run
             return
-        finally:
-            partial.unlink(missing_ok=True)
         self._make_room(file.stat().st_size)
 
     def _has_room(self, size: int) -> bool:

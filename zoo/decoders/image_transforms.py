@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from zoo.data.traces.records import Box
 
-ImageTransform = Literal["center_crop", "squash"]
+ImageTransformName = Literal["center_crop", "squash"]
 """``center_crop``: Chameleon's, shortest edge resized with Lanczos, then the centre; ``squash`` (ours): the whole image, bilinear."""
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from zoo.constants import IGNORE_INDEX
-from zoo.decoders.image_transforms import ImageTransform, PixelScale, center_crop, squash
+from zoo.decoders.image_transforms import ImageTransformName, PixelScale, center_crop, squash
 from zoo.decoders.vq_image import VQImage, read_safetensors_folder
 from zoo.errors import WeightsError, ZooError
 from zoo.pretrained import fingerprint_of
@@ -136,7 +136,7 @@ class InterleavedDecoder(nn.Module):
 
     tokenizer: Any
     """The text tokenizer, of transformers; set by the models of :mod:`zoo.decoders.interleaved_models`."""
-    image_transform: ImageTransform = "squash"
+    image_transform: ImageTransformName = "squash"
     """How :meth:`prepare_image` makes an image square."""
     pixel_scale = PixelScale()
     """Of ``center_crop``."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import ChameleonConfig, PreTrainedTokenizerFast
 
-from zoo.decoders.image_transforms import ImageTransform, PixelScale
+from zoo.decoders.image_transforms import ImageTransformName, PixelScale
 from zoo.decoders.interleaved import InterleavedChameleon, InterleavedDecoder
 from zoo.decoders.vq_image import VQImage
 from zoo.encoders.loading import (
@@ -119,7 +119,7 @@ class Anole(InterleavedDecoder):
         attention: Attention = "sdpa",
         gradient_checkpointing: bool = False,
         quantization: Quantization | None = None,
-        image_transform: ImageTransform = "center_crop",
+        image_transform: ImageTransformName = "center_crop",
     ) -> None:
         """Load in the precision that the weights are stored in.
 

@@ -22,6 +22,7 @@ from zoo.data.chest_drr.rendering.cases import SPLITS, CaseSpec, render_case
 from zoo.data.chest_drr.rendering.scans import SCAN_VERSION, Scan, load_scan
 from zoo.data.chest_drr.rendering.volume import source_folder
 from zoo.errors import ZooError
+from zoo.files import replacing
 from zoo.paths import cache_folder
 
 RENDERER_VERSION = 1
@@ -221,14 +222,10 @@ def _render_part(spec: CaseSpec, task: Part) -> None:
     lines = "".join(json.dumps({"index": start + i, **case.to_record()}) + "\n" for i, case in enumerate(cases))
     record_file.write_text(lines, encoding="utf-8")
     write_checksum(record_file)
-    partial = image_file.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with replacing(image_file, durable=False) as partial:  # written last: a part that has its images is complete
         with partial.open("wb") as out:
             np.save(out, np.stack([case.image for case in cases]), allow_pickle=False)
         write_checksum(image_file, partial)
-        partial.replace(image_file)  # written last and atomically: a part that has its images is complete
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,18 @@ def test_nearl_starts_as_the_frozen_model(folder):
     assert not torch.allclose(method(images), expected, atol=1e-3)
 
 
-def test_planning_looks_at_no_files():
-    with without_weights(), torch.device("meta"):
+def test_planning_needs_no_file_and_reads_the_real_texts_where_the_tokenizer_is_here(monkeypatch):
+    with without_weights() as assumed, torch.device("meta"):
         clip = MiniLmClip(MINILM, **SIZES)
-    assert clip.text.width == 384 and clip.text.depth == 6
+    assert clip.text.width == 384 and clip.text.depth == 6 and assumed == []
     assert sum(value.numel() for value in clip.model.text.transformer.parameters()) == 22_565_376
+    short, long = (clip.tokenize([text]).shape[1] for text in ("An X-ray.", "An X-ray with a large pleural effusion."))
+    assert short < long < 20
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with without_weights() as assumed, torch.device("meta"):
+        clip = MiniLmClip(MINILM, **SIZES)
+    assert assumed == [f"20 tokens a text, since the tokenizer of {MINILM} is not here"]
+    assert clip.tokenize(["An X-ray."]).shape == (1, 20)
 
 
 def test_a_missing_package_is_a_clear_error(monkeypatch):

@@ -20,7 +20,7 @@ from zoo.constants import IMAGENET_MEAN, IMAGENET_STD
 from zoo.encoders.clip import ClipEncoder
 from zoo.errors import ArgumentError, MissingWeightsError, WeightsError
 from zoo.image_transform import ImageTransform
-from zoo.pretrained import should_load_weights
+from zoo.pretrained import assume, should_load_weights
 from zoo.ranges import NonNegativeInt, PixelSide, PositiveInt, Seed
 from zoo.registry import register
 
@@ -33,6 +33,7 @@ _MINILM_CONFIG: dict[str, Any] = {
 }
 _NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _HEAD_WIDTH = 64
+_PLANNED_TOKENS = 20
 
 
 @register("vision_language_encoder", "minilm_clip")
@@ -101,7 +102,7 @@ class MiniLmClip(ClipEncoder):
             _load_bert(model.text.transformer, state, source)
         if text_pretrained:
             _freeze_all_but_last(model.text.transformer, text_layers_trained)
-        tokenizer = _read_tokenizer(source, context_length) if should_load_weights() else _fixed_length_tokenizer(20)
+        tokenizer = (_read_tokenizer if should_load_weights() else _planned_tokenizer)(source, context_length)
         super().__init__(model, tokenizer, ImageTransform((image_size, image_size)), IMAGENET_MEAN, IMAGENET_STD)
         self.origin = "all-MiniLM-L6-v2" if source == MINILM else Path(source).name
         self.license = "apache-2.0" if source == MINILM else "that of its authors"
@@ -216,5 +217,10 @@ def _read_tokenizer(source: str, context_length: int) -> Callable[[list[str]], t
     return tokenize
 
 
-def _fixed_length_tokenizer(length: int) -> Callable[[list[str]], torch.Tensor]:
-    return lambda texts: torch.arange(1, length + 1).expand(len(texts), -1)
+def _planned_tokenizer(source: str, context_length: int) -> Callable[[list[str]], torch.Tensor]:
+    """The tokenizer where its file is here, so that a plan has the lengths of the real texts; else one of a fixed length."""
+    try:
+        return _read_tokenizer(source, context_length)
+    except MissingWeightsError:
+        assume(f"{_PLANNED_TOKENS} tokens a text, since the tokenizer of {source} is not here")
+        return lambda texts: torch.arange(1, _PLANNED_TOKENS + 1).expand(len(texts), -1)

@@ -183,7 +183,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
             remaining = self.max_length - max(map(len, prompt_ids))
             settings = GenerationSettings(remaining, greedy=self.greedy, guidance=self.guidance)
         evidence = self.writer.mode.image
-        settings = replace(settings, max_images=0 if evidence is None else self.max_images + 1)
+        settings = replace(settings, max_images=0 if evidence is None else self.max_images)
 
         def crop_named_box(index: int, generated_ids: list[int]) -> torch.Tensor:
             start = _position_after_last(self.decoder.vocabulary.eoi_token_id, generated_ids)

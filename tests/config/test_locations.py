@@ -110,3 +110,13 @@ def test_a_card_is_found_by_name_from_everywhere_or_becomes_its_folder(cards, tm
     assert start("tiny-nearl") == str(cards / "tiny-nearl"), "in checkpoints/ of the working directory"
     write_film(tmp_path / "film.png")
     assert start("film.png") == "film.png", "no card"
+
+
+def test_weights_of_metrics_are_left_out_and_not_asked_for(tmp_path):
+    (tmp_path / "weights").mkdir()
+    metrics = ["radgraph", {"name": "chexbert", "path": str(tmp_path / "weights")}]
+    method = {"name": "interleaved_reasoning", "report_metrics": metrics, "source": str(tmp_path)}
+    shown, keys = without_paths({"method": method})
+    assert keys == ["method.report_metrics.1.path", "method.source"]
+    assert shown["method"]["report_metrics"] == ["radgraph", {"name": "chexbert", "path": LEFT_OUT}]
+    assert [key for key, _ in left_out(shown, "method")] == ["method.source"], "a card predicts without its metrics"

@@ -327,6 +327,7 @@ def test_anole_generates_as_its_recipe_says(tmp_path, monkeypatch):
     ((settings, prompt_length),) = used
     assert (settings.greedy, settings.guidance, settings.negative_scale) == (False, "normal", 0.0)
     assert (settings.top_p, settings.image_top_p, settings.top_k) == (0.9, 1.0, 50)
+    assert settings.max_images == arguments["max_images"] == 4, "not one more"
     assert settings.max_new_tokens + prompt_length == 6144 and method.max_tokens == 5119 and method.too_long == "drop"
 
 

@@ -40,6 +40,7 @@ LEFT_OUT = "<path>"
 """What a published recipe has in the place of a file or folder."""
 _SPLITS = ("train", "val", "test")
 _RECORD = "README.md"
+_METRICS = "method.report_metrics."
 
 Change = Callable[[str, str, str], str]
 """Takes the key of a text in a recipe, the argument's name and the text, and returns it or another."""
@@ -156,7 +157,8 @@ def left_out(content: Mapping[str, Any], section: str) -> Iterator[tuple[str, st
     keys: list[str] = []
 
     def note(key: str, name: str, value: str) -> str:
-        keys.extend([key] if value == LEFT_OUT else [])
+        # What metrics need is asked for when reports are measured: a card predicts without.
+        keys.extend([key] if value == LEFT_OUT and not key.startswith(_METRICS) else [])
         return value
 
     _changed({section: content.get(section)}, note)

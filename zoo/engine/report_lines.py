@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zoo.files import replacing
-from zoo.methods.distributed import INDEX
+from zoo.methods.distributed import INDEX, Outputs
 from zoo.methods.report_generation import ReportGeneration
 
 
@@ -25,10 +27,10 @@ class ReportLines:
         part = self.path.with_name(f".{self.path.name}.{method.global_rank}.part")
         part.unlink(missing_ok=True)  # of a process that was killed
 
-        def keep(batch: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
-            rows = zip(batch[INDEX], batch["record"], predictions, strict=True)
+        def keep(batch: dict[str, Any], predictions: list[dict[str, Any]], scores: Outputs) -> None:
+            rows = enumerate(zip(batch[INDEX], batch["record"], predictions, strict=True))
             with part.open("a", encoding="utf-8") as file:
-                for index, record, prediction in rows:
+                for position, (index, record, prediction) in rows:
                     steps = [
                         {"region": step.region, "box": step.box, "statement": step.statement}
                         for step in prediction["steps"]
@@ -40,6 +42,7 @@ class ReportLines:
                         "report": prediction["report"],
                         "reference": record.report,
                         "steps": steps,
+                        "scores": {name: _score(row[position]) for name, row in scores.items() if row.ndim == 1},
                     }
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -57,6 +60,11 @@ class ReportLines:
                 )
         for part in parts:
             part.unlink()
+
+
+def _score(value: torch.Tensor) -> float | None:
+    """A number, or None for a report without a score: JSON has no NaN."""
+    return None if value.isnan() else round(float(value), 6)
 
 
 def read_report_lines(path: Path, count: int) -> list[dict[str, Any]]:

@@ -66,8 +66,8 @@ class ReportGeneration(LossModule):
     writer: SequenceWriter
     tokenizer: Any
     pad_token_id: int
-    on_reports: Callable[[dict[str, Any], list[dict[str, Any]]], None] | None = None
-    """Called in evaluation with each batch and what :meth:`generate` wrote for it, where the texts themselves are to be kept."""
+    on_reports: Callable[[dict[str, Any], list[dict[str, Any]], Outputs], None] | None = None
+    """Called in evaluation with each batch, what :meth:`generate` wrote for it, and the rows of ``report_metrics``."""
 
     def __init__(
         self,
@@ -181,8 +181,6 @@ class ReportGeneration(LossModule):
         """Columns for the metrics: report scores, findings and their sizes, boxes, evidence reliance."""
         records: list[IvlRecord] = batch["record"]
         predictions = self.generate([images[0] for images in batch["images"]], [record.prompt for record in records])
-        if self.on_reports is not None:
-            self.on_reports(batch, predictions)
         reports, references = [item["report"] for item in predictions], [record.report for record in records]
         outputs = {
             "bleu": bleu_columns(reports, references),
@@ -199,7 +197,10 @@ class ReportGeneration(LossModule):
             outputs["agreement"] = impression_agreement(reports, self.labeler)
         if self.writer.mode.image is not None:
             outputs["changed"] = torch.tensor(self.evidence_changes(batch))
-        return outputs | {name: metric(reports, references) for name, metric in self.report_metrics.items()}
+        scores = {name: metric(reports, references) for name, metric in self.report_metrics.items()}
+        if self.on_reports is not None:
+            self.on_reports(batch, predictions, scores)
+        return outputs | scores
 
     def _padded_ids(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids of texts, cut or padded to one length, so that the outputs keep the texts."""

@@ -301,7 +301,7 @@ def test_boxes_follow_the_centre_crop_of_anole(tmp_path, monkeypatch):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             data.tokenize(method)
-        warned = [str(warning.message) for warning in caught if "boxes" in str(warning.message)]
+        warned = [str(warning.message) for warning in caught if "box" in str(warning.message)]
         assert [message.split(":")[0] for message in warned] == left_out
         assert all("1 box outside of what the model sees" in message for message in warned)
         texts[transform] = method.tokenizer.decode(data.split("train")[0]["input_ids"])

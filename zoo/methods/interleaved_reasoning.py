@@ -20,6 +20,7 @@ from zoo.decoders.evidence import EvidenceName, TooLong, TraceWriter, last_box
 from zoo.decoders.image_transforms import visible_box
 from zoo.decoders.interleaved import InterleavedDecoder
 from zoo.decoders.interleaved_generation import GenerationSettings, generate
+from zoo.language.lora import inject_lora
 from zoo.methods.exports import MergedLanguageModel
 from zoo.methods.predictions import Report
 from zoo.methods.report_generation import PROMPT, ReportGeneration, Swap
@@ -88,7 +89,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         self.writer = TraceWriter(decoder.tokenizer, decoder.vocabulary, decoder.tokens_per_image, evidence)
         self.pad_token_id = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
-            _add_lora(decoder.language, lora_rank, lora_alpha, lora_dropout)
+            inject_lora(decoder.language, lora_rank, lora_alpha, lora_dropout, ("q_proj", "k_proj", "v_proj"))
         decoder.image_tokenizer.requires_grad_(False)
 
     def extend_base_weight(self, name: str, value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
@@ -238,16 +239,6 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         """One trace of the maximum length."""
         input_ids = torch.full((1, self.max_tokens), self.decoder.vocabulary.boi_token_id)
         return {"input_ids": input_ids, "labels": input_ids.clone()}
-
-
-def _add_lora(language: torch.nn.Module, rank: int, alpha: int, dropout: float) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    language.requires_grad_(False)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=["q_proj", "k_proj", "v_proj"], bias="none"
-    )
-    inject_adapter_in_model(config, language)
 
 
 def _position_after_last(token: int, token_ids: list[int]) -> int:

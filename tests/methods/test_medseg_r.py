@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning import Trainer
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.tiny_models import causal_lm, sam
@@ -249,7 +250,11 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CHECKPOINTS", str(tmp_path / "cards"))
     torch.manual_seed(0)
     run = train(recipe_of(folder, "unet", 1), tmp_path / "run")
-    publish(run, "tiny-medseg", folder=tmp_path / "cards")
+    weights = load_file(run / "model.safetensors")
+    for name, bias in (("tiny-medseg", 10.0), ("tiny-empty", -1000.0)):  # of the mask's logits
+        weights["grounding.kernel.bias"][-1] = bias
+        save_file(weights, run / "model.safetensors")
+        publish(run, name, folder=tmp_path / "cards")
     places = [argument for place in data_places(run) for argument in ("--set", place)]
     answer = "There is fluid [SEG]."
     monkeypatch.setattr("zoo.language.global_context.GlobalContext.next_token_ids", scripted(answer))
@@ -284,6 +289,13 @@ def test_a_card_is_asked_at_the_command_line(folder, tmp_path, monkeypatch):
     assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["1: There is fluid"]
     page = (tmp_path / "o" / "ct.html").read_text()
     assert "Where?" in page and "mask 1: There is fluid<" in page
+    asked = ["--ask", "Where?", "--out", str(tmp_path / "e"), "--dicom-seg", "--json", *places]
+    done = call(app, ["predict", "tiny-empty", str(image), *asked])
+    assert done.exit_code == 0, done.output
+    prediction = json.loads(done.stdout)[str(image)]
+    assert (
+        prediction["areas"] == [0] and prediction["dicom_seg"] is None and not (tmp_path / "e" / "ct-seg.dcm").exists()
+    )
     done = call(
         app,
         ["predict", "tiny-medseg", str(image), "--chat", "--out", str(tmp_path / "c"), *places],

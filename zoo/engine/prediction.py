@@ -15,7 +15,7 @@ from zoo.data.base import Sample
 from zoo.data.conversations.records import QuestionError, validate_question
 from zoo.data.io.dicom_seg import check_segmentable, write_dicom_seg
 from zoo.data.io.images import ImageError, ImageOptions, pixel_area
-from zoo.data.io.masks import RunLength, encode_mask
+from zoo.data.io.masks import RunLength, encode_mask, mask_area
 from zoo.engine.inputs import find_inputs, output_names, refuse_overwriting
 from zoo.engine.loading import load
 from zoo.engine.result_files import Format, ResultFile
@@ -94,14 +94,19 @@ class _Writer(Callback):
             name = self._out / self._names[path]
             content["picture"] = str(prediction.save(name.parent, name.name, overwrite=True))
         if self._dicom_seg and self._out is not None:
-            masks, labels, question = _segments(prediction)
-            file = self._out / f"{self._names[path]}-seg.dcm"
-            try:
-                write_dicom_seg(Path(path), masks, labels, file, question)
-                content["dicom_seg"] = str(file)
-            except ZooError as error:
-                content["error"] = f"{path}: no DICOM SEG was written: {error}"
+            content |= self._write_dicom_seg(path, prediction, self._out / f"{self._names[path]}-seg.dcm")
         return self._line(path, content)
+
+    def _write_dicom_seg(self, path: str, prediction: Prediction, file: Path) -> dict[str, Any]:
+        """Where it was written, or why not; that nothing is segmented is an answer, and no error."""
+        masks, labels, question = _segments(prediction)
+        if not any(mask_area(mask) for mask in masks):
+            return {"dicom_seg": None}
+        try:
+            write_dicom_seg(Path(path), masks, labels, file, question)
+        except ZooError as error:
+            return {"error": f"{path}: no DICOM SEG was written: {error}"}
+        return {"dicom_seg": str(file)}
 
     def report(self, errors: Mapping[Path, str]) -> None:
         """Report images that are not predicted."""

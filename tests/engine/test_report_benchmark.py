@@ -167,3 +167,15 @@ def test_a_card_is_measured_and_trained_further(root, tmp_path, monkeypatch):
     assert read_recipe(further / "recipe.yaml", record=True)["init_from"] == [str(card)]
     weights, before = (load_file(folder / "model.safetensors") for folder in (further, card))
     assert weights.keys() == before.keys() and any(not weights[name].equal(before[name]) for name in weights)
+
+
+def test_what_a_metric_lacks_is_said_before_anything_is_generated(root, tmp_path, monkeypatch):
+    def nothing_runs(*_, **__):
+        raise AssertionError("it was generated")
+
+    monkeypatch.setattr(InterleavedVisionLanguage, "generate", nothing_runs)
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    judge = "{name: judge, endpoint: 'http://localhost:1/v1', model: small, key_variable: JUDGE_KEY}"
+    settings = benchmark(root, tmp_path / "out", modes=("none",), overrides=[f"method.report_metrics=[{judge}]"])
+    with pytest.raises(ArgumentError, match="JUDGE_KEY is not set"):
+        run_benchmark([str(root / "qwen.yaml")], settings)

@@ -126,7 +126,7 @@ class Item:
     @property
     def name(self) -> str:
         """As the name of a folder."""
-        model = Path(self.model).with_suffix("").as_posix().strip("./").replace("/", "-")
+        model = self.model.removesuffix(".yaml").strip("./").replace("/", "-")
         return f"{model}-{self.kind.replace(' ', '_').replace('-', '_')}-{self.mode}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chat_server import chat, chat_server
-from zoo.chat_completions import ChatCompletions, EndpointError, json_in
+from zoo.chat_completions import ChatCompletions, EndpointError, ReplyError, json_in
 
 
 @pytest.fixture
@@ -70,5 +70,5 @@ def test_several_threads_may_ask(endpoint, tmp_path):
 def test_json_is_found_in_a_reply():
     assert json_in('Sure: {"score": 1} I hope.') == {"score": 1}
     for reply in ("none", "{", "{no}", "}{", '{"a":' * 100_000 + "}"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ReplyError, match="no JSON object in"):
             json_in(reply)

@@ -23,6 +23,10 @@ class EndpointError(ZooError, ConnectionError):
     """An endpoint that cannot be reached, refuses, or does not reply as OpenAI's would."""
 
 
+class ReplyError(ZooError, ValueError):
+    """A reply that does not hold what was asked for."""
+
+
 @dataclass
 class ChatCompletions:
     """A model behind an endpoint, with what it has replied so far; several threads may ask at a time.
@@ -136,9 +140,9 @@ def json_in(reply: str) -> Any:
     """The JSON object in a reply, whatever stands before and after it.
 
     Raises:
-        ValueError: there is none.
+        ReplyError: there is none.
     """
     try:
         return json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-    except RecursionError as error:
-        raise ValueError("too deep") from error
+    except (ValueError, RecursionError) as error:
+        raise ReplyError(f"no JSON object in {reply[:200]!r}") from error

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from zoo.embedding_cache import EmbeddingCache
 from zoo.engine import evaluation
 from zoo.engine.assembly import assemble
 from zoo.errors import ZooWarning
+from zoo.metrics.weights import extracted
 from zoo.paths import PACKAGE
 
 
@@ -248,6 +250,17 @@ def _outputs(folder: Path) -> Any:
     return evaluation.collect_cached(None, file)["labels"].tolist()
 
 
+def _metric_weights(folder: Path) -> Any:
+    archive = folder / "weights.tar.gz"
+    if not archive.is_file():
+        (folder / "config.json").write_text("[1, 2, 3]" * 20)
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(folder / "config.json", "inner/config.json")
+            tar.add(folder / "config.json", "config.json")
+    unpacked = extracted(archive)
+    return {str(file.relative_to(unpacked)): file.read_text() for file in unpacked.rglob("[!.]*") if file.is_file()}
+
+
 CACHES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "rendered": (_rendered, ["data/chest_drr/rendering/build.py"]),
     "questions": (_questions, ["data/chest_drr/datasets/conversations.py"]),
@@ -258,6 +271,7 @@ CACHES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "embeddings": (_embeddings, ["embedding_cache.py", "methods/medseg_r.py"]),
     "decoded images": (_decoded, ["data/io/decoded.py"]),
     "outputs": (_outputs, ["engine/evaluation.py"]),
+    "weights of metrics": (_metric_weights, ["metrics/weights.py"]),
 }
 """Every kind of cache: a function that reads it, and builds it where it is not there; and the modules that write it."""
 _WRITES = re.compile(r"\b(cache_folder|series_folder|EmbeddingCache|save_checked)\(")
@@ -265,6 +279,7 @@ _NO_CACHES = {
     "paths.py": "defines the folder; cards there have hashes of their own",
     "checksums.py": "defines the checksums",
     "cli/explore.py": "names the folder",
+    "metrics/judge.py": "replies, a line each; a damaged line is an error, for the reply would cost again",
     "engine/cache.py": "lists and removes what is there",
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo.chat_completions import ChatCompletions, json_in
+from zoo.chat_completions import ChatCompletions, ReplyError, json_in
 from zoo.data.conversations.records import SEG, QuestionError, Turn, validate_question
 
 INSTRUCTIONS = (
@@ -57,7 +57,7 @@ class Rewriter:
             reworded = replace(
                 turn, question=validate_question(content["question"]), answer=" ".join(content["answer"].split())
             )
-        except (ValueError, KeyError, TypeError, AttributeError, QuestionError):
+        except (ReplyError, KeyError, TypeError, AttributeError, QuestionError):
             reworded = turn
         if reworded is turn or not fits(turn, reworded):
             self.kept += 1

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Interval
 
-from zoo.chat_completions import ChatCompletions, EndpointError, json_in
+from zoo.chat_completions import ChatCompletions, EndpointError, ReplyError, json_in
 from zoo.errors import ArgumentError, ZooWarning
 from zoo.paths import cache_folder
 from zoo.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -147,12 +147,12 @@ def score_of(reply: str) -> float:
             return score if score <= 1 else math.nan
         matched, errors = _number(content["matched_findings"]), content["significant_errors"]
         total = sum(map(_number, errors.values())) if isinstance(errors, Mapping) else _number(errors)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ReplyError, KeyError, TypeError, AttributeError):
         return math.nan
     return matched / (matched + total) if matched + total else 1.0
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1000:
-        raise ValueError(f"{value!r} is no count")
+        raise ReplyError(f"{value!r} is no count")
     return float(value)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from zoo.checksums import remove_damaged, write_checksum
 from zoo.errors import ArgumentError, MissingWeightsError, ZooWarning
 from zoo.files import replace_folder, scratch_folder
 from zoo.paths import cache_folder
@@ -103,15 +104,17 @@ def _licence_of(repository: str) -> str:
 
 
 def extracted(archive: Path) -> Path:
-    """The folder of a tar archive's files in the cache, extracted once; no file leaves it.
+    """The folder of a tar archive's files in the cache, extracted once, and again where one is damaged; no file leaves it.
 
     Raises:
         ArgumentError: it is no archive, or has members that would be written elsewhere.
     """
     stat = archive.stat()
     target = cache_folder() / "metrics" / f"{archive.name.split('.')[0]}-{stat.st_size}-{int(stat.st_mtime)}"
-    if target.is_dir():
+    files = [file for file in target.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    if files and not remove_damaged(files, "weights of a metric"):
         return target
+    shutil.rmtree(target, ignore_errors=True)
     with scratch_folder(target.parent, ".extracting-") as scratch:
         draft = scratch / target.name
         try:
@@ -119,6 +122,8 @@ def extracted(archive: Path) -> Path:
                 tar.extractall(draft, filter="data")
         except (tarfile.TarError, OSError, EOFError) as error:
             raise ArgumentError(f"{archive} is no archive of weights: {error}") from error
+        for file in [path for path in draft.rglob("*") if path.is_file()]:
+            write_checksum(file)
         replace_folder(draft, target)
     return target
 
@@ -162,8 +167,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-        raise ValueError("it is no object")
     except (OSError, ValueError, RecursionError) as error:
         raise ArgumentError(f"{file} is no configuration: {error}") from error
+    if not isinstance(content, dict):
+        raise ArgumentError(f"{file} is no configuration: it is no object")
+    return content

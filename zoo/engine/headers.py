@@ -25,7 +25,9 @@ def read_sizes(images: Sequence[AnnotatedImage]) -> tuple[dict[Path, Size], list
     files = list(dict.fromkeys(path for path in listed if isinstance(path, Path)))
     sizes: dict[Path, Size] = {}
     unreadable: list[str] = []
-    bar: dict[str, Any] = {"description": "opening images", "transient": True, "console": Console(stderr=True)}
+    console = Console(stderr=True)
+    bar: dict[str, Any] = {"description": "opening images", "transient": True, "console": console}
+    bar["disable"] = not console.is_terminal  # elsewhere it leaves an empty line
     with ThreadPoolExecutor() as pool:
         for file, size in track(zip(files, pool.map(_size_or_problem, files), strict=True), total=len(files), **bar):
             if isinstance(size, str):

@@ -76,7 +76,7 @@ def test_a_circle_is_its_centre_and_a_point_on_it(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([("target", "point", [[15, 25]])], "a shape of the type 'point' has 1 points"),
+        ([("target", "point", [[15, 25]])], "a shape of the type 'point' has 1 point"),
         ([("target", "linestrip", [[15, 25], [20, 20], [30, 30]])], "a shape of the type 'linestrip'"),
         ([("target", "rectangle", [[15, 25]])], "expected a polygon, or a rectangle or circle of two points"),
         ([("target", "circle", [[15, 25], [None, 3]])], "is malformed for ReasonSeg"),

@@ -20,7 +20,7 @@ from zoo.data.io.masks import (
     encode_mask,
     encode_polygons,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, counted
 
 ANSWER = f"It is {SEG}."
 """The answer where a dataset has masks and no answers; one of several like it in LISA."""
@@ -110,7 +110,7 @@ def _outline(kind: str, points: list[list[float]]) -> list[list[float]]:
         return points
     if kind not in ("rectangle", "circle") or len(points) != 2:
         raise QuestionError(
-            f"a shape of the type '{kind}' has {len(points)} points; expected a polygon, or a rectangle or circle of two points"
+            f"a shape of the type '{kind}' has {counted(len(points), 'point')}; expected a polygon, or a rectangle or circle of two points"
         )
     (x, y), (other_x, other_y) = points
     if kind == "rectangle":

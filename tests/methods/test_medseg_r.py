@@ -417,6 +417,24 @@ def test_every_loss_has_its_gradient(rejecting):
     assert alone["text"] == alone["bce"] == alone["dice"] == 0 and alone["presence"] > 0
 
 
+def test_a_card_without_the_reject_token_is_a_base_for_one_with_it(rejecting):
+    """The new row keeps its initial value; what the card has learned is loaded."""
+    from zoo.engine.assembly import assemble, load_matching_weights
+
+    torch.manual_seed(0)
+    card, method = (
+        assemble(recipe).method for recipe in (recipe_of(rejecting, "unet", 1), rejecting_recipe(rejecting))
+    )
+    weights = {name: value + 1 for name, value in card.trained_state().items() if value.is_floating_point()}
+    (rows,) = [name for name in weights if "trainable_tokens_delta" in name]
+    initial = method.state_dict()[rows].clone()
+    assert (len(weights[rows]), len(initial)) == (1, 2)
+    assert load_matching_weights(method, weights, "a card") == []
+    loaded = method.state_dict()
+    torch.testing.assert_close(loaded[rows], torch.cat([weights[rows], initial[1:]]), rtol=0, atol=0)
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items() if name != rows)
+
+
 def test_it_learns_to_reject_and_to_judge(rejecting):
     """The losses fall on one batch, and after it the presence of true and wrong answers lies on either side of a half."""
     from zoo.engine.assembly import assemble

@@ -128,10 +128,9 @@ def load_matching_weights(
     state_dict = method.state_dict()
     targets = {canonical_name(name): name for name in state_dict}
     weights = {method.name_of_base_weight(name): value for name, value in weights.items()}
-    weights = {
-        name: method.extend_base_weight(name, value, state_dict[targets[name]]) if name in targets else value
-        for name, value in weights.items()
-    }
+    for name in weights.keys() & targets.keys():
+        if name.endswith(method.extended_weights):
+            weights[name] = _with_new_rows(weights[name], state_dict[targets[name]])
     matching = {
         targets[name]: value
         for name, value in weights.items()
@@ -144,6 +143,13 @@ def load_matching_weights(
         )
     method.load_state_dict(matching, strict=False)
     return sorted(weights.keys() - {canonical_name(name) for name in matching})
+
+
+def _with_new_rows(value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Rows that only the method has keep their initial values."""
+    if len(value) < len(own) and value.shape[1:] == own.shape[1:]:
+        return torch.cat([value.to(own), own[len(value) :]])
+    return value
 
 
 def _refuse_other_sizes(

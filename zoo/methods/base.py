@@ -42,6 +42,8 @@ class ZooModule(HubMethod, LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     base_prefixes: ClassVar[dict[str, str]] = {}
     """Maps prefixes of weights in another method's card to prefixes in this method."""
+    extended_weights: ClassVar[tuple[str, ...]] = ()
+    """Ends of names of weights that may have more rows than in the card that training starts from: new tokens are last."""
     uniform_steps: ClassVar[bool] = False
     """Whether every process calls the same modules in every step, through their forward, as DeepSpeed requires.
 
@@ -340,10 +342,6 @@ class ZooModule(HubMethod, LightningModule):
             if name.startswith(prefix):
                 return replacement + name.removeprefix(prefix)
         return name
-
-    def extend_base_weight(self, name: str, value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """A weight of the card that training starts from, as it is loaded in the place of ``own``; unchanged by default."""
-        return value
 
     def trained_state(self, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """The state dict of what training changes: trainable parameters, and buffers outside the frozen base."""

@@ -41,6 +41,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
 
     frozen: ClassVar[tuple[str, ...]] = ("decoder",)
     base_prefixes: ClassVar[dict[str, str]] = {"tokenizer.": "decoder.language.model.vqmodel."}
+    extended_weights: ClassVar[tuple[str, ...]] = ("embed_tokens.weight", "lm_head.weight")
     writer: TraceWriter
 
     def __init__(
@@ -91,13 +92,6 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         if lora_rank is not None:
             inject_lora(decoder.language, lora_rank, lora_alpha, lora_dropout, ("q_proj", "k_proj", "v_proj"))
         decoder.image_tokenizer.requires_grad_(False)
-
-    def extend_base_weight(self, name: str, value: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Rows of new tokens, whose ids follow those of the card, keep their initial values."""
-        is_vocabulary = name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        if is_vocabulary and len(value) < len(own) and value.shape[1:] == own.shape[1:]:
-            return torch.cat([value.to(own), own[len(value) :]])
-        return value
 
     @property
     def image_encoder(self) -> nn.Module:

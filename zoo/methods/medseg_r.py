@@ -53,6 +53,7 @@ class MedSegR(MergedLanguageModel, LossModule):
 
     frozen: ClassVar[tuple[str, ...]] = ("context",)
     base_prefixes: ClassVar[dict[str, str]] = {"clip.": "context.vision.clip.", "unet.": "grounding."}
+    extended_weights: ClassVar[tuple[str, ...]] = ("trainable_tokens_delta.default",)
     task: ClassVar[str] = "image-segmentation"
     surface_tolerance: float | None = None
     """Tolerance of the NSD in pixels and millimetres; outlines are not measured if None, as for cards."""

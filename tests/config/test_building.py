@@ -25,6 +25,16 @@ def test_metadata_is_filled_in_once_and_replaced_when_overwritten():
     assert replaced.recipe["method"]["class_names"] == ["c", "d"] == replaced.method.arguments["class_names"]
 
 
+def test_other_data_do_not_widen_a_learned_vocabulary(tmp_path):
+    of_card = resolve_recipe(read_recipe("interleaved_reasoning/chest_drr_base")).with_metadata({"words": ["heart"]})
+    other = of_card.with_metadata(
+        {"words": ["lung"], "pieces": ["h", "##e"], "prompt": "Report. <image>"}, overwrite=True
+    )
+    decoder = other.recipe["method"]["decoder"]
+    assert decoder["words"] == ["heart"] and "pieces" not in decoder
+    assert other.recipe["method"]["prompt"] == "Report. <image>"
+
+
 def test_missing_sections_are_reported_together(tmp_path):
     (tmp_path / "empty.yaml").write_text("seed: 1\n")
     with pytest.raises(RecipeError) as caught:

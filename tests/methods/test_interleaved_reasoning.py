@@ -261,6 +261,9 @@ def test_a_card_is_fine_tuned_on_records_with_other_words(tmp_path, monkeypatch)
     del content["method"]["decoder"]["words"]
     own = ["init_from=small", *(f"data.{split}={file}" for split in ("train", "val", "test")), "method.max_tokens=400"]
     (tmp_path / "own.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)))
+    as_it_is = open_evaluation("small", [f"data.{split}={file}" for split in ("train", "val", "test")]).method
+    rows = as_it_is.decoder.language.get_input_embeddings().weight
+    assert torch.equal(rows, stored_embeddings(tmp_path / "cards" / "small" / "model.safetensors")), "none are added"
     mine = read_recipe(tmp_path / "own.yaml", own)
     assembly = assemble(mine)
     tokenizer, decoder = assembly.method.tokenizer, assembly.method.decoder

@@ -12,6 +12,8 @@ from zoo.config.validation import TRAINER_COMPONENTS, component_nodes, resolve_c
 
 LEARNED_WITH = {"template", "words", "pieces", "label_names", "region_names"}
 """Metadata that weights were learned with, by position in a list for most: a finished run or a card keeps them on other data."""
+_VOCABULARY = {"words", "pieces"}
+"""A tokenizer has rows of its own for each; one that was learned with words alone gets no pieces of other data either."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,19 @@ class ResolvedRecipe:
             overwrite: replace arguments injected before, from another data set, except :data:`LEARNED_WITH`.
         """
         method = self.method.without(metadata.keys() - LEARNED_WITH) if overwrite else self.method
+        if overwrite and _has_vocabulary(method):
+            metadata = {name: value for name, value in metadata.items() if name not in _VOCABULARY}
         method = method.with_metadata(metadata)
         recipe = self.recipe.with_content(method=method.to_dict())
         return ResolvedRecipe(recipe, self.data, method, self.optimizer, self.scheduler)
+
+
+def _has_vocabulary(component: Component) -> bool:
+    """Whether a component, or one in its slots, was given words or pieces."""
+    return any(
+        _has_vocabulary(value) if isinstance(value, Component) else name in _VOCABULARY and bool(value)
+        for name, value in component.arguments.items()
+    )
 
 
 def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:

@@ -81,7 +81,8 @@ class ChatCompletions:
         Raises:
             EndpointError: there is no reply.
         """
-        key = hashlib.sha256(f"{self.model}\n{instructions}\n{text}".encode()).hexdigest()[:20]
+        asked = json.dumps([self.endpoint, self.model, self.settings, instructions, text])
+        key = hashlib.sha256(asked.encode()).hexdigest()[:20]
         if key in self._replies:
             return self._replies[key]
         reply = self._ask(instructions, text)
@@ -112,7 +113,9 @@ class ChatCompletions:
                 wait = max(wait, _retry_after(error))
             except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
                 if attempt == self.retries:
-                    raise EndpointError(f"{self.endpoint} cannot be reached: {error}") from error
+                    late = isinstance(error, TimeoutError)
+                    problem = f"does not answer within {self.timeout:g} s" if late else f"cannot be reached: {error}"
+                    raise EndpointError(f"{self.endpoint} {problem}") from error
             except (ValueError, RecursionError) as error:
                 raise EndpointError(f"{self.endpoint} does not reply with JSON: {error}") from error
             else:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.cards.store import CardError, card_chain, read_card
+from zoo.cards.store import CardError, card_chain, find_card, read_card
 
 
 def test_a_card_that_several_start_from_is_loaded_once_and_first(cards):
@@ -59,3 +59,9 @@ def test_pickles_of_every_protocol_are_refused(tmp_path, protocol):
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CardError, match="is a pickle"):
         refuse_pickle(tmp_path / "other.safetensors")
+
+
+def test_a_run_is_no_card_and_is_to_be_published(tmp_path):
+    (tmp_path / "environment.json").write_text("{}")
+    with pytest.raises(CardError, match=r"is a run and no card; publish it first: zoo publish"):
+        find_card(tmp_path)

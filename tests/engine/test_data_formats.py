@@ -49,6 +49,20 @@ def test_every_bad_row_of_a_table_is_reported(tmp_path):
     assert len(scanned.images) == 9 and scanned.images[0].labels == {"a": 1.0}
 
 
+def test_a_table_is_refused_as_a_recipe_refuses_it(tmp_path):
+    """Labels that differ in case alone, and a table without rows."""
+    write_table(tmp_path, rows(2))
+    table = tmp_path / "table.csv"
+    header, first, *others = table.read_text().splitlines()
+    for lines, message in (
+        ([header], f"{table}: has no rows"),
+        ([header, first, others[0].upper().replace(".PNG", ".png")], "differ in case or spaces alone"),
+    ):
+        table.write_text("\n".join(lines))
+        (problem,) = scan_data(str(table)).problems.messages[:1]
+        assert message in problem
+
+
 def test_an_image_that_is_listed_twice_is_a_problem(tmp_path):
     write_table(tmp_path, rows(1))
     with (tmp_path / "table.csv").open("a") as file:

@@ -68,6 +68,24 @@ def test_packages_and_precision_are_looked_at():
     assert "double precision" in problems("trainer.precision=64-true")
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("{name: chexbert, path: nowhere}", "chexbert: there is no folder nowhere"),
+        ("{name: judge, endpoint: 'http://localhost:1/v1', model: m, key_variable: NO_KEY}", "NO_KEY is not set"),
+        ("{name: judge, endpoint: 'localhost:1', model: m}", "expected an address"),
+    ],
+)
+def test_what_report_metrics_need_is_said_before_anything_trains(metric, message, monkeypatch):
+    monkeypatch.delenv("NO_KEY", raising=False)
+    resolved = resolve_recipe(
+        read_recipe("interleaved_reasoning/chest_drr_none", [f"method.report_metrics=[{metric}]"])
+    )
+    assert any(message in note for note in preflight(resolved))
+    with pytest.raises(RecipeError, match=message):
+        preflight(resolved, to_run=True)
+
+
 def test_strategies_are_looked_at():
     assert "did you mean fsdp2" in problems("trainer.strategy=fsdp22")
     assert "is FSDP1" in problems("trainer.strategy=fsdp_cpu_offload")

@@ -38,15 +38,15 @@ def test_json_lines_are_whole_objects():
 
 def test_a_file_is_continued_and_forgets_what_is_predicted_again(tmp_path):
     for format in ("jsonl", "csv"):
-        for path, content in (("1.png", FIRST), ("2.png", OTHER)):
+        for path, content in (("1.png", FIRST), ("bad.png", {"error": "no picture"}), ("2.png", OTHER)):
             file = ResultFile(tmp_path / "out", format)
             file.add(path, content)
             file.end()
-        assert [path.name for path in file.written()] == ["1.png", "2.png"]
+        assert [path.name for path in file.written()] == ["1.png", "2.png"], "what could not be read has no picture"
         file.remove({"1.png"})
         again = ResultFile(tmp_path / "out", format)
         again.add("1.png", FIRST)
         text = file.path.read_text()
         rows = rows_of(text) if format == "csv" else [json.loads(line) for line in text.splitlines()]
-        assert [row["image"] for row in rows] == ["2.png", "1.png"]
+        assert [row["image"] for row in rows] == ["bad.png", "2.png", "1.png"]
     assert not list((tmp_path / "out").glob("*.partial")) and ResultFile(tmp_path / "none").written() == []

@@ -76,12 +76,15 @@ def test_images_are_float32_on_the_cpu():
     assert image.dtype == torch.float32 and not image.requires_grad
 
 
-def test_masks_have_areas_and_a_note_where_they_are_next_to_nothing():
-    mask, dot = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
+def test_masks_have_areas_and_a_note_where_they_are_next_to_nothing(tmp_path):
+    mask, dot, empty = np.zeros((3, 100, 100), dtype=bool)
     mask[:20, :30], dot[3, 3:6] = True, True
-    masks = tuple(encode_mask(pixels) for pixels in (mask, dot))
-    prediction = Segmentation(torch.zeros(1, 100, 100), "Where?", "Here [SEG] and [SEG].", True, masks)
+    masks = tuple(encode_mask(pixels) for pixels in (mask, dot, empty))
+    prediction = Segmentation(torch.zeros(1, 100, 100), "Where?", "Here [SEG], [SEG] and [SEG].", True, masks)
     content = prediction.to_dict()
-    assert content["areas"] == [600, 3]
-    assert content["notes"] == ["mask 2 has 3 of 10000 pixels: look at it before you believe it"]
+    assert content["areas"] == [600, 3, 0]
+    notes = ["mask 2 has 3 of 10000 pixels: look at it before you believe it", "mask 3 is empty: no pixel of it"]
+    assert content["notes"] == notes
+    page = prediction.save(tmp_path, "page").read_text()
+    assert all(note in page for note in notes)
     assert "notes" not in Segmentation(torch.zeros(1, 100, 100), "Where?", "Here [SEG].", True, masks[:1]).to_dict()

@@ -44,7 +44,8 @@ def test_reports_are_scored_as_green_counts_them(endpoint, monkeypatch, tmp_path
         b["messages"][0]["content"] for *_, b in endpoint.requests if REPORTS[0] in b["messages"][0]["content"]
     )
     assert asked == PROMPT.replace("{reference}", REFERENCES[0]).replace("{report}", REPORTS[0])
-    assert Judge(endpoint.url, "small")(REPORTS, REFERENCES).tolist() == [0.75, 0.0] and len(endpoint.requests) == 2
+    again = Judge(endpoint.url, "small", max_tokens=50)(REPORTS, REFERENCES)
+    assert again.tolist() == [0.75, 0.0] and len(endpoint.requests) == 2
     kept = next((tmp_path / "cache" / "metrics").glob("judge-*.jsonl")).read_text()
     assert len(kept.splitlines()) == 2 and "secret" not in kept
 
@@ -60,9 +61,9 @@ def test_a_prompt_of_the_user(endpoint, tmp_path):
     assert (tmp_path / "here.jsonl").is_file()
     (tmp_path / "prompt.txt").write_text("Rate {report}.")
     with pytest.raises(ArgumentError, match=r"prompt lacks \{reference\}"):
-        Judge(endpoint.url, "small", prompt=str(tmp_path / "prompt.txt")).prepare()
+        Judge(endpoint.url, "small", prompt=str(tmp_path / "prompt.txt")).check()
     with pytest.raises(ArgumentError, match="prompt cannot be read"):
-        Judge(endpoint.url, "small", prompt=str(tmp_path / "none.txt")).prepare()
+        Judge(endpoint.url, "small", prompt=str(tmp_path / "none.txt")).check()
 
 
 def test_a_reply_without_a_score_does_not_count_and_is_asked_for_again(endpoint):
@@ -80,7 +81,7 @@ def test_a_reply_without_a_score_does_not_count_and_is_asked_for_again(endpoint)
 def test_a_judge_that_cannot_be_asked_is_an_error_at_once(endpoint, monkeypatch):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ArgumentError, match="JUDGE_KEY is not set"):
-        Judge(endpoint.url, "small", key_variable="JUDGE_KEY").prepare()
+        Judge(endpoint.url, "small", key_variable="JUDGE_KEY").check()
     endpoint.reply = lambda body: chat("", 401)
     with pytest.raises(EndpointError, match="refuses: 401"):
         Judge(endpoint.url, "small")(REPORTS, REFERENCES)

@@ -142,7 +142,8 @@ def build_app(cards: Sequence[str], device: str = "auto", settings: Sequence[str
         try:
             probabilities, page, files = app.predict(card, file, question, frame)
         except ZooError as error:
-            raise gradio.Error(str(error), duration=None) from error
+            message = str(error).replace(str(file), Path(str(file)).name)  # and not the folder that gradio keeps it in
+            raise gradio.Error(message, duration=None, print_exception=False) from None
         return gradio.Label(probabilities, visible=probabilities is not None), page, _describe(card), files
 
     def _describe(card: str) -> str:

@@ -16,6 +16,7 @@ from zoo.data.annotations.datasets import AnnotatedData
 from zoo.data.annotations.masks import CocoSegmentations
 from zoo.data.base import ZooData
 from zoo.data.classification.base import ClassificationData, DataError, LabelledImages, read_json
+from zoo.data.classification.image_table import check_labels
 from zoo.data.conversations.datasets import ConversationData
 from zoo.data.conversations.formats import read_valid_reason_seg
 from zoo.data.conversations.records import Conversation, mask_phrases, read_valid_conversations
@@ -225,6 +226,9 @@ def _scan_table(path: Path, options: Mapping[str, Any]) -> ScannedData:
                     raise DataError(f"{spec.path_column} or {spec.label_column} is empty")
                 split, patient = spec.split_of(row, path, line), row.get(spec.patient_column) or None
                 scanned.images.append(AnnotatedImage(folder / name, split, patient, {label: PRESENT}))
+        check_labels({label for image in scanned.images for label in image.labels})
+        if not scanned.images and not scanned.problems.messages:
+            raise DataError("has no rows")
     return _without_missing(scanned)
 
 

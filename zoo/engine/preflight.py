@@ -15,6 +15,8 @@ from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.io.tables import SPLITS
 from zoo.engine.loggers import missing_package
 from zoo.engine.strategies import StrategyError, check_strategy
+from zoo.errors import ZooError
+from zoo.metrics.clinical import build_report_metrics
 from zoo.paths import recipes_folder
 from zoo.pretrained import is_folder_name
 
@@ -27,7 +29,7 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False, to_read: bool =
 
     Args:
         resolved: the recipe.
-        to_run: it is about to run here, so that missing data and packages of loggers are a problem and not a note.
+        to_run: it is about to run here, so that missing data and what loggers and report metrics need are a problem and not a note.
         to_read: its data are about to be read, so that missing ones are a problem, unless a published recipe names them as an
             example.
 
@@ -40,10 +42,11 @@ def preflight(resolved: ResolvedRecipe, *, to_run: bool = False, to_read: bool =
     recipe, problems = resolved.recipe, []
     for key, message in (*_source_problems(resolved.method), *_other_problems(resolved)):
         problems.append(Problem(recipe.origin(key), key, message))
-    data, loggers = list(_missing_data(resolved.data)), list(_missing_loggers(recipe))
+    data = list(_missing_data(resolved.data))
+    others = [*_missing_loggers(recipe), *_missing_of_metrics(resolved.method)]
     needed = [(key, message) for key, message in data if to_run or (to_read and _is_users(recipe, key))]
-    needed += loggers if to_run else []
-    missing = [item for item in (*data, *loggers) if item not in needed]
+    needed += others if to_run else []
+    missing = [item for item in (*data, *others) if item not in needed]
     problems += [Problem(recipe.origin(key), key, message) for key, message in needed]
     if problems:
         raise RecipeError(problems)
@@ -107,6 +110,15 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     except StrategyError as error:
         if "pip install" not in str(error):
             yield "trainer.strategy", str(error)
+
+
+def _missing_of_metrics(method: Component) -> Iterator[tuple[str, str]]:
+    """Packages, folders and keys that report metrics need, as far as it can be said without loading them."""
+    for name, metric in build_report_metrics(method.arguments.get("report_metrics") or []).items():
+        try:
+            getattr(metric, "check", lambda: None)()
+        except ZooError as error:
+            yield "method.report_metrics", f"{name}: {error}"
 
 
 def _missing_data(data: Component) -> Iterator[tuple[str, str]]:

@@ -122,6 +122,7 @@ class ResultFile:
             header, *rows = self._read() or [[]]
             if "picture" not in header:
                 return []
-            return [Path(row[header.index("picture")]) for row in rows]
+            place = header.index("picture")
+            return [Path(row[place]) for row in rows if row[place]]  # a file that could not be read has none
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [Path(picture) for line in lines if (picture := json.loads(line).get("picture"))]

@@ -131,8 +131,12 @@ class Segmentation(Prediction):
         """Why a mask should not be believed: it is empty, or smaller than :data:`SMALL_MASK` of the image."""
         pixels = self.image.shape[-2] * self.image.shape[-1]
         small = [(n, area) for n, area in enumerate(self.areas, start=1) if area < SMALL_MASK * pixels]
+        doubtful = "look at it before you believe it"
         return [
-            f"mask {number} has {area} of {pixels} pixels: look at it before you believe it" for number, area in small
+            f"mask {number} has {area} of {pixels} pixels: {doubtful}"
+            if area
+            else f"mask {number} is empty: no pixel of it"
+            for number, area in small
         ]
 
     def to_dict(self) -> dict[str, Any]:

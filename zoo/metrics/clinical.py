@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, Protocol
@@ -21,9 +22,17 @@ from pydantic_core import PydanticCustomError
 
 from zoo.config.components import Component
 from zoo.config.validation import component_nodes, resolve_component
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, MissingWeightsError
 from zoo.metrics.reports import MissingMetricError
-from zoo.metrics.weights import MODEL_FILES, TOKENIZER_FILES, HubFiles, extracted, locate, model_view, read_json
+from zoo.metrics.weights import (
+    MODEL_FILES,
+    TOKENIZER_FILES,
+    HubFiles,
+    extracted,
+    locate,
+    model_view,
+    read_json,
+)
 from zoo.registry import register
 
 Summary = Callable[[torch.Tensor], float]
@@ -38,8 +47,9 @@ BLANK = 3
 class ReportMetric(Protocol):
     """Scores reports against references.
 
-    Optional methods: ``prepare()`` loads what the metric needs, before reports are generated; ``summaries(name)`` gives
-    functions of the rows of all reports to one number, by name, where that is not their mean.
+    Optional methods: ``check()`` says what is missing, before anything trains and without loading it; ``prepare()`` loads what
+    the metric needs, before reports are generated; ``summaries(name)`` gives functions of the rows of all reports to one number,
+    by name, where that is not their mean.
     """
 
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
@@ -91,8 +101,36 @@ ReportMetricSpec = Annotated[str | dict[str, Any], AfterValidator(_check_spec)]
 """A registered metric as a recipe has it: its name, or ``{name: ..., path: ...}``."""
 
 
+class _RadevalMetric:
+    """A metric of radeval, whose weights are in a folder of the user's or on the hub."""
+
+    path: str | None
+    _scorer: Any
+
+    def check(self) -> None:
+        """See :class:`ReportMetric`.
+
+        Raises:
+            MissingWeightsError: there is no such folder.
+            MissingMetricError: radeval is not installed.
+        """
+        if self.path is not None and not Path(self.path).expanduser().is_dir():
+            raise MissingWeightsError(f"there is no folder {self.path}")
+        if find_spec("radeval") is None:
+            raise MissingMetricError("needs the package radeval: pip install 'medvl-zoo[clinical]'")
+
+    def prepare(self) -> None:
+        """Load the model.
+
+        Raises:
+            MissingMetricError: radeval is not installed.
+            MissingWeightsError: its weights are not here.
+        """
+        _ = self._scorer
+
+
 @register("metric", "radgraph")
-class RadGraphF1:
+class RadGraphF1(_RadevalMetric):
     """RadGraph F1 (Jain et al., arXiv 2106.14463; Delbrouck et al., arXiv 2210.12186), from the package ``radeval``."""
 
     def __init__(
@@ -110,15 +148,6 @@ class RadGraphF1:
             model: of the annotations.
         """
         self.path, self.reward, self.model = path, reward, model
-
-    def prepare(self) -> None:
-        """Load the model.
-
-        Raises:
-            MissingMetricError: radeval is not installed.
-            MissingWeightsError: its weights are not here.
-        """
-        _ = self._scorer
 
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
         """A score for each report (n); 0 for an empty one."""
@@ -157,7 +186,7 @@ class RadGraphF1:
 
 
 @register("metric", "chexbert")
-class CheXbertF1:
+class CheXbertF1(_RadevalMetric):
     """F1 over the labels of CheXbert (Smit et al., arXiv 2004.09167), positive and uncertain as 1, from the package ``radeval``.
 
     Micro and macro F1 over all reports, of the 14 labels and of the five that papers report (cardiomegaly, edema,
@@ -171,10 +200,6 @@ class CheXbertF1:
             path: folder with chexbert.pth, and with config.json and tokenizer of bert-base-uncased; None downloads both.
         """
         self.path = path
-
-    def prepare(self) -> None:
-        """Load the model; see :meth:`RadGraphF1.prepare`."""
-        _ = self._scorer
 
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
         """Labels (n, 2, 14) of each report and of its reference, 0 or 1."""
@@ -220,7 +245,7 @@ class CheXbertF1:
 
 
 @register("metric", "green")
-class Green:
+class Green(_RadevalMetric):
     """GREEN (Ostmeier et al., arXiv 2405.03595): matched findings over these and clinically significant errors, counted by a model.
 
     The model of 7 billion parameters runs in the package ``radeval``: 14 GB on a GPU, 28 GB and minutes a report without.
@@ -233,10 +258,6 @@ class Green:
             path: folder of the model, as transformers saves it, in safetensors; None downloads GREEN-radllama2-7b (13 GB).
         """
         self.path = path
-
-    def prepare(self) -> None:
-        """Load the model; see :meth:`RadGraphF1.prepare`."""
-        _ = self._scorer
 
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
         """A score for each report (n)."""
@@ -263,7 +284,7 @@ class Green:
 
 
 @register("metric", "ratescore")
-class RateScore:
+class RateScore(_RadevalMetric):
     """RaTEScore (Zhao et al., arXiv 2406.16845): similarity of the entities of both reports, from the package ``radeval``."""
 
     def __init__(self, path: str | None = None, matrix: Literal["long", "short"] = "long") -> None:
@@ -274,10 +295,6 @@ class RateScore:
             matrix: the authors' weights of pairs of entity types, for long or for short reports.
         """
         self.path, self.matrix = path, matrix
-
-    def prepare(self) -> None:
-        """Load the models; see :meth:`RadGraphF1.prepare`."""
-        _ = self._scorer
 
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
         """A score for each report (n); 0.5 where either has no entity, as the authors define it."""

@@ -71,7 +71,7 @@ class Judge:
             key_variable: environment variable that holds the key; none is sent if None.
             prompt: text file with ``{reference}`` and ``{report}`` in their places; :data:`PROMPT` if None. The reply holds JSON
                 with a ``score`` from 0 to 1, or with ``matched_findings`` and ``significant_errors``, a number or numbers by kind.
-            memory: file of replies; one of the cache for this model and prompt if None.
+            memory: file of replies; one of the cache for this endpoint, model and prompt if None.
             timeout: seconds to wait for a reply.
             retries: how often to ask again where the endpoint is busy or cannot be reached.
             requests: at a time.
@@ -82,7 +82,7 @@ class Judge:
         self.prompt, self.timeout, self.retries, self.requests = prompt, timeout, retries, requests
         self.settings = {"temperature": temperature, "max_tokens": max_tokens}
 
-    def prepare(self) -> None:
+    def check(self) -> None:
         """Read the prompt, the key and what was replied before.
 
         Raises:
@@ -127,7 +127,7 @@ class Judge:
 
     @cached_property
     def _chat(self) -> ChatCompletions:
-        name = hashlib.sha256(f"{self.model}\n{self._template}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{self.endpoint}\n{self.model}\n{self._template}".encode()).hexdigest()[:16]
         memory = cache_folder() / "metrics" / f"judge-{name}.jsonl" if self.memory is None else Path(self.memory)
         return ChatCompletions(
             self.endpoint, self.model, memory.expanduser(), self.key_variable, self.timeout, self.retries, self.settings

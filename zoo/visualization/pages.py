@@ -50,7 +50,7 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
 
     Args:
         image: (1 or 3, height, width) in [0, 1].
-        turns: ``question``, ``answer``, ``ended`` and ``masks`` (COCO run lengths) of each, and names of the ``rejected`` targets.
+        turns: ``question``, ``answer``, ``ended`` and ``masks`` (COCO run lengths) of each, and ``rejected`` targets and ``notes`` where there are any.
         file: to write.
     """
     rendered = []
@@ -58,7 +58,9 @@ def write_answer_page(image: torch.Tensor, turns: Sequence[dict[str, Any]], file
         masks = decode_masks(turn["masks"], (image.shape[-2], image.shape[-1]))
         phrases = mask_phrases(turn["answer"], len(masks))
         legend = [(COLOURS[index % len(COLOURS)], phrase) for index, phrase in enumerate(phrases)]
-        rendered.append({"rejected": [], **turn, "overlay": _data_url(render_overlay(image, masks)), "legend": legend})
+        rendered.append(
+            {"rejected": [], "notes": [], **turn, "overlay": _data_url(render_overlay(image, masks)), "legend": legend}
+        )
     write_page("answer_page.html.jinja", file, title="Questions and answers", turns=rendered)
 
 

@@ -332,3 +332,9 @@ def test_files_of_scanners(name):
     assert image.ndim == 3 and 0 <= float(image.min()) < float(image.max()) <= 1
     if name.startswith("MR_small_"):
         np.testing.assert_array_equal(image, read_image(get_testdata_file("MR_small.dcm", download=False)))
+
+
+def test_twelve_bits_of_jpeg_extended_name_their_decoder():
+    path = get_testdata_file("JPGExtended.dcm", download=False)
+    with pytest.raises(ImageError, match=r"'JPEG Extended .*' with 12 bits.* pip install pylibjpeg pylibjpeg-libjpeg"):
+        read_image(path)

@@ -7,7 +7,15 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from tests.data.io.dicom_files import RAMP, write_dicom
-from zoo.data.io.images import ImageError, ImageOptions, check_options, image_size, pixel_area, read_image
+from zoo.data.io.images import (
+    ImageError,
+    ImageOptions,
+    check_options,
+    find_image_files,
+    image_size,
+    pixel_area,
+    read_image,
+)
 
 
 def test_bad_files_say_what_is_wrong(tmp_path):
@@ -97,3 +105,11 @@ def test_the_area_of_a_pixel(tmp_path):
     assert areas == [12, 8, 6]
     Image.fromarray((RAMP * 255).astype(np.uint8)).save(tmp_path / "plain.png")
     assert pixel_area(tmp_path / "plain.png") is None and pixel_area(tmp_path / "volume.nii") is None
+
+
+def test_a_broken_link_in_a_folder_is_an_image_that_cannot_be_read(tmp_path):
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    images, others = find_image_files(tmp_path)
+    assert [path.name for path in images] == ["broken.png"] and others == []
+    with pytest.raises(ImageError, match=r"broken.png"):
+        read_image(images[0])

@@ -44,7 +44,9 @@ def test_gzipped_tables_are_read(tmp_path):
     [
         (b"path,label\na.png,mass, large\n", "line 2: has 3 fields and the header 2; quote"),
         (b"path,label\na.png,mass\nb.png\n", "line 3: has 1 field"),
-        (b"file,label\na.png,mass\n", "needs the columns path; it has file, label"),
+        (b"file,label\na.png,mass\n", "needs the columns path; it has file, label; name yours, as path_column=file"),
+        (b"path;label\na.png;mass\n", "it has path;label; say what separates them, as separator=';'"),
+        (b"path\tlabel\na.png\tmass\n", r"say what separates them, as separator='\\t'"),
         (b"path,path\na.png,mass\n", "has the column path more than once"),
         (b"", "needs the columns path; it has no header"),
         (b"path,label\na.png,m\xe9\n", "is not a readable table in utf-8-sig"),

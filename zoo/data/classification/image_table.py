@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +36,19 @@ class _Row:
         return self.patient or str(self.file)
 
 
+def check_labels(labels: Collection[str]) -> list[str]:
+    """Class names, sorted.
+
+    Raises:
+        DataError: two of them differ in case or spaces alone.
+    """
+    names, alike = sorted(labels), dict[str, str]()
+    for name in names:
+        if (first := alike.setdefault(" ".join(name.casefold().split()), name)) != name:
+            raise DataError(f"the labels '{first}' and '{name}' differ in case or spaces alone; write them alike")
+    return names
+
+
 class _ImageList(ClassificationData):
     """Rows, split by patient and class where no split is given."""
 
@@ -44,12 +57,7 @@ class _ImageList(ClassificationData):
         if not rows:
             raise DataError("no images were found")
         self._rows = rows
-        names = sorted({row.label for row in rows})
-        alike: dict[str, str] = {}
-        for name in names:
-            if (first := alike.setdefault(" ".join(name.casefold().split()), name)) != name:
-                raise DataError(f"the labels '{first}' and '{name}' differ in case or spaces alone; write them alike")
-        return names
+        return check_labels({row.label for row in rows})
 
     def read_items(self) -> dict[str, list[Item]]:
         """Assign rows to splits."""

@@ -155,9 +155,14 @@ def _decode(path: Path, dataset: Any, frame: int) -> tuple[np.ndarray, str]:
     except NotImplementedError as error:
         raise ImageError(f"{path}: has the transfer syntax {syntax}, which is not an image's: {error}") from error
     except RuntimeError as error:
+        name = getattr(dataset.file_meta.TransferSyntaxUID, "name", syntax)
+        if "does not support" in str(error):  # Pillow's, of 12 bits
+            raise ImageError(
+                f"{path}: is compressed as '{name}' with {dataset.BitsStored} bits, which needs another decoder: "
+                "pip install pylibjpeg pylibjpeg-libjpeg (GPL)"
+            ) from error
         if "missing dependencies" not in str(error):
             raise
-        name = getattr(dataset.file_meta.TransferSyntaxUID, "name", syntax)
         raise ImageError(
             f"{path}: is compressed as '{name}', whose decoder is not installed: pip install 'medvl-zoo[dicom]'"
         ) from error

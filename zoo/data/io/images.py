@@ -163,7 +163,10 @@ def find_image_files(folder: Path) -> tuple[list[Path], list[Path]]:
     def is_hidden(path: Path) -> bool:
         return any(part.startswith(".") or part == HIDDEN_FOLDER for part in path.relative_to(folder).parts)
 
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_hidden(path)]
+    def is_named(path: Path) -> bool:
+        return path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is read, and reported
+
+    files = [path for path in sorted(folder.rglob("*")) if is_named(path) and not is_hidden(path)]
     images = [
         path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES) or (not path.suffix and is_dicom(path))
     ]

@@ -142,14 +142,20 @@ def read_table(
                     continue
                 yield line, dict(zip(header, map(str.strip, fields), strict=True))
     except (UnicodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
-        raise TableError(f"{path}: line {line + 1}: is not a readable table in {encoding}: {error}") from error
+        raise TableError(
+            f"{path}: line {line + 1}: is not a readable table in {encoding}: {error}; say how it is stored, as encoding=cp1252"
+        ) from error
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
     missing = [name for name in required if name not in header]
     if missing:
         shown = ", ".join(header) or "no header"
-        raise TableError(f"{path}: needs the columns {' and '.join(required)}; it has {shown}")
+        other = next((mark for mark in (";", "\t", "|", ",") if len(header) == 1 and mark in header[0]), None)
+        hint = f"; say what separates them, as separator={other!r}" if other else ""
+        if not other and "path" in required:
+            hint = "; name yours, as path_column=file label_column=class"
+        raise TableError(f"{path}: needs the columns {' and '.join(required)}; it has {shown}{hint}")
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1 and name})
         if twice:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 import tests.tiny_models as tiny
@@ -202,3 +203,14 @@ def test_progress_bars_are_for_terminals(capsys):
     assert capsys.readouterr().err == ""
     assert sum(gguf.tqdm([1, 2])) + sum(logging.tqdm([3])) == 6
     assert capsys.readouterr().err != "", "restored"
+
+
+def test_a_repository_that_cannot_be_downloaded_is_named_with_the_remedy(monkeypatch):
+    def offline(*args: object, **options: object) -> None:
+        raise LocalEntryNotFoundError("Got: ConnectError\nPlease check your connection")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(
+        MissingWeightsError, match=r"weights of a/b are not here .*ConnectError\); name a folder .*source=FOLDER"
+    ):
+        local_folder("a/b", None)

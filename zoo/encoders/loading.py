@@ -75,7 +75,7 @@ def local_folder(source: str, revision: str | None) -> Path:
     """The folder of a model: ``source`` itself, or the hub repository OWNER/NAME, downloaded.
 
     Raises:
-        MissingWeightsError: the source is a path, and there is no such folder.
+        MissingWeightsError: the source is a path, and there is no such folder; or the repository cannot be downloaded.
     """
     if is_folder_name(source):
         folder = Path(source).expanduser()
@@ -86,7 +86,14 @@ def local_folder(source: str, revision: str | None) -> Path:
         return folder
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors of requests, and of names
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingWeightsError(
+            f"the weights of {source} are not here and cannot be downloaded from huggingface.co ({reason}); name a folder that has "
+            f"them in the place of {source}, as method.context.source=FOLDER"
+        ) from error
 
 
 def check_model_type(source: str | Path, expected: str, described: str | None = None) -> None:

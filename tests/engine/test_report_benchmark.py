@@ -1,6 +1,7 @@
 """Benchmarks of report models: small vision-language models in the real formats, as they are and fine-tuned, killed and resumed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from zoo.config.recipe import read_recipe
 from zoo.decoders.trace_prompts import instruction
 from zoo.engine import report_benchmark, trainers
 from zoo.engine.publishing import publish
-from zoo.engine.report_benchmark import AS_IS, FINE_TUNED, Benchmark, plan_benchmark, run_benchmark
+from zoo.engine.report_benchmark import BenchmarkError, run_benchmark
+from zoo.engine.report_plan import AS_IS, FINE_TUNED, MODES, Benchmark, plan_benchmark
 from zoo.engine.training import train
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, OutputExistsError
 from zoo.methods.interleaved_vision_language import InterleavedVisionLanguage
 
 
@@ -66,12 +68,12 @@ def test_models_are_measured_as_they_are_and_fine_tuned(root, tmp_path):
     assert [line["prompt"] for line in trained] == ["Write a report. <image>"] * 4, "it has learned the form"
     page = (out / "index.html").read_text()
     assert page.count('<section class="film">') == 4 and "it generates no images" in page and page.count("<h3>") == 32
-    assert (out / "table.md").read_text().count("\n") == 10 and (out / "table.png").is_file()
+    assert (out / "table.md").read_text().count("\n") == 17 and (out / "table.png").is_file()
 
 
 def test_a_model_that_generates_images_has_all_five_modes(root, tmp_path):
     rows = run_benchmark([str(root / "anole.yaml")], benchmark(root, tmp_path / "out", limit=1))
-    assert [row.setting for row in rows] == [f"as it is, {mode}" for mode in report_benchmark.MODES]
+    assert [row.setting for row in rows] == [f"as it is, {mode}" for mode in MODES]
     assert all(measured.n == 1 for row in rows for measured in row.metrics.values())
 
 
@@ -116,7 +118,9 @@ def test_what_is_done_is_not_done_again_and_what_was_killed_goes_on(root, tmp_pa
     for name in ("assemble", "open_evaluation", "finished_run"):
         monkeypatch.setattr(report_benchmark, name, nothing_runs)
     assert run_benchmark([model], settings, said.append) == rows
-    with pytest.raises(ArgumentError, match="was measured with other settings; choose another folder with --out"):
+    with pytest.raises(
+        ArgumentError, match="was measured with other settings; choose another folder with --out. shots was 0, now 2"
+    ):
         run_benchmark([model], benchmark(root, settings.out, modes=("none",), shots=2))
 
 
@@ -129,28 +133,6 @@ def test_a_run_is_measured_in_other_modes_and_not_trained_further(root, tmp_path
     assert [row.setting for row in rows] == ["as it is, none", "as it is, box"]
     (name,) = (path.stem for path in (tmp_path / "out" / "reports").glob("*box.jsonl"))
     assert [line["prompt"] for line in lines_of(tmp_path / "out", name)] == ["Write a report. <image>"] * 2
-
-
-def test_wrong_benchmarks_are_errors_at_once(root, tmp_path):
-    models = [str(root / "qwen.yaml"), str(root / "llava.yaml")]
-    with pytest.raises(ArgumentError, match="unknown evidence close-up; expected of none, text, box, crop, generated"):
-        benchmark(root, tmp_path, modes=("close-up",))
-    with pytest.raises(ArgumentError, match="nothing to measure"):
-        benchmark(root, tmp_path, as_is=False)
-    with pytest.raises(ArgumentError, match=r"there is no .*train.jsonl; the folder of the data has"):
-        Benchmark(tmp_path, data=tmp_path)
-    with pytest.raises(ArgumentError, match="two models have the same name"):
-        plan_benchmark([models[0], models[0]], benchmark(root, tmp_path))
-    with pytest.raises(ArgumentError, match="writes no reports: its method is clip_adaptation"):
-        plan_benchmark(["coop/chest_drr_16shot"], benchmark(root, tmp_path))
-    with pytest.raises(
-        ArgumentError, match="is no recipe, card or run folder; did you mean .*interleaved_reasoning/qwen"
-    ):
-        plan_benchmark(["interleaved_reasoning/qwen2_5_vl"], benchmark(root, tmp_path))
-    shutil.copy(root / "llava.yaml", tmp_path / "other.yaml")
-    (tmp_path / "other.yaml").write_text((tmp_path / "other.yaml").read_text().replace("test: none", "test: others"))
-    with pytest.raises(ArgumentError, match=r"the records of .*other.yaml are not those of .*qwen.yaml; .*--data"):
-        plan_benchmark([models[0], str(tmp_path / "other.yaml")], Benchmark(tmp_path / "out"))
 
 
 def test_a_card_is_measured_and_trained_further(root, tmp_path, monkeypatch):
@@ -177,5 +159,97 @@ def test_what_a_metric_lacks_is_said_before_anything_is_generated(root, tmp_path
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     judge = "{name: judge, endpoint: 'http://localhost:1/v1', model: small, key_variable: JUDGE_KEY}"
     settings = benchmark(root, tmp_path / "out", modes=("none",), overrides=[f"method.report_metrics=[{judge}]"])
-    with pytest.raises(ArgumentError, match="JUDGE_KEY is not set"):
+    with pytest.raises(BenchmarkError, match="qwen.yaml, as it is, none: not possible: .*JUDGE_KEY is not set"):
         run_benchmark([str(root / "qwen.yaml")], settings)
+
+
+@pytest.fixture
+def own(root, tmp_path):
+    """A model and traces that a test changes."""
+    shutil.copytree(root, tmp_path / "own")
+    recipe = tmp_path / "own" / "qwen.yaml"
+    recipe.write_text(recipe.read_text().replace(str(root), str(tmp_path / "own")))
+    return tmp_path / "own"
+
+
+def test_a_row_is_measured_again_when_its_records_or_weights_change(own, tmp_path):
+    model, settings = str(own / "qwen.yaml"), benchmark(own, tmp_path / "out", modes=("none",), limit=1)
+    said: list[str] = []
+    run_benchmark([model], settings, said.append)
+    file = own / "traces" / "test.jsonl"
+    file.write_text(file.read_text().replace("No pleural effusion.", "Cardiomegaly."))
+    run_benchmark([model], settings, said.append)
+    (name,) = (path.stem for path in (tmp_path / "out" / "reports").iterdir())
+    assert said[-1].endswith("again: the measured records or their images changed")
+    assert lines_of(tmp_path / "out", name)[0]["reference"] == "Cardiomegaly."
+    weights = own / "qwen" / "model.safetensors"
+    os.utime(weights, ns=(1, 1))
+    run_benchmark([model], settings, said.append)
+    run_benchmark([model], settings, said.append)
+    assert said[-2].endswith("again: the weights changed") and said[-1].endswith("done before")
+
+
+def test_a_run_that_learned_from_other_records_is_refused(own, tmp_path):
+    options = {"modes": ("none",), "fine_tune": True, "as_is": False, "overrides": ["trainer.max_epochs=1"]}
+    settings = benchmark(own, tmp_path / "out", limit=1, **options)
+    run_benchmark([str(own / "qwen.yaml")], settings)
+    file = own / "traces" / "train.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[:2]))
+    with pytest.raises(
+        BenchmarkError, match="seed0 was trained before train changed; remove this folder to train again"
+    ):
+        run_benchmark([str(own / "qwen.yaml")], settings)
+
+
+def test_an_error_in_one_row_does_not_stop_the_others(root, tmp_path, monkeypatch):
+    generate = InterleavedVisionLanguage.generate
+
+    def refuses_boxes(self, images, prompts=None):
+        if self.evidence == "box":
+            raise ArgumentError("no boxes <here>")
+        return generate(self, images, prompts)
+
+    monkeypatch.setattr(InterleavedVisionLanguage, "generate", refuses_boxes)
+    out = tmp_path / "out"
+    options = [
+        "--data",
+        str(root / "traces"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--modes",
+        "box,none",
+        "--limit",
+        "1",
+    ]
+    done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), *options])
+    assert done.exit_code == 1 and "1 row of 2 could not be measured" in done.output, done.output
+    assert [row["setting"] for row in json.loads((out / "table.json").read_text())] == ["as it is, none"]
+    assert "qwen.yaml, as it is, box: not possible: no boxes &lt;here&gt;" in (out / "index.html").read_text()
+    table = (out / "table.md").read_text()
+    assert "as it is, box: not possible: no boxes" in table
+    assert table.startswith("Split test, first 1 of 4 records, of ")
+
+
+def test_other_files_are_not_overwritten_and_other_rows_are_said_to_be_left_out(root, tmp_path):
+    model, out = str(root / "qwen.yaml"), tmp_path / "out"
+    out.mkdir()
+    (out / "table.md").write_text("mine")
+    with pytest.raises(OutputExistsError, match="has files that are not a benchmark's"):
+        run_benchmark([model], benchmark(root, out, modes=("none",), limit=1))
+    assert [path.read_text() for path in out.iterdir()] == ["mine"]
+    (out / "table.md").unlink()
+    run_benchmark([model], benchmark(root, out, modes=("none",), limit=1))
+    run_benchmark([model], benchmark(root, out, modes=("text",), limit=1))
+    assert "left out, since this command does not name them: " in (out / "table.md").read_text()
+    assert "qwen-as_it_is-none" in (out / "table.md").read_text()
+
+
+def test_as_it_is_the_file_of_the_split_is_enough(own, tmp_path):
+    for split in ("train", "val"):
+        (own / "traces" / f"{split}.jsonl").unlink()
+    settings = benchmark(own, tmp_path / "out", modes=("none",), limit=1)
+    assert len(run_benchmark([str(own / "qwen.yaml")], settings)) == 1
+    with pytest.raises(ArgumentError, match=r"there is no .*train.jsonl"):
+        benchmark(own, tmp_path / "out", shots=1)

@@ -29,7 +29,7 @@ def _group() -> None:
 def benchmark_reports(
     models: Annotated[list[str], typer.Argument(help="recipes, cards or run folders that write reports")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with train.jsonl, val.jsonl and test.jsonl; the recipes' data without.")
+        Path | None, typer.Option(help="Folder with train.jsonl, val.jsonl, test.jsonl; the recipes' data without.")
     ] = None,
     modes: Annotated[str, typer.Option(help="Evidence modes, comma-separated.")] = "none,text,box,crop,generated",
     fine_tune: Annotated[
@@ -59,10 +59,11 @@ def benchmark_reports(
     interleaved_reasoning/medgemma_4b --data my/traces --fine-tune --seeds 0,1,2 --set method.report_metrics=[radgraph,chexbert]`
 
     A card in two modes: `zoo benchmark reports interleaved-crop-chest-drr --modes none,crop --limit 50`. Repeat an interrupted command:
-    what is done is not done again. Writes table.md, table.json, table.png, index.html with reports side by side, and reports/ROW.jsonl.
+    what is done is not done again, unless its records or weights changed. Writes table.md, table.json, table.png, index.html with reports side by side, and reports/ROW.jsonl.
     """
     from zoo.decoders.evidence import EvidenceName
-    from zoo.engine.report_benchmark import Benchmark, count_records, is_done, plan_benchmark, run_benchmark
+    from zoo.engine.report_benchmark import BenchmarkError, run_benchmark
+    from zoo.engine.report_plan import Benchmark, open_data, plan_benchmark, row_state, settings_of
     from zoo.visualization.tables import markdown_table
 
     with report_errors():
@@ -82,11 +83,12 @@ def benchmark_reports(
         )
         if dry_run:
             items = plan_benchmark(models, benchmark)
+            measured = settings_of(items, benchmark)
             states = [
-                f"not possible: {item.problem}" if item.problem else "done" if is_done(item, benchmark) else "to do"
+                f"not possible: {item.problem}" if item.problem else row_state(item, benchmark, measured[item.name])
                 for item in items
             ]
-            records = count_records(models, benchmark)
+            records = len(open_data(models[0], benchmark).records(split)[:limit])
             plan = [{**asdict(item), "state": state} for item, state in zip(items, states, strict=True)]
             if as_json:
                 print_json({"records": records, "seeds": list(benchmark.seeds), "rows": plan})
@@ -96,10 +98,16 @@ def benchmark_reports(
             return
         for item in [] if as_json else plan_benchmark(models, benchmark):
             if item.problem:
-                console.print(f"not measured: {item.model}, {item.kind}, {item.mode}: {item.problem}", soft_wrap=True)
-        rows = run_benchmark(models, benchmark, say=lambda text: None if as_json else console.print(text))
+                console.print(f"{item.model}, {item.kind}, {item.mode}: not possible: {item.problem}", soft_wrap=True)
+        failure = None
+        try:
+            rows = run_benchmark(models, benchmark, say=lambda text: None if as_json else console.print(text))
+        except BenchmarkError as error:
+            rows, failure = error.rows, error
         if as_json:
             print_json([asdict(row) for row in rows])
-            return
-        console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
-        console.print(f"wrote {out / 'index.html'}, table.md, table.json, table.png and reports/")
+        else:
+            console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
+            console.print(f"wrote {out / 'index.html'}, table.md, table.json, table.png and reports/")
+        if failure:
+            raise failure

@@ -7,147 +7,57 @@ form of a trace in their prompt, are ours.
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from zoo.cards.store import PROSE, list_cards, read_card
-from zoo.config.building import resolve_recipe
-from zoo.config.components import signature_of
-from zoo.config.recipe import Recipe, list_recipes, read_recipe
-from zoo.config.validation import type_problem
-from zoo.data.base import LoaderSpec
+from zoo.config.recipe import read_recipe
+from zoo.data.base import EmptySplitError
 from zoo.data.traces.datasets import TraceData, Traces
-from zoo.data.traces.records import IvlRecord
-from zoo.decoders.evidence import EvidenceName
 from zoo.decoders.trace_prompts import instructed
-from zoo.engine.assembly import assemble, build_data
+from zoo.engine.assembly import assemble
 from zoo.engine.comparison import finished_run
 from zoo.engine.evaluation import Evaluation, collect_cached, measure_all, open_evaluation
+from zoo.engine.fingerprints import find_differences
 from zoo.engine.report_lines import ReportLines, read_report_lines
+from zoo.engine.report_plan import (
+    AS_IS,
+    FINE_TUNED,
+    Benchmark,
+    Item,
+    instructs,
+    is_recipe,
+    open_data,
+    plan_benchmark,
+    recipe_of,
+    row_file,
+    row_state,
+    settings_of,
+)
 from zoo.engine.trainers import is_first_process
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, OutputExistsError, ZooError, counted
 from zoo.files import replacing
 from zoo.methods.base import Metric, Outputs
 from zoo.methods.report_generation import ReportGeneration
 from zoo.metrics.intervals import Measured
-from zoo.registry import nearest
 from zoo.visualization.report_table import write_report_table
 from zoo.visualization.tables import Row, write_table
 
-MODES: tuple[EvidenceName, ...] = ("none", "text", "box", "crop", "generated")
-AS_IS, FINE_TUNED = "as it is", "fine-tuned"
 _SHOWN = 12
 """Records whose reports stand side by side on the page."""
-_LOADING = {field.name for field in fields(LoaderSpec)} | {"render_workers", "prompt"}
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """What all rows of a benchmark share.
+class BenchmarkError(ZooError, RuntimeError):
+    """Rows that could not be measured; ``rows`` are those that were."""
 
-    Attributes:
-        out: folder for runs, reports, table and page.
-        modes: of the evidence.
-        fine_tune: add rows of the models after training on the training split.
-        as_is: rows of the models without it.
-        seeds: of the trained runs.
-        data: folder with train.jsonl, val.jsonl and test.jsonl in place of the recipes' data.
-        overrides: ``key=value`` for every recipe.
-        split: that is measured.
-        limit: records of it, from its beginning; all if None.
-        instruct: whether prompts of models as they are have the form of a trace; those of recipes if None, since cards and runs
-            have learned it.
-        shots: responses to training records in these prompts.
-        device: to evaluate on; training follows the recipe's ``trainer``.
-    """
-
-    out: Path
-    modes: Sequence[EvidenceName] = MODES
-    fine_tune: bool = False
-    as_is: bool = True
-    seeds: Sequence[int] = (0,)
-    data: Path | None = None
-    overrides: Sequence[str] = ()
-    split: str = "test"
-    limit: int | None = None
-    instruct: bool | None = None
-    shots: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ArgumentError: a mode is unknown, nothing is to be measured, or a file of the data is missing.
-        """
-        if unknown := [mode for mode in self.modes if mode not in MODES]:
-            raise ArgumentError(f"unknown evidence {', '.join(unknown)}; expected of {', '.join(MODES)}")
-        if not (self.fine_tune or self.as_is):
-            raise ArgumentError("nothing to measure: neither models as they are nor fine-tuned ones")
-        if self.data is not None and (missing := [f for f in self._files.values() if not f.is_file()]):
-            raise ArgumentError(
-                f"there is no {missing[0]}; the folder of the data has train.jsonl, val.jsonl, test.jsonl"
-            )
-
-    @property
-    def _files(self) -> dict[str, Path]:
-        return {split: cast(Path, self.data) / f"{split}.jsonl" for split in ("train", "val", "test")}
-
-    @property
-    def settings(self) -> list[str]:
-        """Overrides of every recipe: the data, and the user's."""
-        if self.data is None:
-            return list(self.overrides)
-        files = [f"data.{split}={json.dumps(str(file.resolve()))}" for split, file in self._files.items()]
-        return ["data.name=ivl_jsonl", *files, *self.overrides]
-
-
-@dataclass(frozen=True)
-class Item:
-    """A row of the table that is to be: a model in one mode, as it is or fine-tuned.
-
-    Attributes:
-        model: recipe, card or run folder.
-        kind: :data:`AS_IS` or :data:`FINE_TUNED`.
-        mode: of the evidence.
-        problem: why the model cannot be measured so; None if it can.
-    """
-
-    model: str
-    kind: str
-    mode: EvidenceName
-    problem: str | None = None
-
-    @property
-    def name(self) -> str:
-        """As the name of a folder."""
-        model = self.model.removesuffix(".yaml").strip("./").replace("/", "-")
-        return f"{model}-{self.kind.replace(' ', '_').replace('-', '_')}-{self.mode}"
-
-
-def plan_benchmark(models: Sequence[str], benchmark: Benchmark) -> list[Item]:
-    """The rows of a benchmark, nothing measured or loaded yet.
-
-    Raises:
-        ArgumentError: a model writes no reports, two have the same name, or their records differ.
-        RecipeError, CardError: a recipe does not fit, or there is no such card.
-    """
-    kinds = [AS_IS] * benchmark.as_is + [FINE_TUNED] * benchmark.fine_tune
-    items = [
-        Item(model, kind, mode, _problem(model, kind, mode, benchmark))
-        for model in models
-        for kind in kinds
-        for mode in benchmark.modes
-    ]
-    if len({item.name for item in items}) < len(items):
-        raise ArgumentError(f"two models have the same name: {', '.join(models)}")
-    _check_same_records(models, benchmark)
-    return items
+    def __init__(self, message: str, rows: list[Row]) -> None:
+        """Keep the rows."""
+        super().__init__(message)
+        self.rows = rows
 
 
 def run_benchmark(
@@ -155,151 +65,136 @@ def run_benchmark(
 ) -> list[Row]:
     """Measure models, train where asked; rows that are done are read again, so that an interrupted benchmark resumes.
 
-    Writes ``table.md``, ``table.json`` and ``table.png`` after every row, and ``index.html`` with reports side by side; the reports of
-    each row are in ``reports/ROW.jsonl``, trained runs in ``runs/``.
+    A row whose records or weights changed since is measured again. An error in one row does not stop the others. Writes ``table.md``,
+    ``table.json`` and ``table.png`` after every row, and ``index.html`` with reports side by side; the reports of each row are in
+    ``reports/ROW.jsonl``, trained runs in ``runs/``.
 
     Args:
         models: recipes, cards or run folders that write reports.
         benchmark: how.
-        say: told what begins.
+        say: told what begins, and what cannot be measured.
 
     Raises:
         ArgumentError: see :func:`plan_benchmark`; or the folder has rows of other settings.
+        BenchmarkError: rows could not be measured; all others are written.
         EmptySplitError: there are no records to measure on.
+        OutputExistsError: the folder has files that are not a benchmark's.
     """
     items = plan_benchmark(models, benchmark)
+    settings = settings_of(items, benchmark)
     possible = [item for item in items if item.problem is None]
-    rows: list[Row] = []
-    problems = [f"{item.model}, {item.kind}, {item.mode}: {item.problem}" for item in items if item.problem]
+    states = {item.name: row_state(item, benchmark, settings[item.name]) for item in possible}
+    notes = [f"{item.model}, {item.kind}, {item.mode}: not possible: {item.problem}" for item in items if item.problem]
+    if not possible:
+        raise ArgumentError(f"there is nothing to measure. {'; '.join(notes)}")
+    caption = describe_records(models, benchmark)
+    _claim_folder(benchmark.out)
+    named = {item.name for item in items}
+    if others := sorted(f.stem for f in (benchmark.out / "rows").glob("*.json") if f.stem not in named):
+        notes.append(f"left out, since this command does not name them: {', '.join(others)}")
+        say(notes[-1])
+    rows: dict[str, Row] = {}
+    failures: list[str] = []
     for number, item in enumerate(possible, start=1):
-        done = is_done(item, benchmark)
-        say(f"{number}/{len(possible)} {item.model}, {item.kind}, {item.mode}{': done before' if done else ''}")
-        rows.append(_read_row(item, benchmark) if done else _measure(item, benchmark))
+        title, state = f"{item.model}, {item.kind}, {item.mode}", states[item.name]
+        suffix = {"done": ": done before", "to do": ""}.get(state, f": {state.removeprefix('to do ')}")
+        say(f"{number}/{len(possible)} {title}{suffix}")
+        try:
+            row = _read_row(item, benchmark) if state == "done" else _measure(item, benchmark, settings[item.name])
+            rows[item.name] = row
+        except ZooError as error:
+            failures.append(f"{title}: not possible: {error}")
+            say(failures[-1])
+        _free_memory()
         if is_first_process():
-            write_table(rows, benchmark.out)
-            names = [one.name for one in possible[:number]]
-            reports = {
-                f"{row.recipe}, {row.setting}": read_report_lines(benchmark.out / "reports" / f"{name}.jsonl", _SHOWN)
-                for row, name in zip(rows, names, strict=True)
-            }
-            write_report_table(rows, problems, reports, benchmark.out / "index.html")
-    return rows
+            _write(rows, caption, [*notes, *failures], benchmark.out)
+    if failures:
+        message = f"{counted(len(failures), 'row')} of {len(possible)} could not be measured:"
+        raise BenchmarkError("\n".join([message, *failures]), list(rows.values()))
+    return list(rows.values())
 
 
-def _problem(model: str, kind: str, mode: EvidenceName, benchmark: Benchmark) -> str | None:
-    recipe = _recipe(model, benchmark.settings, kind)
-    method = resolve_recipe(recipe).method.target
-    if not issubclass(method, ReportGeneration):
-        raise ArgumentError(f"{model} writes no reports: its method is {recipe['method']['name']}")
-    if type_problem(signature_of(method)[1]["evidence"], mode) is not None:
-        return "it generates no images" if mode == "generated" else f"{recipe['method']['name']} has no such mode"
-    if kind == FINE_TUNED and _is_run(model):
-        return "a run is not trained further; publish it, and give the card"
-    return None
-
-
-def _check_same_records(models: Sequence[str], benchmark: Benchmark) -> None:
-    if not models:
-        raise ArgumentError("name at least one model")
-    sections = {
-        model: {k: v for k, v in _recipe(model, benchmark.settings)["data"].items() if k not in _LOADING}
-        for model in models
-    }
-    first = sections[models[0]]
-    if differing := [model for model, section in sections.items() if section != first]:
-        raise ArgumentError(
-            f"the records of {differing[0]} are not those of {models[0]}; give the same to all with --data FOLDER, or --set data.test=FILE"
-        )
-
-
-def _is_run(model: str) -> bool:
-    folder = Path(model)
-    return (folder / "model.safetensors").is_file() and not (folder / PROSE).is_file()
-
-
-def _is_recipe(model: str) -> bool:
-    return not _is_run(model) and not (Path(model) / PROSE).is_file() and model not in list_cards()
-
-
-def _recipe(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
-    """The recipe of a model; to train a card further, one that starts from it."""
-    if _is_run(model):
-        return read_recipe(Path(model) / "recipe.yaml", settings, record=True)
-    if _is_recipe(model):
-        if not any(Path(name).is_file() for name in (model, f"{model}.yaml")) and model not in list_recipes():
-            names = [*list_recipes(), *list_cards()]
-            raise ArgumentError(f"{model} is no recipe, card or run folder{nearest(model, names)}")
-        return read_recipe(model, settings)
-    recipe = read_card(model).recipe(settings)
-    return recipe.with_content(init_from=[str(read_card(model).folder)]) if kind == FINE_TUNED else recipe
-
-
-def _setting(item: Item, benchmark: Benchmark) -> dict[str, Any]:
-    """What a row depends on."""
-    setting: dict[str, Any] = {
-        "recipe": _recipe(item.model, [*benchmark.settings, f"method.evidence={item.mode}"], item.kind).content,
-        "split": benchmark.split,
-        "limit": benchmark.limit,
-    }
-    if item.kind == FINE_TUNED:
-        return setting | {"seeds": list(benchmark.seeds)}
-    return setting | {"instruct": _instructs(item, benchmark), "shots": benchmark.shots}
-
-
-def _instructs(item: Item, benchmark: Benchmark) -> bool:
-    is_asked = _is_recipe(item.model) if benchmark.instruct is None else benchmark.instruct
-    return item.kind == AS_IS and is_asked
-
-
-def is_done(item: Item, benchmark: Benchmark) -> bool:
-    """Whether a row was measured before, with the same settings.
+def describe_records(models: Sequence[str], benchmark: Benchmark) -> str:
+    """What is measured on: the split, its records, and the data.
 
     Raises:
-        ArgumentError: with others.
+        EmptySplitError: there are none.
     """
-    file = _row_file(item, benchmark)
-    if not file.is_file():
-        return False
-    if json.loads(file.read_text(encoding="utf-8"))["setting"] != json.loads(json.dumps(_setting(item, benchmark))):
-        raise ArgumentError(f"{file} was measured with other settings; choose another folder with --out")
-    return True
+    total = len(open_data(models[0], benchmark).records(benchmark.split))
+    if not total:
+        raise EmptySplitError(f"the split '{benchmark.split}' has no samples to measure on")
+    count = min(total, benchmark.limit or total)
+    data = benchmark.data or recipe_of(models[0], benchmark.settings)["data"]["name"]
+    records = f"first {count} of {counted(total, 'record')}" if count < total else f"all {counted(total, 'record')}"
+    return f"Split {benchmark.split}, {records}, of {data}."
 
 
-def _row_file(item: Item, benchmark: Benchmark) -> Path:
-    return benchmark.out / "rows" / f"{item.name}.json"
+def _claim_folder(out: Path) -> None:
+    """Make the folder, unless it holds other files, which must not be overwritten."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "rows").is_dir():
+        raise OutputExistsError(f"{out} has files that are not a benchmark's; choose a new or empty folder with --out")
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+
+
+def _write(rows: Mapping[str, Row], caption: str, notes: Sequence[str], out: Path) -> None:
+    """The table and the page of the rows so far."""
+    write_table(list(rows.values()), out, caption, notes)
+    reports = {
+        f"{row.recipe}, {row.setting}": read_report_lines(out / "reports" / f"{name}.jsonl", _SHOWN)
+        for name, row in rows.items()
+    }
+    write_report_table(list(rows.values()), notes, reports, out / "index.html", caption)
 
 
 def _read_row(item: Item, benchmark: Benchmark) -> Row:
-    content = json.loads(_row_file(item, benchmark).read_text(encoding="utf-8"))["row"]
+    content = json.loads(row_file(item, benchmark).read_text(encoding="utf-8"))["row"]
     return Row(**{**content, "metrics": {name: Measured(**value) for name, value in content["metrics"].items()}})
 
 
-def _measure(item: Item, benchmark: Benchmark) -> Row:
-    runs = list(_outputs(item, benchmark))
+def _measure(item: Item, benchmark: Benchmark, setting: Mapping[str, Any]) -> Row:
+    runs = list(_outputs(item, benchmark, setting))
     functions, outputs = runs[0][0], [outputs for _, outputs in runs]
     seeds = list(benchmark.seeds) if item.kind == FINE_TUNED else [0]
     row = Row(item.model, f"{item.kind}, {item.mode}", seeds, measure_all(functions, outputs))
     if is_first_process():
-        file = _row_file(item, benchmark)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"setting": _setting(item, benchmark), "row": asdict(row)}
-        with replacing(file) as written:
+        with replacing(row_file(item, benchmark)) as written:
+            content = {"setting": setting, "row": asdict(row)}
             written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return row
 
 
-def _outputs(item: Item, benchmark: Benchmark) -> Iterator[tuple[dict[str, Metric], Outputs]]:
+def _outputs(
+    item: Item, benchmark: Benchmark, setting: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Metric], Outputs]]:
     """Metrics and outputs of a model as it is, or of each of its trained runs."""
     settings = [*benchmark.settings, f"method.evidence={item.mode}"]
     if item.kind == AS_IS:
-        open_model = partial(_open_recipe if _is_recipe(item.model) else open_evaluation, item.model, settings)
-        yield _collected(open_model, item, benchmark, benchmark.out / "outputs" / item.name, first=True)
+        open_model = partial(_open_recipe if is_recipe(item.model) else open_evaluation, item.model, settings)
+        prefix = benchmark.out / "outputs" / item.name
+        yield _collected(open_model, item, benchmark, setting, prefix, first=True)
         return
     for number, seed in enumerate(benchmark.seeds):
-        recipe = _recipe(item.model, [*settings, f"seed={seed}"], item.kind)
-        run = finished_run(recipe, benchmark.out / "runs" / f"{item.name}-seed{seed}")
+        recipe = recipe_of(item.model, [*settings, f"seed={seed}"], item.kind)
+        run = benchmark.out / "runs" / f"{item.name}-seed{seed}"
+        _check_trained_on(run, benchmark.out / "outputs" / f"{run.name}.json", setting["content"])
+        run = finished_run(recipe, run)
         _free_memory()
-        yield _collected(partial(open_evaluation, run, ()), item, benchmark, run / "outputs", first=number == 0)
+        open_model = partial(open_evaluation, run, ())
+        yield _collected(open_model, item, benchmark, setting, run / "outputs", first=number == 0)
+
+
+def _check_trained_on(run: Path, file: Path, content: Mapping[str, Any]) -> None:
+    """Note what a run is trained on before it begins; refuse one of the same recipe that learned from other records or weights."""
+    learned = {name: content[name] for name in ("train", "val", "weights")}
+    if run.is_dir() and file.is_file():
+        if differing := find_differences(json.loads(file.read_text(encoding="utf-8")), learned):
+            raise ArgumentError(
+                f"{run} was trained before {' and '.join(differing)} changed; remove this folder to train again, or choose "
+                "another with --out"
+            )
+    elif is_first_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(learned) + "\n", encoding="utf-8")
 
 
 def _open_recipe(model: str, settings: Sequence[str], device: str) -> Evaluation:
@@ -309,14 +204,20 @@ def _open_recipe(model: str, settings: Sequence[str], device: str) -> Evaluation
 
 
 def _collected(
-    open_model: Callable[[str], Evaluation], item: Item, benchmark: Benchmark, prefix: Path, *, first: bool
+    open_model: Callable[[str], Evaluation],
+    item: Item,
+    benchmark: Benchmark,
+    setting: Mapping[str, Any],
+    prefix: Path,
+    *,
+    first: bool,
 ) -> tuple[dict[str, Metric], Outputs]:
     """Metrics and outputs on the records; of the first run the reports are kept too."""
     evaluation = open_model(benchmark.device)
     method = cast(ReportGeneration, evaluation.method)
     _prepare_records(evaluation, item, benchmark)
-    setting = json.dumps(_setting(item, benchmark), sort_keys=True)
-    file = prefix.with_name(f"{prefix.name}-{hashlib.sha256(setting.encode()).hexdigest()[:12]}.safetensors")
+    key = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+    file = prefix.with_name(f"{prefix.name}-{key}.safetensors")
     lines = ReportLines(benchmark.out / "reports" / f"{item.name}.jsonl")
     if first:
         lines.begin(method)
@@ -351,17 +252,9 @@ def _prepare_records(evaluation: Evaluation, item: Item, benchmark: Benchmark) -
             f"{item.model}: {type(data).__name__} has no traces; use a dataset that does, such as ivl_jsonl"
         )
     traces.records = traces.records[: benchmark.limit]
-    if _instructs(item, benchmark):
+    if instructs(item, benchmark):
         examples = data.records("train")[: benchmark.shots] if benchmark.shots else []
         frame = cast(ReportGeneration, evaluation.method).box_frame
         traces.records = [
             replace(record, prompt=instructed(record, item.mode, frame, examples)) for record in traces.records
         ]
-
-
-def count_records(models: Sequence[str], benchmark: Benchmark) -> int:
-    """Records that are measured."""
-    records: list[IvlRecord] = cast(
-        TraceData, build_data(resolve_recipe(_recipe(models[0], benchmark.settings)))
-    ).records(benchmark.split)
-    return len(records[: benchmark.limit])

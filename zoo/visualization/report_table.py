@@ -10,15 +10,20 @@ from zoo.visualization.tables import Row, table_cells
 
 
 def write_report_table(
-    rows: Sequence[Row], problems: Sequence[str], reports: Mapping[str, Sequence[Mapping[str, Any]]], file: Path
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    reports: Mapping[str, Sequence[Mapping[str, Any]]],
+    file: Path,
+    caption: str = "",
 ) -> None:
     """Write the table and reports side by side as one HTML file.
 
     Args:
         rows: of the table.
-        problems: what could not be measured, and why.
+        notes: below the table, as on what could not be measured, and why.
         reports: by the name of the row, what it wrote: ``image``, ``report``, ``reference`` and ``steps`` of each record.
         file: to write.
+        caption: above the table: what was measured on.
     """
     header, cells = table_cells(rows)
     films: list[dict[str, Any]] = []
@@ -27,7 +32,7 @@ def write_report_table(
         first = next(iter(lines.values()))
         written = [{"name": name, "report": line["report"], "steps": line["steps"]} for name, line in lines.items()]
         films.append({"image": _image_url(Path(first["image"])), "reference": first["reference"], "written": written})
-    content = {"header": header, "cells": cells, "problems": problems, "films": films}
+    content = {"header": header, "cells": cells, "notes": notes, "caption": caption, "films": films}
     write_page("benchmark_page.html.jinja", file, title="Reports by model and evidence", **content)
 
 

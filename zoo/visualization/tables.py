@@ -59,12 +59,22 @@ def _cell(measured: Measured) -> str:
     return f"{100 * measured.value:.1f} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
 
 
-def write_table(rows: Sequence[Row], out: Path) -> None:
-    """Write ``table.md``, ``table.json`` and, of the first metric that all rows have, ``table.png``."""
-    (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
+def write_table(rows: Sequence[Row], out: Path, caption: str = "", notes: Sequence[str] = ()) -> None:
+    """Write ``table.md``, ``table.json`` and, of the first metric that all rows have, ``table.png``.
+
+    Args:
+        rows: of the table.
+        out: the folder.
+        caption: above the table in ``table.md``.
+        notes: below it, a line each.
+    """
+    above = f"{escape_markdown(caption)}\n\n" if caption else ""
+    below = "".join(f"\n- {escape_markdown(' '.join(note.split()))}" for note in notes)
+    table = markdown_table(rows) if rows else "No rows.\n"
+    (out / "table.md").write_text(above + table + (below + "\n" if below else ""), encoding="utf-8")
     content = [asdict(row) for row in rows]
     (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    shared = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    shared = [name for name in (rows[0].metrics if rows else ()) if all(name in row.metrics for row in rows)]
     if shared:
         plot_rows(rows, shared[0], out / "table.png")
 

@@ -1,0 +1,45 @@
+"""Fingerprints of records and weights: whatever is measured differently has another."""
+
+import os
+from dataclasses import replace
+
+from tests.conftest import TINY_RECIPE
+from tests.tiny_models import ivl_traces
+from zoo.config.recipe import read_recipe
+from zoo.data.traces.records import read_records
+from zoo.engine.fingerprints import find_differences, records_fingerprint, weights_fingerprint
+
+
+def test_records_with_other_content_or_other_images_have_another_fingerprint(tmp_path):
+    file = ivl_traces(tmp_path) / "data.jsonl"
+    records = read_records(file)
+    first = records_fingerprint(records)
+    assert records_fingerprint(read_records(file)) == first
+    assert records_fingerprint([replace(record, line=0) for record in records]) == first, "lines may move"
+    others = [records[::-1], records[:2], [replace(records[0], report="Other."), *records[1:]]]
+    assert first not in {records_fingerprint(other) for other in others}
+    os.utime(records[1].images[0], ns=(1, 1))
+    assert records_fingerprint(records) != first
+
+
+def test_weights_of_a_folder_have_another_fingerprint_when_a_file_changes(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(TINY_RECIPE.format(folder=tmp_path))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").write_bytes(b"1")
+    settings = [f"method.clip.text={{name: x, source: {tmp_path / 'weights'}}}"]
+    recipe = read_recipe(tmp_path / "recipe.yaml", settings)
+    first = weights_fingerprint(recipe)
+    assert weights_fingerprint(recipe) == first
+    (tmp_path / "weights" / "model.safetensors").write_bytes(b"22")
+    assert weights_fingerprint(recipe) != first
+
+
+def test_differences_are_named_by_their_keys():
+    before = {"limit": None, "recipe": {"data": {"test": "a"}, "seed": 0}}
+    now = {"limit": 2, "recipe": {"data": {"test": "b"}, "seed": 0}, "shots": 1}
+    assert find_differences(before, now) == {
+        "limit": (None, 2),
+        "recipe.data.test": ("a", "b"),
+        "shots": (None, 1),
+    }
+    assert find_differences(now, now) == {}

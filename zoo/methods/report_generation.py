@@ -134,7 +134,8 @@ class ReportGeneration(LossModule):
             raise ArgumentError(f"{type(data).__name__} has no traces; use a dataset that does, such as ivl_jsonl")
         super().setup(stage)
         for metric in self.report_metrics.values() if stage == "test" else ():
-            getattr(metric, "prepare", lambda: None)()  # what is missing is said before reports are generated
+            for name in ("check", "prepare"):  # what is missing is said before reports are generated
+                getattr(metric, name, lambda: None)()
         if data is None or stage not in ("fit", "validate"):
             return
         strategy = self.trainer.strategy

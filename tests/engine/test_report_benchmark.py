@@ -163,6 +163,25 @@ def test_what_a_metric_lacks_is_said_before_anything_is_generated(root, tmp_path
         run_benchmark([str(root / "qwen.yaml")], settings)
 
 
+def test_reports_are_not_generated_again_when_a_judge_fails(root, tmp_path, monkeypatch):
+    generate, calls = InterleavedVisionLanguage.generate, []
+
+    def counted(self, images, prompts=None):
+        calls.append(len(images))
+        return generate(self, images, prompts)
+
+    monkeypatch.setattr(InterleavedVisionLanguage, "generate", counted)
+    model, judge = str(root / "qwen.yaml"), "{name: judge, endpoint: 'http://localhost:1/v1', model: small, retries: 0}"
+    options = {"modes": ("none",), "limit": 1}
+    fails = benchmark(root, tmp_path / "out", overrides=[f"method.report_metrics=[{judge}]"], **options)
+    for _ in range(2):
+        with pytest.raises(BenchmarkError, match="not possible: "):
+            run_benchmark([model], fails)
+    (row,) = run_benchmark([model], benchmark(root, tmp_path / "out", **options))
+    assert calls == [1] and row.metrics["bleu4"].n == 1
+    assert not list((tmp_path / "out" / "outputs").glob("*generated*"))
+
+
 @pytest.fixture
 def own(root, tmp_path):
     """A model and traces that a test changes."""

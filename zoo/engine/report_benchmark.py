@@ -23,6 +23,7 @@ from zoo.engine.assembly import assemble
 from zoo.engine.comparison import finished_run
 from zoo.engine.evaluation import Evaluation, collect_cached, measure_all, open_evaluation
 from zoo.engine.fingerprints import find_differences
+from zoo.engine.generated_reports import GeneratedReports
 from zoo.engine.report_lines import ReportLines, read_report_lines
 from zoo.engine.report_plan import (
     AS_IS,
@@ -212,23 +213,40 @@ def _collected(
     *,
     first: bool,
 ) -> tuple[dict[str, Metric], Outputs]:
-    """Metrics and outputs on the records; of the first run the reports are kept too."""
+    """Metrics and outputs on the records; of the first run the reports are kept too.
+
+    What was generated is kept until it is scored, so that a repeated command, or one with other metrics, does not generate it again.
+    """
     evaluation = open_model(benchmark.device)
     method = cast(ReportGeneration, evaluation.method)
     _prepare_records(evaluation, item, benchmark)
-    key = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
-    file = prefix.with_name(f"{prefix.name}-{key}.safetensors")
+    file = prefix.with_name(f"{prefix.name}-{_key(setting)}.safetensors")
+    generated = GeneratedReports(prefix.with_name(f"{prefix.name}-generated-{_key(_without_metrics(setting))}"))
+    generated.begin(method)
     lines = ReportLines(benchmark.out / "reports" / f"{item.name}.jsonl")
     if first:
         lines.begin(method)
     file.parent.mkdir(parents=True, exist_ok=True)
     outputs = collect_cached(evaluation, file, benchmark.split)
-    if first and is_first_process():
-        lines.end()
+    if is_first_process():
+        generated.end()
+        if first:
+            lines.end()
     metrics = method.metrics() | {"reports_written": partial(_written, method.pad_token_id)}
     del evaluation, method
     _free_memory()
     return metrics, outputs
+
+
+def _key(setting: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _without_metrics(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """What reports depend on before they are scored."""
+    recipe = setting["recipe"]
+    method = {name: value for name, value in recipe["method"].items() if name != "report_metrics"}
+    return {**setting, "recipe": {**recipe, "method": method}}
 
 
 def _free_memory() -> None:

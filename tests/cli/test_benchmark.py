@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from tests.tiny_benchmark import write_models
 from zoo.cli.app import app
+from zoo.engine import report_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,13 @@ def test_what_is_wrong_is_said_without_a_trace(root, tmp_path):
     )
     done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), "--shots", "-1"])
     assert done.exit_code == 2
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(root, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_benchmark, "run_benchmark", interrupted)
+    options = ["--data", str(root / "traces"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), *options])
+    assert done.exit_code != 0 and "interrupted: repeat the same command" in done.output

@@ -58,3 +58,25 @@ def test_protocols_have_a_column_where_a_recipe_names_one():
     assert header[:4] == ["recipe", "protocol", "setting", "seeds"]
     assert [row[1] for row in cells] == ["official", ""]
     assert "protocol" not in table_cells(rows[1:])[0]
+
+
+def test_points_of_settings_without_an_order_are_not_joined(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    styles, errorbar = [], Axes.errorbar
+
+    def recorded(self, *args, **options):
+        styles.append(options.get("linestyle"))
+        return errorbar(self, *args, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", recorded)
+    for settings in (("as it is, none", "as it is, crop"), ("1-shot", "2-shot")):
+        rows = [Row("one.yaml", setting, [0], {"bleu4": Measured(0.5, 0.4, 0.6, 20)}) for setting in settings]
+        plot_rows(rows, "bleu4", tmp_path / "table.png")
+    assert styles == ["none", None]
+
+
+def test_columns_without_any_value_are_left_out():
+    nan = float("nan")
+    metrics = {"bleu4": Measured(0.5, 0.4, 0.6, 20), "agreement": Measured(nan, nan, nan, 20)}
+    assert table_cells([Row("one.yaml", "none", [0], metrics)])[0] == ["recipe", "setting", "seeds", "bleu4"]

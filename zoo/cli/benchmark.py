@@ -11,6 +11,7 @@ from zoo.cli.console import (
     Json,
     Set,
     console,
+    errors,
     parse_integers,
     print_json,
     print_table,
@@ -104,6 +105,9 @@ def benchmark_reports(
             rows = run_benchmark(models, benchmark, say=lambda text: None if as_json else console.print(text))
         except BenchmarkError as error:
             rows, failure = error.rows, error
+        except (KeyboardInterrupt, SystemExit):
+            errors.print("interrupted: repeat the same command, and it goes on from what is done")
+            raise
         if as_json:
             print_json([asdict(row) for row in rows])
         else:

@@ -36,8 +36,10 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def table_cells(rows: Sequence[Row], names: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of a table of the rows, of the metrics with these names or of all; with protocols, where a recipe names one."""
-    names = names or list(dict.fromkeys(name for row in rows for name in row.metrics))
+    """Header and cells of a table of the rows, of the metrics with these names or of all that have a value; with protocols, where a recipe names one."""
+    names = names or list(
+        dict.fromkeys(name for row in rows for name, value in row.metrics.items() if not isnan(value.value))
+    )
     named = ["protocol"] if any(row.protocol for row in rows) else []
     header = ["recipe", *named, "setting", "seeds", *(name.replace("_", " ") for name in names)]
     cells = [
@@ -80,10 +82,11 @@ def write_table(rows: Sequence[Row], out: Path, caption: str = "", notes: Sequen
 
 
 def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
-    """A metric: bars for one setting, lines over K for several."""
+    """A metric: bars for one setting, lines over K for several, and points where settings have no order."""
     from matplotlib.figure import Figure
 
     settings = list(dict.fromkeys(row.setting for row in rows))
+    is_ordered = all(setting.endswith("-shot") for setting in settings)
     recipes = list(dict.fromkeys(row.recipe for row in rows))
     paths = [PurePath(recipe) for recipe in recipes]
     labels = [path.stem if path.suffix else path.parts[0] for path in paths]  # METHOD/NAME, or a file
@@ -104,6 +107,8 @@ def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:
             axes.barh(position, values, xerr=spread, color=color, error_kw={"ecolor": "#222222", "capsize": 3})
         else:
             line: dict[str, Any] = {"color": "#888888", "linestyle": "--"} if recipe in baselines else {}
+            if not is_ordered:
+                line["linestyle"] = "none"
             settings_of_group = [row.setting for row in group]
             axes.errorbar(settings_of_group, values, yerr=spread, marker="o", capsize=3, label=labels[position], **line)
     if len(settings) == 1:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 from tests.conftest import TINY_RECIPE
 from tests.tiny_models import ivl_traces
@@ -32,6 +33,21 @@ def test_weights_of_a_folder_have_another_fingerprint_when_a_file_changes(tmp_pa
     assert weights_fingerprint(recipe) == first
     (tmp_path / "weights" / "model.safetensors").write_bytes(b"22")
     assert weights_fingerprint(recipe) != first
+
+
+def test_a_card_that_is_published_again_and_a_run_that_is_trained_again_have_another_fingerprint(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(TINY_RECIPE.format(folder=tmp_path))
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+
+    def of_card(sha256: str) -> str:
+        files = [SimpleNamespace(name="model.safetensors", size=9, sha256=sha256)]
+        return weights_fingerprint(recipe, SimpleNamespace(record=SimpleNamespace(files=files)))
+
+    assert of_card("a") == of_card("a") != of_card("b")
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    first = weights_fingerprint(recipe, run=tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"22")
+    assert weights_fingerprint(recipe, run=tmp_path) != first
 
 
 def test_differences_are_named_by_their_keys():

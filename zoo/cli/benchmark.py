@@ -97,12 +97,11 @@ def benchmark_reports(
             cells = [[item.model, item.kind, item.mode, state] for item, state in zip(items, states, strict=True)]
             print_table(f"{records} records of {split}", ["model", "", "evidence", "state"], cells)
             return
-        for item in [] if as_json else plan_benchmark(models, benchmark):
-            if item.problem:
-                console.print(f"{item.model}, {item.kind}, {item.mode}: not possible: {item.problem}", soft_wrap=True)
         failure = None
         try:
-            rows = run_benchmark(models, benchmark, say=lambda text: None if as_json else console.print(text))
+            rows = run_benchmark(
+                models, benchmark, say=lambda text: None if as_json else console.print(text, soft_wrap=True)
+            )
         except BenchmarkError as error:
             rows, failure = error.rows, error
         except (KeyboardInterrupt, SystemExit):

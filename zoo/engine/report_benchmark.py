@@ -86,6 +86,8 @@ def run_benchmark(
     possible = [item for item in items if item.problem is None]
     states = {item.name: row_state(item, benchmark, settings[item.name]) for item in possible}
     notes = [f"{item.model}, {item.kind}, {item.mode}: not possible: {item.problem}" for item in items if item.problem]
+    for note in notes:
+        say(note)
     if not possible:
         raise ArgumentError(f"there is nothing to measure. {'; '.join(notes)}")
     caption = describe_records(models, benchmark)

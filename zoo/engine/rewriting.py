@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from zoo.chat_completions import ChatCompletions, ReplyError, json_in
 from zoo.data.conversations.records import SEG, QuestionError, Turn, validate_question
@@ -16,33 +16,15 @@ INSTRUCTIONS = (
 
 
 @dataclass
-class Rewriter:
-    """Rewords turns; what has been reworded is kept in a file, so that an interrupted run goes on.
+class Rewriter(ChatCompletions):
+    """A model that rewords turns; what it has replied is kept in its ``memory``, so that an interrupted run goes on.
 
     Attributes:
-        endpoint: address of the API, as http://localhost:8000/v1.
-        model: its name there.
-        memory: file of replies, one a line.
-        key_variable: name of the environment variable that holds the key; none is sent if None.
-        timeout: seconds to wait for a reply.
         kept: how many turns were kept as they were, since a reply did not fit.
-
-    Raises:
-        ArgumentError: the endpoint is no address of the web, or the variable is not set.
     """
 
-    endpoint: str
-    model: str
-    memory: Path
-    key_variable: str | None = None
-    timeout: float = 60.0
+    settings: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.7})
     kept: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the address and read what was reworded before."""
-        self._chat = ChatCompletions(
-            self.endpoint, self.model, self.memory, self.key_variable, self.timeout, settings={"temperature": 0.7}
-        )
 
     def rewrite(self, turn: Turn) -> Turn:
         """A turn in other words; as it was where the reply is malformed, loses a mask, or names the target of an implicit question.
@@ -53,7 +35,7 @@ class Rewriter:
         targets = [target.name for target in turn.targets]
         asked = json.dumps({"kind": turn.kind, "targets": targets, "question": turn.question, "answer": turn.answer})
         try:
-            content = json_in(self._chat.reply(INSTRUCTIONS, asked))
+            content = json_in(self.reply(INSTRUCTIONS, asked))
             reworded = replace(
                 turn, question=validate_question(content["question"]), answer=" ".join(content["answer"].split())
             )

@@ -1,5 +1,6 @@
 """NEARL's adapter on a tiny CLIP: directions and kinds of interaction, the prototype, towers of unequal depth."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,9 @@ from torch.nn import functional
 
 from tests.tiny_models import biomedclip_layout
 from zoo.adapters.few_shot import ClassPrompts
-from zoo.adapters.nearl import NearlAdapter
+from zoo.adapters.nearl import MANY_CLASSES, NearlAdapter
 from zoo.encoders.clip import ClipEncoder, OpenClip, SmallClip
+from zoo.errors import ZooWarning
 from zoo.image_transform import ImageTransform
 from zoo.methods.nearl_clip import NearlClip
 from zoo.pretrained import without_weights
@@ -172,6 +174,19 @@ def test_candidates_are_the_likeliest_classes_and_the_others_keep_their_frozen_e
     alone = with_random_weights(tiny_clip, names, candidates=2)
     together = alone(images)
     torch.testing.assert_close(torch.cat([alone(image[None]) for image in images]), together, atol=2e-5, rtol=1e-5)
+
+
+def test_of_many_classes_the_likeliest_interact_and_a_warning_says_so(tiny_clip):
+    names = [f"finding {index}" for index in range(MANY_CLASSES + 1)]
+    with pytest.warns(ZooWarning, match="the 32 likeliest of 33 classes; candidates=33 lets it interact with all"):
+        adapter = with_random_weights(tiny_clip, names).adapter
+    assert adapter.candidates == MANY_CLASSES
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact = with_random_weights(tiny_clip, names, candidates=len(names)).adapter
+        few = with_random_weights(tiny_clip, names[:-1]).adapter
+        with_random_weights(tiny_clip, names, interaction="prototype")
+    assert (exact.candidates, few.candidates) == (33, 32)
 
 
 def test_candidates_train_every_parameter(tiny_clip):

@@ -20,17 +20,19 @@ from zoo.methods.clip_classification import ClipClassification
 
 BATCH, CANDIDATES = 4, 10
 LIKELIEST = f"instance, {CANDIDATES} candidates"
+ALL = "instance, all classes"
 CASES = {
     "MaPLe": MaPLe,
     "MaPLe, 77 positions": MaPLe,
     "instance": partial(NearlAdapter, interaction="instance"),
     LIKELIEST: partial(NearlAdapter, interaction="instance", candidates=CANDIDATES),
+    ALL: partial(NearlAdapter, interaction="instance", candidates=200),
     "prototype": partial(NearlAdapter, interaction="prototype"),
 }
 """Adapters by case; with 77 positions the prompts are as long as the authors of MaPLe have them."""
 PLAN = {
     10: ("MaPLe, 77 positions", {"MaPLe": (), "instance": (1.0,), "prototype": (0.85,)}),
-    200: ("MaPLe", {LIKELIEST: (1.5, 1.5), "prototype": (1.5, 1.5), "instance": (1.5, 1.5)}),
+    200: ("MaPLe", {"instance": (1.5, 1.5), LIKELIEST: (1.5, 1.5), "prototype": (1.5, 1.5), ALL: (1.5, 1.5)}),
 }
 """For each number of classes the case that others are compared with, and those with the aims: most of its time, and of its memory."""
 

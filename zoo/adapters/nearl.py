@@ -1,5 +1,6 @@
 """NEARL (formerly NEARL-CLIP, arXiv 2508.04101): one USEformer beside a frozen CLIP, one OCA for each layer and modality."""
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -11,12 +12,14 @@ from zoo.adapters.few_shot import Classes, Clip, FewShotAdapter
 from zoo.adapters.oca import OrthogonalCrossAttention
 from zoo.adapters.useformer import USEformer
 from zoo.encoders.clip import ClipEncoder
-from zoo.errors import ArgumentError
+from zoo.errors import ArgumentError, ZooWarning
 from zoo.ranges import Fraction, PositiveInt
 from zoo.registry import Slot, register
 
 Interaction = Literal["instance", "prototype"]
 Direction = Literal["both", "image_to_text", "text_to_image"]
+MANY_CLASSES = 32
+"""Up to so many classes all interact with each image by default."""
 
 
 @register("adapter", "nearl")
@@ -59,11 +62,21 @@ class NearlAdapter(FewShotAdapter):
             interaction: which image tokens the text tokens interact with.
             direction: of the interaction; with "image_to_text" only text tokens are adapted, with "text_to_image" only image
                 tokens (ablations).
-            candidates: number of classes that interact with each image, of interaction "instance"; all if None.
+            candidates: number of classes that interact with each image, of interaction "instance"; if None all, of more than
+                :data:`MANY_CLASSES` that many, with a warning.
             momentum: of the running prototype.
         """
         super().__init__(clip, classes)
-        self.candidates = min(candidates or len(self.input_ids), len(self.input_ids))
+        count = len(self.input_ids)
+        if candidates is None and interaction == "instance" and count > MANY_CLASSES:
+            warnings.warn(
+                f"each image interacts with the {MANY_CLASSES} likeliest of {count} classes; candidates={count} lets it interact with "
+                "all, which costs a text stream for each, and interaction=prototype costs none",
+                ZooWarning,
+                stacklevel=2,
+            )
+            candidates = MANY_CLASSES
+        self.candidates = min(candidates or count, count)
         self.points = min(clip.vision.depth, clip.text.depth)
         widths = {"vision_width": clip.vision.width, "text_width": clip.text.width}
         self.useformer = useformer(**widths, layers=self.points)

@@ -42,7 +42,8 @@ class NearlClip(ClipClassification):
             template: prompt for a class, with {} for its name; the data set's if it has one.
             interaction: which image tokens the text tokens interact with: those of the instance, or the mean of its class.
             direction: of the interaction; "image_to_text" and "text_to_image" adapt one tower only (ablations).
-            candidates: number of classes that interact with each image, the likeliest by the frozen CLIP; all if None.
+            candidates: number of classes that interact with each image, the likeliest by the frozen CLIP; if None all, of more than
+                32 that many, with a warning.
             class_weights: "balanced" weights a class in the loss by the inverse of its share of the training images, with mean 1.
             base_precision: of the CLIP; as stored if None. Trained weights are float32.
         """

@@ -17,11 +17,15 @@ def scores(indices):
 
 def test_lines_of_several_processes_are_in_the_order_of_the_records(tmp_path):
     lines = ReportLines(tmp_path / "reports" / "row.jsonl")
+    methods = [SimpleNamespace(global_rank=0, on_reports=None) for _ in range(2)]
+    for method in methods:
+        lines.begin(method)  # every process does, before there is a trainer that knows its rank
     for rank, indices in enumerate(([0, 2], [1, 3, 0])):  # the last process has a record again, to fill its batch
-        method = SimpleNamespace(global_rank=rank, on_reports=None)
-        lines.begin(method)
+        methods[rank].global_rank = rank
         predictions = [{"report": f"Report {index}.", "steps": RECORD.steps[:1]} for index in indices]
-        method.on_reports({"index": indices, "record": [RECORD] * len(indices)}, predictions, scores(indices))
+        methods[rank].on_reports({"index": indices, "record": [RECORD] * len(indices)}, predictions, scores(indices))
+    parts = sorted(path.name for path in lines.path.parent.iterdir())
+    assert parts == [".row.jsonl.0.part", ".row.jsonl.1.part"], "no process writes into another's file"
     lines.end()
     content = [json.loads(line) for line in lines.path.read_text().splitlines()]
     assert [line["report"] for line in content] == [f"Report {index}." for index in range(4)]

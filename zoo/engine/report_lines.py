@@ -22,13 +22,14 @@ class ReportLines:
         return sorted(self.path.parent.glob(f".{self.path.name}.*.part"))
 
     def begin(self, method: ReportGeneration) -> None:
-        """Keep what a method writes from now on."""
+        """Keep what a method writes from now on; processes meet between this and the first batch."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{method.global_rank}.part")
-        part.unlink(missing_ok=True)  # of a process that was killed
+        for left in self._parts():
+            left.unlink(missing_ok=True)  # of a benchmark that was killed
 
         def keep(batch: dict[str, Any], predictions: list[dict[str, Any]], scores: Outputs) -> None:
             rows = enumerate(zip(batch[INDEX], batch["record"], predictions, strict=True))
+            part = self.path.with_name(f".{self.path.name}.{method.global_rank}.part")  # known once there is a trainer
             with part.open("a", encoding="utf-8") as file:
                 for position, (index, record, prediction) in rows:
                     steps = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from tests.small_recipes import RECIPES, TRAINING_FREE, make_folder, write_recipe
@@ -39,6 +39,39 @@ def plain(**options) -> Trainer:
 def made(folder: Path, name: str) -> Assembly:
     torch.manual_seed(0)
     return assemble(read_recipe(write_recipe(folder, name)))
+
+
+def training_modules(method: torch.nn.Module) -> set[str]:
+    return {name for name, module in method.named_modules() if module.training}
+
+
+class Modes(Callback):
+    """Notes which modules are in training mode in each training step."""
+
+    def __init__(self) -> None:
+        self.of_steps: list[set[str]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.of_steps.append(training_modules(pl_module))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - NEEDS_TEXTS))
+def test_frozen_parts_are_in_evaluation_mode_from_their_construction_and_do_not_change(folder, name):
+    """Lightning does not call ``train()``: a batch norm would learn the statistics of a frozen base, and dropout would act in it."""
+    assembly = made(folder, name)
+    method, modes = assembly.method, Modes()
+    built = training_modules(method)
+    trained = {value.data_ptr() for value in method.trained_state().values()}  # a tied weight has two names
+    before = {key: value.clone() for key, value in method.state_dict().items() if value.data_ptr() not in trained}
+    trainer = plain(limit_train_batches=2)
+    trainer.callbacks.append(modes)
+    trainer.fit(method, assembly.data)
+    state = method.state_dict()
+    assert [key for key, value in before.items() if not torch.equal(state[key], value)] == []
+    method.train()
+    assert built <= training_modules(method), "what stays in evaluation mode is so from its construction"
+    assert all(modules == training_modules(method) for modules in modes.of_steps)
+    assert modes.of_steps or name in TRAINING_FREE
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - NEEDS_TEXTS))

@@ -51,8 +51,9 @@ class PixelGrounding(nn.Module):
         """Features of n images and one prompt each (n, prompt_width) to mask logits (n, side, side)."""
 
     def image_fingerprint(self) -> str:
-        """What the features of an image depend on: the frozen weights, as stored, and the fitting."""
-        weights = fingerprint_of((name, value) for name, value in self.named_parameters() if not value.requires_grad)
+        """What the features of an image depend on: the frozen weights, as stored, the buffers and the fitting."""
+        frozen = [(name, value) for name, value in self.named_parameters() if not value.requires_grad]
+        weights = fingerprint_of([*frozen, *self.named_buffers()])
         return sha256(f"{weights} {self.fitting}".encode()).hexdigest()
 
     def forward(self, features: Features, tokens: torch.Tensor, image_idx: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ class UnetGrounding(PixelGrounding):
         self.feature_widths = [*channels[-1:], *widths] if frozen == "all" else list(widths)
         self._frozen_parts = [self.encoder, self.decoder][: ["nothing", "encoder", "all"].index(frozen)]
         for part in self._frozen_parts:
-            part.requires_grad_(False)
+            part.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "UnetGrounding":
         """Switch mode; frozen parts stay in evaluation mode."""

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, Any
 
 import torch
@@ -341,7 +342,7 @@ class CausalContext(GlobalContext):
         if side % merge:
             raise ArgumentError(f"merge is {merge}, of {side} x {side} tokens")
         self.merge, self.image_size = merge, vision.image_size
-        self.vision, self.model = vision.requires_grad_(False), model.requires_grad_(False)
+        self.vision, self.model = vision.requires_grad_(False).eval(), model.requires_grad_(False)
         self.width, self.tokenizer = model.width, model.tokenizer
         self.projector = build_projector(vision.width * merge**2, self.width)
         self._add_special_tokens()
@@ -383,4 +384,4 @@ class CausalContext(GlobalContext):
 
     def vision_fingerprint(self) -> str:
         """See :class:`GlobalContext`."""
-        return self.vision.fingerprint()
+        return sha256(f"evaluation mode {self.vision.fingerprint()}".encode()).hexdigest()  # it was not always

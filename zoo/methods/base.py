@@ -176,7 +176,9 @@ class ZooModule(HubMethod, LightningModule):
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
-        """Cast the base to ``base_precision``; a two-byte base follows the trainer if that computes in the other two-byte precision."""
+        """Cast the base to ``base_precision``, or a two-byte one to the trainer's; switch to training mode, which Lightning does not."""
+        if stage == "fit":
+            self.train()
         if isinstance(data := getattr(self.trainer, "datamodule", None), ZooData):
             self.use_metadata(data.metadata())
             data.use_image_transform(self.image_transform)

@@ -63,7 +63,7 @@ class ClipClassification(ZooModule):
         """
         super().__init__()
         self.base_precision = base_precision
-        self.clip, self.image_transform = clip.requires_grad_(False), clip.transform
+        self.clip, self.image_transform = clip.requires_grad_(False).eval(), clip.transform
         self.class_names = class_names
         self.adapter = adapter(clip=clip, classes=ClassPrompts(class_names, template, class_texts or {}, ensemble))
         for parameter in self.adapter.clip_parameters(clip):
@@ -73,9 +73,10 @@ class ClipClassification(ZooModule):
             raise ArgumentError(f"class_weights is for a loss, and {type(self.adapter).__name__} trains nothing by one")
 
     def train(self, mode: bool = True) -> "ClipClassification":
-        """Switch mode; the frozen CLIP stays in evaluation mode."""
+        """Switch mode; the frozen CLIP stays in evaluation mode, but for what the adapter put into it."""
         super().train(mode)
         self.clip.eval()
+        self.adapter.train(mode)
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -91,7 +91,7 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         self.pad_token_id = decoder.vocabulary.pad_token_id
         if lora_rank is not None:
             inject_lora(decoder.language, lora_rank, lora_alpha, lora_dropout, ("q_proj", "k_proj", "v_proj"))
-        decoder.image_tokenizer.requires_grad_(False)
+        decoder.image_tokenizer.requires_grad_(False).eval()
 
     @property
     def image_encoder(self) -> nn.Module:
@@ -101,6 +101,12 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
     def sharded_modules(self) -> list[nn.Module]:
         """The transformer layers; the image tokenizer runs in evaluation only."""
         return [self.decoder.language.model.layers]
+
+    def train(self, mode: bool = True) -> "InterleavedReasoning":
+        """Switch mode; the frozen image tokenizer stays in evaluation mode."""
+        super().train(mode)
+        self.decoder.image_tokenizer.eval()
+        return self
 
     def merged_model(self) -> tuple[Any, Any]:
         """The decoder, image tokenizer included, as transformers' Chameleon reads it."""
@@ -119,7 +125,6 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
     @torch.no_grad()
     def tokenize_images(self, images: list[torch.Tensor]) -> torch.Tensor:
         """Token ids (images, tokens_per_image), on the CPU, of images (1 or 3, height, width) in [0, 1] of any sizes."""
-        self.decoder.image_tokenizer.eval()
         return self.decoder.tokenize_images(torch.stack([self.decoder.prepare_image(image) for image in images])).cpu()
 
     def encode_images(self, images: list[torch.Tensor], whole: Sequence[bool]) -> torch.Tensor:

@@ -9,7 +9,18 @@ import pytest
 import typer
 from huggingface_hub import errors as hub
 
-from zoo.cli.console import console, print_facts, print_json, print_table, report_errors, split_settings
+from zoo.cli.console import (
+    console,
+    parse_integers,
+    parse_values,
+    print_facts,
+    print_json,
+    print_table,
+    report_errors,
+    resumable,
+    split_settings,
+)
+from zoo.engine.training import InterruptedRunError
 from zoo.errors import ArgumentError
 
 
@@ -60,6 +71,22 @@ def test_errors_of_the_zoo_exit_with_1_and_keep_their_lines(capsys):
     assert capsys.readouterr().err == "RecipeError: a.yaml: data: is missing\na.yaml: method: too\n"
     assert exit_of(UnknownComponentError("no such thing")) == 1
     assert exit_of(ArgumentError("batch_size is 0")) == 1
+
+
+def test_what_is_named_twice_would_count_twice():
+    assert parse_integers("0,2,1") == [0, 2, 1]
+    assert parse_values(["data.task=side,lobe"]) == {"data.task": ["side", "lobe"]}
+    with pytest.raises(typer.BadParameter, match="'0,1,0' names 0 twice"):
+        parse_integers("0,1,0")
+    with pytest.raises(typer.BadParameter, match="'data.task=side,side' names side twice"):
+        parse_values(["data.task=side,side"])
+
+
+def test_an_interrupted_command_says_that_it_goes_on(capsys):
+    for error, ends in ((InterruptedRunError("at step 3"), typer.Exit), (KeyboardInterrupt(), KeyboardInterrupt)):
+        with pytest.raises(ends), resumable():
+            raise error
+        assert capsys.readouterr().err.startswith("interrupted: repeat the same command")
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("x"), ZeroDivisionError()])

@@ -13,8 +13,10 @@ from zoo.config.recipe import read_recipe
 from zoo.engine.assembly import build_data
 from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs
 from zoo.engine.comparison import compare
-from zoo.engine.training import RunError
+from zoo.engine.trainers import DeviceError
+from zoo.engine.training import InterruptedRunError, RunError
 from zoo.errors import ArgumentError
+from zoo.methods.base import ZooModule
 
 ONE_EPOCH = ["trainer.max_epochs=1"]
 
@@ -120,6 +122,18 @@ def test_base_to_novel_over_tasks_has_both_harmonic_means(tiny_recipe, tmp_path)
     assert of_means.value == pytest.approx(harmonic_mean([base.value, novel.value]))
     assert mean.value == pytest.approx((row.metrics["32"].value + row.metrics["40"].value) / 2)
     assert of_means.n == base.n + novel.n and of_means.low <= of_means.value <= of_means.high
+
+
+def test_an_interrupted_training_stops_the_comparison(tiny_recipe, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"):
+        compare([str(tiny_recipe)], tmp_path / "out", device="tpu")
+    monkeypatch.setattr(ZooModule, "training_step", interrupted)
+    with pytest.raises(InterruptedRunError):
+        compare([str(tiny_recipe)], tmp_path / "out", shots=[2], seeds=[0, 1], overrides=ONE_EPOCH, device="cpu")
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1, "the second seed was not begun"
 
 
 def four_classes(root):

@@ -18,7 +18,7 @@ from zoo.engine import report_benchmark, trainers
 from zoo.engine.publishing import publish
 from zoo.engine.report_benchmark import BenchmarkError, run_benchmark
 from zoo.engine.report_plan import AS_IS, FINE_TUNED, MODES, Benchmark, plan_benchmark
-from zoo.engine.training import train
+from zoo.engine.training import InterruptedRunError, train
 from zoo.errors import ArgumentError, OutputExistsError
 from zoo.methods.interleaved_vision_language import InterleavedVisionLanguage
 
@@ -122,6 +122,19 @@ def test_what_is_done_is_not_done_again_and_what_was_killed_goes_on(root, tmp_pa
         ArgumentError, match="was measured with other settings; choose another folder with --out. shots was 0, now 2"
     ):
         run_benchmark([model], benchmark(root, settings.out, modes=("none",), shots=2))
+
+
+def test_an_interrupted_training_stops_the_benchmark(root, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(InterleavedVisionLanguage, "training_step", interrupted)
+    settings = benchmark(root, tmp_path / "out", modes=("none", "text"), fine_tune=True, limit=1)
+    with pytest.raises(InterruptedRunError):
+        run_benchmark([str(root / "qwen.yaml")], settings)
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1, "the next training was not begun"
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "as it is, none" in table and "as it is, text" in table and "not possible" not in table
 
 
 def test_a_run_is_measured_in_other_modes_and_not_trained_further(root, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from tests.tiny_benchmark import write_models
 from zoo.engine.report_benchmark import run_benchmark
 from zoo.engine.report_plan import Benchmark, plan_benchmark
+from zoo.engine.trainers import DeviceError
 from zoo.errors import ArgumentError
 
 
@@ -32,6 +33,8 @@ def test_wrong_benchmarks_are_errors_at_once(root, tmp_path):
         Benchmark(tmp_path, data=tmp_path)
     with pytest.raises(ArgumentError, match="two models have the same name"):
         plan_benchmark([models[0], models[0]], benchmark(root, tmp_path))
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"):
+        plan_benchmark(models, Benchmark(tmp_path, data=root / "traces", device="tpu"))
     with pytest.raises(ArgumentError, match="writes no reports: its method is clip_adaptation"):
         plan_benchmark(["coop/chest_drr_16shot"], benchmark(root, tmp_path))
     with pytest.raises(

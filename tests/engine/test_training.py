@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from zoo.config.recipe import Recipe, read_recipe
 from zoo.engine.evaluation import evaluate, open_evaluation
 from zoo.engine.training import (
+    InterruptedRunError,
     RunError,
     default_run_folder,
     git_revision,
@@ -278,7 +279,7 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_recipe, tmp_path, monkey
 
     monkeypatch.setattr(ZooModule, "training_step", interrupted)
     with pytest.raises(
-        RunError,
+        InterruptedRunError,
         match=r"interrupted at step 3; no checkpoint was written yet \(there is one every 50 steps\): repeat the command",
     ):
         run(tiny_recipe, tmp_path / "run")

@@ -11,11 +11,11 @@ from zoo.cli.console import (
     Json,
     Set,
     console,
-    errors,
     parse_integers,
     print_json,
     print_table,
     report_errors,
+    resumable,
 )
 
 commands = typer.Typer(help="Measure models side by side.", no_args_is_help=True)
@@ -99,14 +99,12 @@ def benchmark_reports(
             return
         failure = None
         try:
-            rows = run_benchmark(
-                models, benchmark, say=lambda text: None if as_json else console.print(text, soft_wrap=True)
-            )
+            with resumable():
+                rows = run_benchmark(
+                    models, benchmark, say=lambda text: None if as_json else console.print(text, soft_wrap=True)
+                )
         except BenchmarkError as error:
             rows, failure = error.rows, error
-        except (KeyboardInterrupt, SystemExit):
-            errors.print("interrupted: repeat the same command, and it goes on from what is done")
-            raise
         if as_json:
             print_json([asdict(row) for row in rows])
         else:

@@ -72,6 +72,20 @@ def report_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """For a command of several trainings that goes on where it was interrupted: print that, and exit."""
+    from zoo.engine.training import InterruptedRunError
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, InterruptedRunError) as error:
+        errors.print("interrupted: repeat the same command, and it goes on from what is done")
+        if isinstance(error, InterruptedRunError):
+            raise typer.Exit(1) from error
+        raise
+
+
 _printed_warnings: set[str] = set()  # a command may read a recipe several times
 
 
@@ -151,11 +165,19 @@ def _cell(value: Any) -> str:
 
 
 def parse_integers(text: str) -> list[int]:
-    """Parse comma-separated integers."""
+    """Parse comma-separated integers, each of which stands there once."""
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a list of integers such as 0,1,2") from None
+    _refuse_twice(text, numbers)
+    return numbers
+
+
+def _refuse_twice(text: str, values: Sequence[Any]) -> None:
+    """What is measured twice would count twice in a mean and its interval."""
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise typer.BadParameter(f"'{text}' names {twice[0]} twice")
 
 
 def parse_values(settings: list[str]) -> dict[str, list[str]]:
@@ -163,4 +185,5 @@ def parse_values(settings: list[str]) -> dict[str, list[str]]:
     for setting in settings:
         if not all(setting.partition("=")[::2]):
             raise typer.BadParameter(f"'{setting}' is not KEY=A,B,... such as optimizer.lr=1e-3,3e-3")
+        _refuse_twice(setting, setting.partition("=")[2].split(","))
     return {key: values.split(",") for key, values in (setting.split("=", 1) for setting in settings)}

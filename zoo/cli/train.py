@@ -17,6 +17,7 @@ from zoo.cli.console import (
     print_json,
     print_table,
     report_errors,
+    resumable,
     split_settings,
 )
 from zoo.config.recipe import read_recipe
@@ -163,17 +164,18 @@ def compare(
 
     names, settings = split_settings(recipes, settings)
     with report_errors():
-        rows = run_comparison(
-            names,
-            out,
-            shots=parse_integers(shots),
-            seeds=parse_integers(seeds),
-            protocol=protocol,
-            overrides=settings,
-            over=parse_values([over] if over else []),
-            grid=parse_values(grid or []),
-            baselines=not no_baselines,
-            device=device,
-        )
+        with resumable():
+            rows = run_comparison(
+                names,
+                out,
+                shots=parse_integers(shots),
+                seeds=parse_integers(seeds),
+                protocol=protocol,
+                overrides=settings,
+                over=parse_values([over] if over else []),
+                grid=parse_values(grid or []),
+                baselines=not no_baselines,
+                device=device,
+            )
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
         console.print(f"wrote {out / 'table.md'}, table.json and table.png")

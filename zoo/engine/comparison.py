@@ -16,7 +16,7 @@ from zoo.data.classification.base import ClassificationData
 from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs, has_baselines
 from zoo.engine.class_names import is_class_bound
 from zoo.engine.evaluation import Evaluation, cached_outputs, collect_cached, measure_all, open_evaluation
-from zoo.engine.trainers import is_first_process
+from zoo.engine.trainers import check_device, is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs
@@ -70,10 +70,13 @@ def compare(
 
     Raises:
         ArgumentError: the protocol is unknown, or a recipe cannot predict novel classes.
+        DeviceError: this machine has no such device.
+        InterruptedRunError: a signal stopped a training.
         RecipeError: a recipe does not fit.
     """
     if protocol not in PROTOCOLS:
         raise ArgumentError(f"unknown protocol '{protocol}'; expected one of {', '.join(PROTOCOLS)}")
+    check_device(device)
     if len(over or {}) > 1:
         raise ArgumentError(f"a comparison averages over one key; got {', '.join(over or {})}")
     if protocol == "base_to_novel" and (

@@ -40,6 +40,7 @@ from zoo.engine.report_plan import (
     settings_of,
 )
 from zoo.engine.trainers import is_first_process
+from zoo.engine.training import InterruptedRunError
 from zoo.errors import ArgumentError, OutputExistsError, ZooError, counted
 from zoo.files import replacing
 from zoo.methods.base import Metric, Outputs
@@ -79,6 +80,7 @@ def run_benchmark(
         ArgumentError: see :func:`plan_benchmark`; or the folder has rows of other settings.
         BenchmarkError: rows could not be measured; all others are written.
         EmptySplitError: there are no records to measure on.
+        InterruptedRunError: a signal stopped a training.
         OutputExistsError: the folder has files that are not a benchmark's.
     """
     items = plan_benchmark(models, benchmark)
@@ -105,6 +107,8 @@ def run_benchmark(
         try:
             row = _read_row(item, benchmark) if state == "done" else _measure(item, benchmark, settings[item.name])
             rows[item.name] = row
+        except InterruptedRunError:
+            raise
         except ZooError as error:
             failures.append(f"{title}: not possible: {error}")
             say(failures[-1])

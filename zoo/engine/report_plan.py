@@ -17,6 +17,7 @@ from zoo.data.traces.datasets import TraceData
 from zoo.decoders.evidence import EvidenceName
 from zoo.engine.assembly import build_data
 from zoo.engine.fingerprints import find_differences, records_fingerprint, weights_fingerprint
+from zoo.engine.trainers import check_device
 from zoo.errors import ArgumentError
 from zoo.methods.report_generation import ReportGeneration
 from zoo.registry import nearest
@@ -126,8 +127,10 @@ def plan_benchmark(models: Sequence[str], benchmark: Benchmark) -> list[Item]:
 
     Raises:
         ArgumentError: a model writes no reports, two have the same name, or their records differ.
+        DeviceError: this machine has no such device.
         RecipeError, CardError: a recipe does not fit, or there is no such card.
     """
+    check_device(benchmark.device)
     kinds = [AS_IS] * benchmark.as_is + [FINE_TUNED] * benchmark.fine_tune
     items = [
         Item(model, kind, mode, _problem(model, kind, mode, benchmark))

@@ -221,6 +221,16 @@ def inference_trainer(recipe: Recipe, device: str = "auto", *, progress: bool = 
     return build_trainer(_with_precision(arguments))
 
 
+def check_device(device: str) -> None:
+    """Check a ``--device`` before anything is trained or loaded for it.
+
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    if device != "auto":
+        _named_device(device)
+
+
 def _device_arguments(arguments: Mapping[str, Any], device: str) -> dict[str, Any]:
     if device != "auto":
         return _named_device(device)

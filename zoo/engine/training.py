@@ -43,6 +43,10 @@ class RunError(ZooError, RuntimeError):
     """A run folder that is taken, or that has nothing to resume."""
 
 
+class InterruptedRunError(RunError):
+    """Training that a signal has stopped: whoever trains several runs does not go on with the next."""
+
+
 def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume: bool = False) -> Path:
     """Train a recipe into the folder ``out``.
 
@@ -64,7 +68,8 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, *, resume:
         MonitorError: a callback monitors what is not measured.
         MissingLoggerError, LoggerError: a logger is not installed, or cannot start.
         RunError: ``out`` holds a run and ``resume`` is off, holds other files, has no run of this recipe to resume, or another
-            training runs in it; training was interrupted, or there was nothing to train on; the disk is full.
+            training runs in it; there was nothing to train on; the disk is full.
+        InterruptedRunError: a signal stopped the training.
     """
     from lightning import seed_everything
 
@@ -119,7 +124,7 @@ def _explained_interruptions(trainer: "Trainer", out: Path) -> Iterator[None]:
         yield
     except SystemExit:  # Lightning's end of a training that SIGINT or SIGTERM interrupts
         if trainer.interrupted:
-            raise RunError(f"interrupted at step {trainer.global_step}; {_how_to_go_on(out)}") from None
+            raise InterruptedRunError(f"interrupted at step {trainer.global_step}; {_how_to_go_on(out)}") from None
         raise
     except OSError as error:
         if isinstance(error, ZooError):

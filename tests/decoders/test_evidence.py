@@ -36,7 +36,8 @@ def test_an_encoded_record_decodes_to_itself(decoder, images, writer):
     input_ids, labels = writer.encode(RECORD, images, 1000)
     decoder.vocabulary.check(torch.tensor(input_ids), decoder.tokens_per_image)
     start = input_ids.index(decoder.vocabulary.sep_token_id) + 1
-    steps, report, evidence = writer.decode(input_ids[start:])
+    texts, evidence = writer.split(input_ids[start:])
+    steps, report = writer.parse(texts)
     assert report == RECORD.report and labels[-1] == decoder.vocabulary.eos_token_id
     if not writer.mode.steps:
         assert steps == [] and evidence == []
@@ -78,7 +79,8 @@ def test_a_trace_that_is_too_long_is_dropped_or_loses_its_last_steps(decoder, im
         input_ids, labels = shortened
         decoder.vocabulary.check(torch.tensor(input_ids), decoder.tokens_per_image)
         assert len(input_ids) == len(labels) <= limit and labels[-1] == decoder.vocabulary.eos_token_id
-        steps, report, _ = writer.decode(input_ids[input_ids.index(decoder.vocabulary.sep_token_id) + 1 :])
+        texts, _ = writer.split(input_ids[input_ids.index(decoder.vocabulary.sep_token_id) + 1 :])
+        steps, report = writer.parse(texts)
         assert report == RECORD.report and len(steps) == (count - 1 if writer.mode.steps else 0)
 
 
@@ -101,7 +103,8 @@ def test_a_response_that_is_cut_off_keeps_its_complete_steps(decoder, images):
     input_ids, _ = writer.encode(RECORD, images, 1000)
     response = input_ids[input_ids.index(decoder.vocabulary.sep_token_id) + 1 :]
     last_image = len(response) - response[::-1].index(decoder.vocabulary.boi_token_id)
-    steps, report, evidence = writer.decode(response[: last_image + 5])
+    texts, evidence = writer.split(response[: last_image + 5])
+    steps, report = writer.parse(texts)
     assert [step.region for step in steps] == ["heart", "left lung"] and steps[1].statement == ""
     assert report == "" and len(evidence) == 1
 

@@ -19,7 +19,7 @@ def method():
     def generate(images, prompts=None):
         calls.append("generate")
         return [
-            {"steps": RECORD.steps, "report": f"{prompt} {image.mean()}", "images": []}
+            {"steps": RECORD.steps, "report": f"{prompt} {image.mean()}", "response": prompt, "images": []}
             for image, prompt in zip(images, prompts, strict=True)
         ]
 

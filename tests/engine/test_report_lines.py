@@ -22,7 +22,9 @@ def test_lines_of_several_processes_are_in_the_order_of_the_records(tmp_path):
         lines.begin(method)  # every process does, before there is a trainer that knows its rank
     for rank, indices in enumerate(([0, 2], [1, 3, 0])):  # the last process has a record again, to fill its batch
         methods[rank].global_rank = rank
-        predictions = [{"report": f"Report {index}.", "steps": RECORD.steps[:1]} for index in indices]
+        predictions = [
+            {"report": f"Report {index}.", "response": "All.", "steps": RECORD.steps[:1]} for index in indices
+        ]
         methods[rank].on_reports({"index": indices, "record": [RECORD] * len(indices)}, predictions, scores(indices))
     parts = sorted(path.name for path in lines.path.parent.iterdir())
     assert parts == [".row.jsonl.0.part", ".row.jsonl.1.part"], "no process writes into another's file"
@@ -31,6 +33,7 @@ def test_lines_of_several_processes_are_in_the_order_of_the_records(tmp_path):
     assert [line["report"] for line in content] == [f"Report {index}." for index in range(4)]
     assert content[0]["steps"] == [{"region": "heart", "box": [2, 4, 20, 30], "statement": "It is enlarged."}]
     assert [line["scores"] for line in content] == [{"judge": score} for score in (0.0, 0.25, 0.5, None)]
+    assert content[0]["response"] == "All."
     assert content[0]["reference"] == "A normal film." and content[0]["image"] == "film.png"
     assert [path.name for path in lines.path.parent.iterdir()] == ["row.jsonl"], "no parts are left"
     assert [line["index"] for line in read_report_lines(lines.path, 3)] == [0, 1, 2]
@@ -42,7 +45,7 @@ def test_what_a_killed_process_left_is_not_kept(tmp_path):
     for report in ("killed", "again"):
         method = SimpleNamespace(global_rank=0, on_reports=None)
         lines.begin(method)
-        method.on_reports({"index": [0], "record": [RECORD]}, [{"report": report, "steps": []}], {})
+        method.on_reports({"index": [0], "record": [RECORD]}, [{"report": report, "response": report, "steps": []}], {})
     lines.end()
     assert [line["report"] for line in read_report_lines(lines.path, 9)] == ["again"]
     lines.end()

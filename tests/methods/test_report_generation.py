@@ -1,5 +1,6 @@
 """What all methods that write reports share: metrics by size of finding, consistency of a report, evidence reliance."""
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_evidence_reliance_is_over_the_records_with_a_swap():
     method, outputs = outputs_of(["Normal."] * 3, [RECORD] * 3, swaps)
     assert outputs["changed"][:2].tolist() == [1.0, 0.0] and outputs["changed"][2].isnan()
     assert method.metrics()["evidence_reliance"](outputs) == 0.5
+
+
+def test_a_report_that_was_not_written_scores_zero_and_not_what_a_judge_says_of_nothing():
+    method = Dictated(["Normal.", ""])
+    method.report_metrics = {"judge": lambda reports, _: torch.tensor([0.5] * len(reports))}
+    method.use_metadata({"labeler": LABELER, "vocabulary": FindingVocabulary(LABELER.labels)})
+    images = [[torch.zeros(1, 4, 4)] * 3 for _ in range(2)]
+    outputs = method.evaluation_step({"record": [record([], [])] * 2, "images": images, "swap": [None] * 2})
+    assert outputs["judge"].tolist() == [0.5, 0.0]
+    assert math.isnan(method.metrics()["clinical_f1"](outputs)), "silence on normal films is not a perfect score"
 
 
 def test_a_metric_of_reports_is_a_column_with_its_own_summaries():

@@ -50,6 +50,16 @@ def test_reports_are_scored_as_green_counts_them(endpoint, monkeypatch, tmp_path
     assert len(kept.splitlines()) == 2 and "secret" not in kept
 
 
+def test_an_endpoint_without_scores_is_known_before_anything_is_generated(endpoint):
+    endpoint.reply = lambda body: chat(counts(1))
+    Judge(endpoint.url, "small").prepare()
+    Judge(endpoint.url, "small").prepare()
+    assert len(endpoint.requests) == 1, "the reply is kept"
+    endpoint.reply = lambda body: chat("I cannot.")
+    with pytest.raises(EndpointError, match="the judge other gives no score for .*, but: 'I cannot.'"):
+        Judge(endpoint.url, "other").prepare()
+
+
 def test_a_prompt_of_the_user(endpoint, tmp_path):
     (tmp_path / "prompt.txt").write_text('Rate {report} against {reference}. {"score": 0.5}')
     endpoint.reply = lambda body: chat('{"score": 0.5}')

@@ -21,6 +21,13 @@ def test_the_picture_shows_a_metric_that_all_rows_have(tmp_path, other, drawn):
     assert [entry["recipe"] for entry in json.loads((tmp_path / "table.json").read_text())] == ["a/one", "b/two"]
 
 
+def test_what_is_undefined_is_null_in_json(tmp_path):
+    nan = float("nan")
+    write_table([Row("a/one", "all images", [0], {"accuracy": Measured(nan, nan, nan, 0)})], tmp_path)
+    text = (tmp_path / "table.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)[0]["metrics"]["accuracy"]["value"] is None
+
+
 def test_a_recipe_that_is_a_file_has_a_label_in_the_legend(tmp_path):
     rows = [Row("/tmp/mine.yaml", f"{k}-shot", [0], {"accuracy": Measured(0.5, 0.4, 0.6, 20)}) for k in (1, 2)]
     with warnings.catch_warnings():

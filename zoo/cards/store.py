@@ -84,7 +84,7 @@ def find_card(name: str | Path) -> Path:
     candidates = (*(base / name for base in card_folders()), Path(name))
     folders = [folder for folder in candidates if (folder / PROSE).is_file()]
     if not folders and (Path(name) / "environment.json").is_file():
-        raise CardError(f"{name} is a run and no card; publish it first: zoo publish {name} NAME")
+        raise CardError(f"{name} is a run and no card; publish it first: zoo publish {name} --name NAME")
     if not folders:
         raise CardError(f"no card is named '{name}'{where_cards_are()}{nearest(str(name), list_cards())}")
     found = next((folder for folder in folders if (folder / WEIGHTS).is_file()), folders[0])

@@ -209,13 +209,11 @@ class TraceWriter(SequenceWriter):
             input_ids += [*self.image_block(image_ids), *self.encode_text(text.strip())]
         return [*input_ids, self.vocabulary.sep_token_id]
 
-    def decode(self, generated_ids: Sequence[int]) -> tuple[list[Step], str, list[torch.Tensor]]:
-        """Parse a response (ids after the separator) into steps, report and the token ids of its images; see :meth:`parse`."""
-        texts, images = self._split(generated_ids)
-        return *self.parse(texts), images
+    def split(self, generated_ids: Sequence[int]) -> tuple[list[str], list[torch.Tensor]]:
+        """Split a response (ids after the separator) into the texts between its images, for :meth:`parse`, and the images' token ids.
 
-    def _split(self, generated_ids: Sequence[int]) -> tuple[list[str], list[torch.Tensor]]:
-        """Texts between complete images, and the images; an incomplete last image is dropped."""
+        An incomplete last image is dropped.
+        """
         texts: list[list[int]] = [[]]
         images: list[list[int]] = []
         current: list[int] = []

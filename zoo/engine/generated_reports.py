@@ -48,6 +48,7 @@ class GeneratedReports:
             part.unlink()
 
 
+_TEXTS = ("report", "response")
 _Keep = Callable[[Sequence[str], Sequence[Any]], None]
 
 
@@ -63,11 +64,15 @@ def _wrap_generate(
             results = generate(images, prompts)
             keep(
                 keys,
-                [{"steps": [asdict(step) for step in item["steps"]], "report": item["report"]} for item in results],
+                [
+                    {**{name: item[name] for name in _TEXTS}, "steps": list(map(asdict, item["steps"]))}
+                    for item in results
+                ],
             )
             return results
         return [
-            {"steps": [_step(**step) for step in kept[key]["steps"]], "report": kept[key]["report"]} for key in keys
+            {**{name: kept[key][name] for name in _TEXTS}, "steps": [_step(**step) for step in kept[key]["steps"]]}
+            for key in keys
         ]
 
     method.generate = generate_once  # type: ignore[method-assign]
@@ -93,7 +98,9 @@ def _wrap_swapped_statements(
 
 
 def _key(texts: Sequence[str], images: Sequence[torch.Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps([texts, [[str(image.dtype), *image.shape] for image in images]]).encode())
+    digest = hashlib.sha256(
+        json.dumps([_TEXTS, texts, [[str(image.dtype), *image.shape] for image in images]]).encode()
+    )
     for image in images:
         digest.update(image.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -41,6 +41,7 @@ class ReportLines:
                         "image": str(record.images[0]),
                         "prompt": record.prompt,
                         "report": prediction["report"],
+                        "response": prediction["response"],
                         "reference": record.report,
                         "steps": steps,
                         "scores": {name: _score(row[position]) for name, row in scores.items() if row.ndim == 1},

@@ -87,7 +87,7 @@ class HubMethod(ModelHubMixin):
     def _own_card(self) -> Card:
         if self.card_folder is None:
             raise CardError(
-                "this method was not loaded from a card; train it by a recipe, and publish the run: zoo publish RUN"
+                "this method was not loaded from a card; train it by a recipe, and publish the run: zoo publish RUN --name NAME"
             )
         card = read_card(self.card_folder)
         stored = read_weights(card)

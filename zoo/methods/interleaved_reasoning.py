@@ -196,9 +196,8 @@ class InterleavedReasoning(MergedLanguageModel, ReportGeneration):
         sequences = generate(self.decoder, prompt_ids, settings, provide_image=provide_image)
         results = []
         for image, prompt, sequence in zip(images, prompt_ids, sequences, strict=True):
-            written, report, evidence_ids = self.writer.decode(sequence[len(prompt) :].tolist())
-            steps = self.box_frame.steps_to_pixels(written, (image.shape[-2], image.shape[-1]))
-            results.append({"steps": steps, "report": report, "images": evidence_ids})
+            texts, evidence_ids = self.writer.split(sequence[len(prompt) :].tolist())
+            results.append({**self.parsed(texts, image), "images": evidence_ids})
         return results
 
     def swapped_statements(self, swaps: Sequence[Swap]) -> list[tuple[set[str], set[str]]]:

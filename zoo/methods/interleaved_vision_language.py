@@ -241,12 +241,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         prompt_ids = [self.writer.encode_prompt(text, images[:1]) for text in texts]
         crops = _Crops(self, images)
         continuations = generate_interleaved(self.context, prompt_ids, films, self.max_new_tokens, crops)
-        results = []
-        for image, continuation, boxes in zip(images, continuations, crops.boxes, strict=True):
-            written, report = self.writer.parse(continuation.texts)
-            steps = self.box_frame.steps_to_pixels(written, (image.shape[-2], image.shape[-1]))
-            results.append({"steps": steps, "report": report, "images": boxes})
-        return results
+        items = zip(images, continuations, crops.boxes, strict=True)
+        return [{**self.parsed(continuation.texts, image), "images": boxes} for image, continuation, boxes in items]
 
     @torch.no_grad()
     def swapped_statements(self, swaps: Sequence[Swap]) -> list[tuple[set[str], set[str]]]:

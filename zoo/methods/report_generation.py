@@ -113,7 +113,7 @@ class ReportGeneration(LossModule):
 
     @abstractmethod
     def generate(self, images: Sequence[torch.Tensor], prompts: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Generate ``steps``, ``report`` and ``images`` (the evidence) for radiographs; the method's ``prompt`` if None."""
+        """Generate ``steps``, ``report``, ``response`` and ``images`` (the evidence) for radiographs; the method's ``prompt`` if None."""
 
     @abstractmethod
     def swapped_statements(self, swaps: Sequence[Swap]) -> list[tuple[set[str], set[str]]]:
@@ -178,6 +178,15 @@ class ReportGeneration(LossModule):
                 )
         return record
 
+    def parsed(self, texts: Sequence[str], image: torch.Tensor) -> dict[str, Any]:
+        """Steps, with boxes in the image's pixels, report and the whole response, of the texts between its images."""
+        steps, report = self.writer.parse(texts)
+        return {
+            "steps": self.box_frame.steps_to_pixels(steps, (image.shape[-2], image.shape[-1])),
+            "report": report,
+            "response": IMAGE_PLACEHOLDER.join(texts).strip(),
+        }
+
     def evaluation_step(self, batch: dict[str, Any]) -> Outputs:
         """Columns for the metrics: report scores, findings and their sizes, boxes, evidence reliance."""
         records: list[IvlRecord] = batch["record"]
@@ -198,7 +207,12 @@ class ReportGeneration(LossModule):
             outputs["agreement"] = impression_agreement(reports, self.labeler)
         if self.writer.mode.image is not None:
             outputs["changed"] = torch.tensor(self.evidence_changes(batch))
+        missing = torch.tensor([not report for report in reports])
         scores = {name: metric(reports, references) for name, metric in self.report_metrics.items()}
+        # What was not written scores 0, whatever a model says of an empty text; labels (n, ...) of it are the metric's own.
+        scores = {
+            name: row.masked_fill(missing.to(row.device), 0) if row.ndim == 1 else row for name, row in scores.items()
+        }
         if self.on_reports is not None:
             self.on_reports(batch, predictions, scores)
         return outputs | scores

@@ -41,6 +41,8 @@ Reply with JSON alone:
 "wrong_severity": 0, "false_comparison": 0, "missing_comparison": 0}}"""
 """In our words; it counts what GREEN (Ostmeier et al., arXiv 2405.03595) counts."""
 
+_TRIED = "There is a large left pleural effusion."
+
 
 @register("metric", "judge")
 class Judge:
@@ -90,20 +92,28 @@ class Judge:
         """
         _ = self._chat
 
+    def prepare(self) -> None:
+        """Ask once, so that an endpoint that is down, or replies without a score, is known before reports are generated.
+
+        Raises:
+            EndpointError: the endpoint does not reply, or its reply has no score.
+        """
+        reply = self._reply(_TRIED, _TRIED)
+        if math.isnan(score_of(reply)):
+            raise EndpointError(f"the judge {self.model} gives no score for '{_TRIED}', but: {reply[:200]!r}")
+
+    def _reply(self, report: str, reference: str) -> str:
+        text = self._template.replace("{reference}", reference).replace("{report}", report)
+        return self._chat.reply("", text, keep=lambda reply: not math.isnan(score_of(reply)))
+
     def __call__(self, reports: Sequence[str], references: Sequence[str]) -> torch.Tensor:
         """A score in [0, 1] for each report (n); NaN where the reply has none.
 
         Raises:
             EndpointError: the endpoint does not reply, or no reply has a score.
         """
-        texts = [
-            self._template.replace("{reference}", reference).replace("{report}", report)
-            for report, reference in zip(reports, references, strict=True)
-        ]
         with ThreadPoolExecutor(self.requests) as pool:
-            replies = list(
-                pool.map(lambda text: self._chat.reply("", text, keep=lambda r: not math.isnan(score_of(r))), texts)
-            )
+            replies = list(pool.map(self._reply, reports, references))
         scores = [score_of(reply) for reply in replies]
         without = [reply for reply, score in zip(replies, scores, strict=True) if math.isnan(score)]
         if without:

@@ -85,9 +85,9 @@ def label_rows(stated: Sequence[set[Label]], labels: Sequence[Label]) -> torch.T
 
 
 def f1(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    """Micro F1 from rows of 0 and 1 (n, labels); 1 if there are no labels to find and none are predicted."""
+    """Micro F1 from rows of 0 and 1 (n, labels); NaN if there are no labels to find and none are predicted."""
     both, either = (predicted & target).sum(), predicted.sum() + target.sum()
-    return float(2 * both / either) if either else 1.0
+    return float(2 * both / either) if either else float("nan")
 
 
 def macro_f1(predicted: torch.Tensor, target: torch.Tensor) -> float:

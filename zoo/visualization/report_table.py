@@ -21,7 +21,8 @@ def write_report_table(
     Args:
         rows: of the table.
         notes: below the table, as on what could not be measured, and why.
-        reports: by the name of the row, what it wrote: ``image``, ``report``, ``reference`` and ``steps`` of each record.
+        reports: by the name of the row, what it wrote: ``image``, ``report``, ``response``, ``reference`` and ``steps`` of each
+                record.
         file: to write.
         caption: above the table: what was measured on.
     """
@@ -30,7 +31,7 @@ def write_report_table(
     for position in range(max(map(len, reports.values()), default=0)):
         lines = {name: lines[position] for name, lines in reports.items() if position < len(lines)}
         first = next(iter(lines.values()))
-        written = [{"name": name, "report": line["report"], "steps": line["steps"]} for name, line in lines.items()]
+        written = [{"name": name, "response": "", **line} for name, line in lines.items()]
         films.append({"image": _image_url(Path(first["image"])), "reference": first["reference"], "written": written})
     content = {"header": header, "cells": cells, "notes": notes, "caption": caption, "films": films}
     write_page("benchmark_page.html.jinja", file, title="Reports by model and evidence", **content)

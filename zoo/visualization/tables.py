@@ -74,11 +74,16 @@ def write_table(rows: Sequence[Row], out: Path, caption: str = "", notes: Sequen
     below = "".join(f"\n- {escape_markdown(' '.join(note.split()))}" for note in notes)
     table = markdown_table(rows) if rows else "No rows.\n"
     (out / "table.md").write_text(above + table + (below + "\n" if below else ""), encoding="utf-8")
-    content = [asdict(row) for row in rows]
-    (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (out / "table.json").write_text(json.dumps([_json(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     shared = [name for name in (rows[0].metrics if rows else ()) if all(name in row.metrics for row in rows)]
     if shared:
         plot_rows(rows, shared[0], out / "table.png")
+
+
+def _json(row: Row) -> dict[str, Any]:
+    """A row with null for what is undefined, since JSON has no NaN."""
+    metrics = {name: {k: None if isnan(v) else v for k, v in asdict(m).items()} for name, m in row.metrics.items()}
+    return {**asdict(row), "metrics": metrics}
 
 
 def plot_rows(rows: Sequence[Row], name: str, file: Path) -> None:

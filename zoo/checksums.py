@@ -5,15 +5,19 @@ in one list. Files of versions without checksums are taken as they are, and get 
 """
 
 import hashlib
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from zoo.errors import ZooWarning
 from zoo.files import replacing
+from zoo.paths import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +26,8 @@ T = TypeVar("T")
 _KEY = "sha256"
 _LIST = ".sha256s"
 _SUM_LENGTH = 64
+_LARGE = 1_000_000
+"""Bytes from which on a file is not read again to know its hash."""
 _FEW = 8
 """Files from which on threads are worth their start."""
 
@@ -30,6 +36,38 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """Hexadecimal sha256 of a file, computed once for its size and time; that of a large file is kept in the zoo's cache.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    stat = path.stat()
+    return _hash_once(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hash_once(path: str, size: int, time: int) -> str:
+    if size < _LARGE:
+        return sha256_of(Path(path))
+    name = hashlib.sha256(f"{path}\n{size}\n{time}".encode()).hexdigest()
+    file = cache_folder() / "hashes" / name
+    with suppress(OSError, ValueError):
+        if re.fullmatch(r"[0-9a-f]{64}", kept := file.read_text(encoding="ascii")):
+            return kept
+    computed = sha256_of(Path(path))
+    with suppress(OSError):  # a cache that may only be read
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, durable=False) as partial:
+            partial.write_text(computed, encoding="ascii")
+    return computed
+
+
+def content_hashes(paths: Iterable[Path]) -> list[str]:
+    """:func:`content_hash` of files, several at a time."""
+    return _mapped(content_hash, list(paths))
 
 
 def write_checksum(file: Path, content: Path | None = None) -> None:

@@ -9,6 +9,7 @@ CACHE_KINDS = {
     "chest_drr": "rendered data sets, and scans as they are read; rendered again",
     "crops": "cut-out evidence of traces; cut again",
     "embeddings": "embeddings of frozen encoders; computed again",
+    "hashes": "hashes of large files, as weights; computed again",
     "images": "decoded images of data sets with `cache: true`; decoded again",
     "metrics": "extracted weights of report metrics, and what judges replied; extracted and asked again",
     "tokens": "tokens of images in traces; computed again",

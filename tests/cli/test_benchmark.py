@@ -34,6 +34,8 @@ def test_a_plan_says_what_would_run(root, tmp_path):
     ]
     done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), *options[:4], "--dry-run"])
     assert done.exit_code == 0 and "4 records of test" in done.output and "not possible" in done.output
+    done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), *options[:5], "--limit", "1"])
+    assert "1 record of test" in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -46,6 +48,16 @@ def test_what_is_wrong_is_said_without_a_trace(root, tmp_path):
     )
     done = CliRunner().invoke(app, ["benchmark", "reports", str(root / "qwen.yaml"), "--shots", "-1"])
     assert done.exit_code == 2
+    folder = ["benchmark", "reports", str(root / "qwen.yaml"), "--data", str(root / "traces"), "--dry-run"]
+    for wrong, message in (
+        (["--modes", ""], "no evidence is named; --modes takes"),
+        (["--seeds", "0,0"], "'0,0' names 0 twice"),
+        (["--set", "method.evidence=crop"], "method.evidence is decided by --modes"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--out", str(root / "qwen.yaml")], "is a file; choose a folder with --out"),
+    ):
+        done = CliRunner().invoke(app, [*folder, *wrong])
+        assert done.exit_code in (1, 2) and message in done.output, done.output
 
 
 def test_an_interrupted_benchmark_says_how_to_go_on(root, tmp_path, monkeypatch):

@@ -1,16 +1,22 @@
 """`zoo check` finds what would fail before any weight is loaded."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
+from tests.hub_server import running_hub
 from tests.tiny_models import llava, sam
 from zoo.cli.app import app
 from zoo.config.building import resolve_recipe
 from zoo.config.recipe import RecipeError, list_recipes, read_recipe
-from zoo.engine.preflight import preflight
+from zoo.engine.preflight import missing_for_method, preflight
 
 NAME = "medseg_r/llava_7b_sam_vit_h"
 
@@ -84,6 +90,51 @@ def test_what_report_metrics_need_is_said_before_anything_trains(metric, message
     assert any(message in note for note in preflight(resolved))
     with pytest.raises(RecipeError, match=message):
         preflight(resolved, to_run=True)
+
+
+SOURCES = """
+import sys
+from zoo.config.building import resolve_recipe
+from zoo.config.recipe import read_recipe
+from zoo.engine.preflight import missing_for_method
+recipe = read_recipe("interleaved_reasoning/qwen2_5_vl_7b", ["method.context.source=owner/model"])
+print(*missing_for_method(resolve_recipe(recipe).method))
+"""
+
+
+def test_weights_of_the_hub_are_asked_for_and_not_downloaded(tmp_path):
+    def missing(address: str) -> str:
+        own = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        command = [sys.executable, "-c", SOURCES]
+        done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    with running_hub() as hub:
+        hub.files["owner/model"] = {"config.json": b"{}", "model.safetensors": b"x"}
+        assert missing(hub.address) == "" and not list((tmp_path / "hf").rglob("*.json"))
+    assert re.match(
+        r"method.context.source: the weights of owner/model are not here and cannot be downloaded \(.+\); name a folder that has "
+        r"them, as --set method.context.source=FOLDER",
+        missing("http://127.0.0.1:9"),  # the port that discards: nothing listens
+    )
+
+
+def test_weights_in_the_hubs_cache_are_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    name = "interleaved_reasoning/qwen2_5_vl_7b"
+    method = resolve_recipe(read_recipe(name, ["method.context.source=owner/model"])).method
+    snapshot = tmp_path / "models--owner--model" / "snapshots" / "a"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a")
+    (snapshot / "config.json").write_text("{}")
+    (problem,) = missing_for_method(method)
+    assert "the weights of owner/model are not here and cannot be downloaded" in problem, "the configuration alone"
+    (snapshot / "model.safetensors").touch()
+    assert missing_for_method(method) == []
+    left_out = resolve_recipe(read_recipe(name, ["method.context.source=<path>"])).method
+    assert "was a file or folder of the machine that trained this card" in missing_for_method(left_out)[0]
 
 
 def test_strategies_are_looked_at():

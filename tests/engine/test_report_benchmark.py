@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests.killing import train_and_kill
@@ -16,8 +17,9 @@ from zoo.config.recipe import read_recipe
 from zoo.decoders.trace_prompts import instruction
 from zoo.engine import report_benchmark, trainers
 from zoo.engine.publishing import publish
-from zoo.engine.report_benchmark import BenchmarkError, run_benchmark
+from zoo.engine.report_benchmark import BenchmarkError, describe_records, run_benchmark
 from zoo.engine.report_plan import AS_IS, FINE_TUNED, MODES, Benchmark, plan_benchmark
+from zoo.engine.report_rows import plan_rows
 from zoo.engine.training import InterruptedRunError, train
 from zoo.errors import ArgumentError, OutputExistsError
 from zoo.methods.interleaved_vision_language import InterleavedVisionLanguage
@@ -215,7 +217,12 @@ def test_a_row_is_measured_again_when_its_records_or_weights_change(own, tmp_pat
     assert said[-1].endswith("again: the measured records or their images changed")
     assert lines_of(tmp_path / "out", name)[0]["reference"] == "Cardiomegaly."
     weights = own / "qwen" / "model.safetensors"
-    os.utime(weights, ns=(1, 1))
+    for path in (weights, *(own / "traces").glob("*.png")):
+        os.utime(path, ns=(1, 1))
+    run_benchmark([model], settings, said.append)
+    assert said[-1].endswith("done before"), "the content is the same"
+    tensors = load_file(weights)
+    save_file({name: 0.5 * value for name, value in tensors.items()}, weights, metadata={"format": "pt"})
     run_benchmark([model], settings, said.append)
     run_benchmark([model], settings, said.append)
     assert said[-2].endswith("again: the weights changed") and said[-1].endswith("done before")
@@ -227,10 +234,16 @@ def test_a_run_that_learned_from_other_records_is_refused(own, tmp_path):
     run_benchmark([str(own / "qwen.yaml")], settings)
     file = own / "traces" / "train.jsonl"
     file.write_text("\n".join(file.read_text().splitlines()[:2]))
-    with pytest.raises(
-        BenchmarkError, match="seed0 was trained before train changed; remove this folder to train again"
-    ):
+    refused = "seed0 was trained before the training records or their images changed; remove this folder to train again"
+    (planned,) = plan_rows([str(own / "qwen.yaml")], settings)
+    assert planned.state.startswith("not possible: ") and refused in planned.state, "a dry run says so"
+    (row,) = json.loads((tmp_path / "out" / "table.json").read_text())
+    with pytest.raises(BenchmarkError, match=f"measured before; could not be measured again: .*{refused}") as raised:
         run_benchmark([str(own / "qwen.yaml")], settings)
+    assert (
+        [asdict(row) for row in raised.value.rows] == [row] == json.loads((tmp_path / "out" / "table.json").read_text())
+    )
+    assert refused in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_an_error_in_one_row_does_not_stop_the_others(root, tmp_path, monkeypatch):
@@ -261,10 +274,10 @@ def test_an_error_in_one_row_does_not_stop_the_others(root, tmp_path, monkeypatc
     assert "qwen.yaml, as it is, box: not possible: no boxes &lt;here&gt;" in (out / "index.html").read_text()
     table = (out / "table.md").read_text()
     assert "as it is, box: not possible: no boxes" in table
-    assert table.startswith("Split test, first 1 of 4 records, of ")
+    assert table.startswith("Split test, the first of 4 records, of ")
 
 
-def test_other_files_are_not_overwritten_and_other_rows_are_said_to_be_left_out(root, tmp_path):
+def test_other_files_are_not_overwritten_and_other_rows_of_the_same_records_stay(root, tmp_path):
     model, out = str(root / "qwen.yaml"), tmp_path / "out"
     out.mkdir()
     (out / "table.md").write_text("mine")
@@ -273,9 +286,60 @@ def test_other_files_are_not_overwritten_and_other_rows_are_said_to_be_left_out(
     assert [path.read_text() for path in out.iterdir()] == ["mine"]
     (out / "table.md").unlink()
     run_benchmark([model], benchmark(root, out, modes=("none",), limit=1))
-    run_benchmark([model], benchmark(root, out, modes=("text",), limit=1))
-    assert "left out, since this command does not name them: " in (out / "table.md").read_text()
-    assert "qwen-as_it_is-none" in (out / "table.md").read_text()
+    (second, first) = run_benchmark([model], benchmark(root, out, modes=("text",), limit=1, shots=50))
+    assert (first.setting, second.setting) == ("as it is, none", "as it is, text")
+    table = (out / "table.md").read_text()
+    assert "with 4 training responses as examples (50 were asked for, and there are no more)" in table
+    assert "qwen-as_it_is-none: of an earlier command. Split test, the first of 4 records, of " in table
+    (third,) = run_benchmark([model], benchmark(root, out, modes=("box",), limit=2))
+    table = (out / "table.md").read_text()
+    assert third.setting == "as it is, box" and "Split test, the first 2 of 4 records, of " in table
+    assert table.count("left out, since this command does not name it and it was measured on other records") == 2
+
+
+def test_numbers_stay_when_a_row_fails_that_was_measured_before(own, tmp_path, monkeypatch):
+    model, settings = str(own / "qwen.yaml"), benchmark(own, tmp_path / "out", modes=("none",), limit=1)
+    (row,) = run_benchmark([model], settings)
+    file = own / "traces" / "test.jsonl"
+    file.write_text(file.read_text().replace("No pleural effusion.", "Cardiomegaly."))
+
+    def refuses(*_, **__):
+        raise ArgumentError("not today")
+
+    monkeypatch.setattr(InterleavedVisionLanguage, "generate", refuses)
+    with pytest.raises(BenchmarkError, match="measured before; could not be measured again: not today") as raised:
+        run_benchmark([model], settings)
+    assert raised.value.rows == [row] and "| as it is, none |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_caption_says_how_it_was_measured(root, tmp_path):
+    model = str(root / "qwen.yaml")
+    options = {"instruct": False, "shots": 1, "overrides": ["method.max_new_tokens=4"]}
+    assert describe_records([model], benchmark(root, tmp_path, **options)) == (
+        f"Split test, all 4 records, of {root / 'traces'}. Prompts of models as they are: plain, with 1 training response as "
+        "examples. Settings: method.max_new_tokens=4."
+    )
+    assert describe_records([model], benchmark(root, tmp_path, split="val")).startswith("Split val, 1 record, of ")
+
+
+def test_weights_that_are_not_here_are_said_before_any_row(root, tmp_path, monkeypatch):
+    model, context = str(root / "qwen.yaml"), "method.context.source"
+    hub = benchmark(root, tmp_path / "out", modes=("none",), overrides=[f"{context}=Qwen/Qwen2.5-VL-7B-Instruct"])
+    (planned,) = plan_rows([model], hub)
+    missing = "not possible: method.context.source: the weights of Qwen/Qwen2.5-VL-7B-Instruct are not here"
+    assert planned.state.startswith(missing) and f"--set {context}=FOLDER" in planned.state
+    folder = benchmark(root, tmp_path / "out", modes=("none", "box"), overrides=[f"{context}={tmp_path / 'gone'}"])
+    states = [row.state for row in plan_rows([model], folder)]
+    assert states == [f"not possible: {context}: there is no folder {tmp_path / 'gone'}"] * 2
+
+    said: list[str] = []
+    good = tmp_path / "good.yaml"
+    shutil.copy(model, good)
+    (tmp_path / "bad.yaml").write_text(good.read_text().replace(str(root / "qwen"), str(tmp_path / "gone")))
+    settings = benchmark(root, tmp_path / "out", modes=("none",), limit=1)
+    with pytest.raises(BenchmarkError, match=r"1 row of 2 could not be measured:\n.*bad.yaml.*there is no folder"):
+        run_benchmark([str(good), str(tmp_path / "bad.yaml")], settings, said.append)
+    assert "bad.yaml" in said[0] and said[1].startswith("1/1 ") and "good.yaml" in said[1]
 
 
 def test_as_it_is_the_file_of_the_split_is_enough(own, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_benchmark import write_models
+from zoo.config.recipe import RecipeError
 from zoo.engine.report_benchmark import run_benchmark
 from zoo.engine.report_plan import Benchmark, plan_benchmark
 from zoo.engine.trainers import DeviceError
@@ -27,6 +28,11 @@ def test_wrong_benchmarks_are_errors_at_once(root, tmp_path):
         benchmark(root, tmp_path, modes=("close-up",))
     with pytest.raises(ArgumentError, match="the evidence text is named twice"):
         benchmark(root, tmp_path, modes=("text", "none", "text"))
+    with pytest.raises(ArgumentError, match="no evidence is named; --modes takes some of none, text"):
+        benchmark(root, tmp_path, modes=())
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=r"file is a file; choose a folder with --out"):
+        benchmark(root, tmp_path / "file")
     with pytest.raises(ArgumentError, match="nothing to measure"):
         benchmark(root, tmp_path, as_is=False)
     with pytest.raises(ArgumentError, match=r"there is no .*test.jsonl; the folder of the data has"):
@@ -45,6 +51,36 @@ def test_wrong_benchmarks_are_errors_at_once(root, tmp_path):
     (tmp_path / "other.yaml").write_text((tmp_path / "other.yaml").read_text().replace("test: none", "test: others"))
     with pytest.raises(ArgumentError, match=r"the records of .*other.yaml are not those of .*qwen.yaml; .*--data"):
         plan_benchmark([models[0], str(tmp_path / "other.yaml")], Benchmark(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("override", "option"),
+    [
+        ("method.evidence=crop", "--modes"),
+        ("method={evidence: crop}", "--modes"),
+        ("seed=3", "--seeds"),
+        ("data.train=x.jsonl", "--data"),
+    ],
+)
+def test_what_the_command_decides_is_no_setting(root, tmp_path, override, option):
+    with pytest.raises(ArgumentError, match=f"is decided by {option}; leave it out of --set"):
+        benchmark(root, tmp_path, overrides=[override])
+    if option == "--data":
+        assert Benchmark(tmp_path, overrides=[override]).settings == [override]
+
+
+def test_data_of_a_recipe_that_are_not_here_and_overrides_that_do_not_fit_are_named(root, tmp_path):
+    model = "interleaved_reasoning/qwen2_5_vl_7b"
+    with pytest.raises(
+        ArgumentError, match=f"{model}: the files of data.test of its recipe are not here; .*--data FOLDER"
+    ):
+        plan_benchmark([model], Benchmark(tmp_path))
+    with pytest.raises(ArgumentError, match="the files of data.test and data.train of its recipe"):
+        plan_benchmark([model], Benchmark(tmp_path, shots=1))
+    assert plan_benchmark([model], Benchmark(tmp_path, overrides=[f"data.test={root / 'traces' / 'test.jsonl'}"]))
+    models = [str(root / "qwen.yaml"), str(root / "anole.yaml")]
+    with pytest.raises(RecipeError, match=r"anole.yaml: command line: method.context: "):
+        plan_benchmark(models, benchmark(root, tmp_path, overrides=["method.context.image_size=56"]))
 
 
 def test_a_model_that_has_none_of_the_modes_is_an_error(root, tmp_path):

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import warnings
 from collections.abc import Callable
@@ -17,7 +19,16 @@ from safetensors.torch import save_file
 from tests.data.annotations.public_forms import FORMS
 from tests.small_recipes import write_recipe
 from tests.tiny_models import ivl_traces
-from zoo.checksums import damaged_in, list_checksums, load_checked, remove_damaged, save_checked, write_checksum
+from zoo.checksums import (
+    content_hashes,
+    damaged_in,
+    list_checksums,
+    load_checked,
+    remove_damaged,
+    save_checked,
+    sha256_of,
+    write_checksum,
+)
 from zoo.config.building import build
 from zoo.config.recipe import read_recipe
 from zoo.data.chest_drr.datasets.conversations import ChestDrrMedSegQa
@@ -62,6 +73,29 @@ def test_a_damaged_file_is_removed_and_said(tmp_path):
     with pytest.warns(ZooWarning, match=f"things: {bad} in the cache changed since written; built again"):
         assert remove_damaged([good, bad, old, tmp_path / "absent"], "things") == [bad]
     assert good.is_file() and old.is_file() and not bad.exists()
+
+
+def test_the_hash_of_a_large_file_is_kept_for_its_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"1")
+    large.write_bytes(bytes(1_000_000))
+    expected = [sha256_of(small), sha256_of(large)]
+    assert content_hashes([small, large]) == expected
+    (kept,) = (tmp_path / "cache" / "hashes").iterdir()
+    assert kept.read_text() == expected[1]
+
+    def of_another_process() -> str:
+        code = "import pathlib, sys; from zoo.checksums import content_hash; print(content_hash(pathlib.Path(sys.argv[1])))"
+        return subprocess.run([sys.executable, "-c", code, large], capture_output=True, text=True).stdout.strip()
+
+    kept.write_text("1" * 64)
+    assert of_another_process() == "1" * 64, "it is not read again"
+    kept.write_bytes(bytes(64))
+    assert of_another_process() == expected[1], "what is damaged is computed again"
+    large.write_bytes(bytes(999_999) + b"1")
+    os.utime(large, ns=(1, 1))
+    assert content_hashes([large]) == [sha256_of(large)] != [expected[1]]
 
 
 def test_a_file_of_an_earlier_version_is_used_and_gets_a_checksum(tmp_path, no_warnings):

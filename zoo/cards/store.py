@@ -25,6 +25,8 @@ WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
 PROSE = "README.md"
 PROBE = "probe.json"
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+"""Ends of names of files that the zoo does not load."""
 _FRONT_MATTER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 """Up to the first line that is nothing but ``---``; inside a text of the record such a line is indented."""
 _MAX_HEADER = 100_000_000
@@ -153,7 +155,7 @@ def refuse_pickle(path: Path) -> None:
     A file whose header is that of safetensors is none, whatever its first byte: 0x80, with which pickles begin, is also the
     low byte of some header lengths.
     """
-    named = path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+    named = path.suffix in PICKLES
     with path.open("rb") as file:
         start = file.read(2)
     if named or ((start[:1] == b"\x80" or start == b"PK") and not has_safetensors_header(path)):

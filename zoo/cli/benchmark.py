@@ -64,13 +64,15 @@ def benchmark_reports(
     """
     from zoo.decoders.evidence import EvidenceName
     from zoo.engine.report_benchmark import BenchmarkError, run_benchmark
-    from zoo.engine.report_plan import Benchmark, open_data, plan_benchmark, row_state, settings_of
+    from zoo.engine.report_plan import Benchmark, open_data
+    from zoo.engine.report_rows import plan_rows
+    from zoo.errors import counted
     from zoo.visualization.tables import markdown_table
 
     with report_errors():
         benchmark = Benchmark(
             out,
-            modes=cast(list[EvidenceName], [mode.strip() for mode in modes.split(",")]),
+            modes=cast(list[EvidenceName], [mode.strip() for mode in modes.split(",") if modes.strip()]),
             fine_tune=fine_tune,
             as_is=not no_as_is,
             seeds=parse_integers(seeds),
@@ -83,19 +85,14 @@ def benchmark_reports(
             device=device,
         )
         if dry_run:
-            items = plan_benchmark(models, benchmark)
-            measured = settings_of(items, benchmark)
-            states = [
-                f"not possible: {item.problem}" if item.problem else row_state(item, benchmark, measured[item.name])
-                for item in items
-            ]
+            plan = plan_rows(models, benchmark)
             records = len(open_data(models[0], benchmark).records(split)[:limit])
-            plan = [{**asdict(item), "state": state} for item, state in zip(items, states, strict=True)]
             if as_json:
-                print_json({"records": records, "seeds": list(benchmark.seeds), "rows": plan})
+                planned = [{**asdict(row.item), "state": row.state} for row in plan]
+                print_json({"records": records, "seeds": list(benchmark.seeds), "rows": planned})
                 return
-            cells = [[item.model, item.kind, item.mode, state] for item, state in zip(items, states, strict=True)]
-            print_table(f"{records} records of {split}", ["model", "", "evidence", "state"], cells)
+            cells = [[row.item.model, row.item.kind, row.item.mode, row.state] for row in plan]
+            print_table(f"{counted(records, 'record')} of {split}", ["model", "", "evidence", "state"], cells)
             return
         failure = None
         try:
@@ -107,7 +104,7 @@ def benchmark_reports(
             rows, failure = error.rows, error
         if as_json:
             print_json([asdict(row) for row in rows])
-        else:
+        elif rows:
             console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
             console.print(f"wrote {out / 'index.html'}, table.md, table.json, table.png and reports/")
         if failure:

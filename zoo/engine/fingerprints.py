@@ -7,23 +7,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.cards.store import Card, card_chain
+from zoo.cards.store import PICKLES, Card, card_chain
+from zoo.checksums import content_hashes
 from zoo.config.locations import LOCAL, SOURCES
 from zoo.config.recipe import Recipe
 from zoo.data.traces.records import IvlRecord
 
 
 def records_fingerprint(records: Sequence[IvlRecord]) -> str:
-    """Hash of the content of records, in their order, and of the size and time of their images."""
+    """Hash of the content of records, in their order, and of their images, wherever they are and whenever they were written."""
     digest = hashlib.sha256()
+    images = iter(content_hashes(path for record in records for path in record.images))
     for record in records:
-        content = asdict(replace(record, images=[], line=0)) | {"images": [_state(path) for path in record.images]}
+        content = asdict(replace(record, images=[], line=0)) | {"images": [next(images) for _ in record.images]}
         digest.update(json.dumps(content, default=str).encode())
     return digest.hexdigest()
 
 
 def weights_fingerprint(recipe: Recipe, card: Card | None = None, run: Path | None = None) -> str:
-    """Hash of the weights that a model is built with: those of its cards, by their records, and of files and folders, by size and time.
+    """Hash of the weights that a model is built with: those of its cards, by their records, and files and folders, by content.
+
+    Of a folder all files count by name and whole content, but hidden ones and pickles, which are not read. Those of the hub are known by
+    their names alone. A large file is hashed once for its size and time (:func:`~zoo.checksums.content_hash`).
 
     Args:
         recipe: of the model.
@@ -31,10 +36,12 @@ def weights_fingerprint(recipe: Recipe, card: Card | None = None, run: Path | No
         run: folder of the run that it is.
     """
     cards = [*card_chain(recipe["init_from"]), *([card] if card else [])]
-    files = [run / "model.safetensors"] if run else []
-    files += [path for source in _sources(recipe["method"]) for path in _files_of(source)]
+    files = [(run.name, run / "model.safetensors")] if run else []
+    files += [named for source in _sources(recipe["method"]) for named in _files_of(source)]
     states = [[file.name, file.size, file.sha256] for one in cards for file in one.record.files]
-    return hashlib.sha256(json.dumps([states, [_state(file) for file in files]]).encode()).hexdigest()
+    hashes = content_hashes(file for _, file in files)
+    content = [states, [name for name, _ in files], hashes]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def find_differences(before: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
@@ -47,11 +54,6 @@ def find_differences(before: Any, now: Any, key: str = "") -> dict[str, tuple[An
     return {} if before == now else {key: (before, now)}
 
 
-def _state(path: Path) -> list[Any]:
-    stat = path.stat()
-    return [str(path), stat.st_size, stat.st_mtime_ns]
-
-
 def _sources(node: Any) -> Iterator[Path]:
     """Files and folders that a section and the components in it name as the source of weights."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
@@ -61,7 +63,13 @@ def _sources(node: Any) -> Iterator[Path]:
             yield from _sources(value)
 
 
-def _files_of(source: Path) -> list[Path]:
+def _files_of(source: Path) -> list[tuple[str, Path]]:
+    """A file, or the files of a folder that are read, each with its name in it."""
     if source.is_file():
-        return [source]
-    return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+        return [("", source)]
+    named = sorted((path.relative_to(source).as_posix(), path) for path in source.rglob("*"))
+    return [
+        (name, path)
+        for name, path in named
+        if path.is_file() and path.suffix not in PICKLES and not any(part.startswith(".") for part in name.split("/"))
+    ]

@@ -20,6 +20,8 @@ from zoo.metrics.clinical import build_report_metrics
 from zoo.paths import recipes_folder
 from zoo.pretrained import is_folder_name
 
+_HUB_SECONDS = 10
+"""For which the hub's answer is waited for."""
 _PACKAGES = {"gguf_file": "gguf", "quantization": "bitsandbytes", "attention": "flash_attn"}
 """Arguments that need a package; of attention, one of its values."""
 
@@ -110,6 +112,46 @@ def _other_problems(resolved: ResolvedRecipe) -> Iterator[tuple[str, str]]:
     except StrategyError as error:
         if "pip install" not in str(error):
             yield "trainer.strategy", str(error)
+
+
+def missing_for_method(method: Component) -> list[str]:
+    """What a method lacks to be loaded and scored on this machine: folders, weights of the hub, packages, what report metrics need.
+
+    The hub is asked for the header of a file of weights that are not in its cache; nothing is downloaded.
+    """
+    problems = [*_source_problems(method), *_hub_problems(method), *_missing_of_metrics(method)]
+    return [*(f"{key}: {message}" for key, message in problems), *_package_notes(method)]
+
+
+def _hub_problems(method: Component) -> Iterator[tuple[str, str]]:
+    for component, key, name, value in _arguments(method, "method"):
+        if name != "source" or not isinstance(value, str):
+            continue
+        if value == LEFT_OUT:
+            yield key, was_left_out(key)
+        elif value.count("/") == 1 and not is_folder_name(value):
+            if reason := _hub_problem(value, component.arguments.get("revision")):
+                yield (
+                    key,
+                    f"the weights of {value} are not here and cannot be downloaded ({reason}); name a folder that has them, as "
+                    f"--set {key}=FOLDER",
+                )
+
+
+def _hub_problem(repository: str, revision: str | None) -> str | None:
+    """Why weights can neither be read from the hub's cache nor be downloaded."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if isinstance(cached, str) and any(Path(cached).parent.glob("*.safetensors")):
+        return None
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, "config.json", revision=revision), timeout=_HUB_SECONDS)
+    except errors.EntryNotFoundError:  # there is such a repository
+        return None
+    except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return None
 
 
 def _missing_of_metrics(method: Component) -> Iterator[tuple[str, str]]:

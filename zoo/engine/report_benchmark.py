@@ -8,7 +8,8 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,35 +23,19 @@ from zoo.decoders.trace_prompts import instructed
 from zoo.engine.assembly import assemble
 from zoo.engine.comparison import finished_run
 from zoo.engine.evaluation import Evaluation, collect_cached, measure_all, open_evaluation
-from zoo.engine.fingerprints import find_differences
 from zoo.engine.generated_reports import GeneratedReports
-from zoo.engine.report_lines import ReportLines, read_report_lines
-from zoo.engine.report_plan import (
-    AS_IS,
-    FINE_TUNED,
-    Benchmark,
-    Item,
-    instructs,
-    is_recipe,
-    open_data,
-    plan_benchmark,
-    recipe_of,
-    row_file,
-    row_state,
-    settings_of,
-)
+from zoo.engine.report_folder import BenchmarkTable, claimed
+from zoo.engine.report_lines import ReportLines
+from zoo.engine.report_plan import AS_IS, FINE_TUNED, Benchmark, Item, instructs, is_recipe, open_data, recipe_of
+from zoo.engine.report_rows import DONE, PlannedRow, note_learned, plan_rows, run_folder
 from zoo.engine.trainers import is_first_process
 from zoo.engine.training import InterruptedRunError
-from zoo.errors import ArgumentError, OutputExistsError, ZooError, counted
-from zoo.files import replacing
+from zoo.errors import ArgumentError, ZooError, counted
 from zoo.methods.base import Metric, Outputs
 from zoo.methods.report_generation import ReportGeneration
-from zoo.metrics.intervals import Measured
-from zoo.visualization.report_table import write_report_table
-from zoo.visualization.tables import Row, write_table
+from zoo.visualization.tables import Row
 
-_SHOWN = 12
-"""Records whose reports stand side by side on the page."""
+_PROMPTS = {None: "auto (recipes get the form of a trace)", True: "instructed", False: "plain"}
 
 
 class BenchmarkError(ZooError, RuntimeError):
@@ -69,105 +54,94 @@ def run_benchmark(
 
     A row whose records or weights changed since is measured again. An error in one row does not stop the others. Writes ``table.md``,
     ``table.json`` and ``table.png`` after every row, and ``index.html`` with reports side by side; the reports of each row are in
-    ``reports/ROW.jsonl``, trained runs in ``runs/``.
+    ``reports/ROW.jsonl``, trained runs in ``runs/``. Rows that were measured before stay in the table until they are measured again, also
+    those that the models and modes of this call leave out, where they are of the same records.
 
     Args:
         models: recipes, cards or run folders that write reports.
         benchmark: how.
         say: told what begins, and what cannot be measured.
 
+    Returns:
+        The rows of the table.
+
     Raises:
-        ArgumentError: see :func:`plan_benchmark`; or the folder has rows of other settings.
+        ArgumentError: see :func:`~zoo.engine.report_plan.plan_benchmark`; or the folder has rows of other settings.
         BenchmarkError: rows could not be measured; all others are written.
         EmptySplitError: there are no records to measure on.
         InterruptedRunError: a signal stopped a training.
         OutputExistsError: the folder has files that are not a benchmark's.
+        RunError: another benchmark is running in it.
+        WriteError: it cannot be written.
     """
-    items = plan_benchmark(models, benchmark)
-    settings = settings_of(items, benchmark)
-    possible = [item for item in items if item.problem is None]
-    states = {item.name: row_state(item, benchmark, settings[item.name]) for item in possible}
-    notes = [f"{item.model}, {item.kind}, {item.mode}: not possible: {item.problem}" for item in items if item.problem]
-    for note in notes:
-        say(note)
-    if not possible:
-        raise ArgumentError(f"there is nothing to measure. {'; '.join(notes)}")
+    plan = plan_rows(models, benchmark)
+    impossible = [f"{row.item.title}: {row.state}" for row in plan if row.item.problem]
+    if len(impossible) == len(plan):
+        raise ArgumentError(f"there is nothing to measure. {'; '.join(impossible)}")
     caption = describe_records(models, benchmark)
-    _claim_folder(benchmark.out)
-    named = {item.name for item in items}
-    if others := sorted(f.stem for f in (benchmark.out / "rows").glob("*.json") if f.stem not in named):
-        notes.append(f"left out, since this command does not name them: {', '.join(others)}")
-        say(notes[-1])
-    rows: dict[str, Row] = {}
-    failures: list[str] = []
-    for number, item in enumerate(possible, start=1):
-        title, state = f"{item.model}, {item.kind}, {item.mode}", states[item.name]
-        suffix = {"done": ": done before", "to do": ""}.get(state, f": {state.removeprefix('to do ')}")
-        say(f"{number}/{len(possible)} {title}{suffix}")
+    with claimed(benchmark.out) if is_first_process() else nullcontext():
+        table = BenchmarkTable(plan, benchmark, caption)
+        for note in table.notes.values():
+            say(note)
+        table.write()
+        _measure_all(plan, benchmark, table, say)
+    failures = [note for name, note in table.notes.items() if name in table.failed]
+    if failures:
+        message = f"{counted(len(failures), 'row')} of {len(plan) - len(impossible)} could not be measured:"
+        raise BenchmarkError("\n".join([message, *failures]), list(table.rows.values()))
+    return list(table.rows.values())
+
+
+def _measure_all(
+    plan: Sequence[PlannedRow], benchmark: Benchmark, table: BenchmarkTable, say: Callable[[str], None]
+) -> None:
+    possible = [row for row in plan if row.is_possible]
+    for number, row in enumerate(possible, start=1):
+        suffix = {DONE: ": done before", "to do": ""}.get(row.state, f": {row.state.removeprefix('to do ')}")
+        say(f"{number}/{len(possible)} {row.item.title}{suffix}")
+        if row.state == DONE:
+            continue
         try:
-            row = _read_row(item, benchmark) if state == "done" else _measure(item, benchmark, settings[item.name])
-            rows[item.name] = row
+            table.add(row, _measure(row, benchmark))
         except InterruptedRunError:
             raise
         except ZooError as error:
-            failures.append(f"{title}: not possible: {error}")
-            say(failures[-1])
+            say(table.fail(row, str(error)))
         _free_memory()
-        if is_first_process():
-            _write(rows, caption, [*notes, *failures], benchmark.out)
-    if failures:
-        message = f"{counted(len(failures), 'row')} of {len(possible)} could not be measured:"
-        raise BenchmarkError("\n".join([message, *failures]), list(rows.values()))
-    return list(rows.values())
+        table.write()
 
 
 def describe_records(models: Sequence[str], benchmark: Benchmark) -> str:
-    """What is measured on: the split, its records, and the data.
+    """What is measured, and how: the split, its records, the data, the prompts and the user's settings.
 
     Raises:
-        EmptySplitError: there are none.
+        EmptySplitError: there are no records.
     """
-    total = len(open_data(models[0], benchmark).records(benchmark.split))
+    data = open_data(models[0], benchmark)
+    total = len(data.records(benchmark.split))
     if not total:
         raise EmptySplitError(f"the split '{benchmark.split}' has no samples to measure on")
     count = min(total, benchmark.limit or total)
-    data = benchmark.data or recipe_of(models[0], benchmark.settings)["data"]["name"]
-    records = f"first {count} of {counted(total, 'record')}" if count < total else f"all {counted(total, 'record')}"
-    return f"Split {benchmark.split}, {records}, of {data}."
+    first = f"the first {f'{count} ' if count > 1 else ''}of " if count < total else "all " if total > 1 else ""
+    name = benchmark.data or recipe_of(models[0], benchmark.settings)["data"]["name"]
+    settings = f" Settings: {', '.join(benchmark.overrides)}." if benchmark.overrides else ""
+    prompts = f"{_PROMPTS[benchmark.instruct]}{_shots(data, benchmark)}"
+    return f"Split {benchmark.split}, {first}{counted(total, 'record')}, of {name}. Prompts of models as they are: {prompts}.{settings}"
 
 
-def _claim_folder(out: Path) -> None:
-    """Make the folder, unless it holds other files, which must not be overwritten."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "rows").is_dir():
-        raise OutputExistsError(f"{out} has files that are not a benchmark's; choose a new or empty folder with --out")
-    (out / "rows").mkdir(parents=True, exist_ok=True)
+def _shots(data: TraceData, benchmark: Benchmark) -> str:
+    if not benchmark.shots:
+        return ""
+    used = min(benchmark.shots, len(data.records("train")))
+    asked = f" ({benchmark.shots} were asked for, and there are no more)" if used < benchmark.shots else ""
+    return f", with {counted(used, 'training response')} as examples{asked}"
 
 
-def _write(rows: Mapping[str, Row], caption: str, notes: Sequence[str], out: Path) -> None:
-    """The table and the page of the rows so far."""
-    write_table(list(rows.values()), out, caption, notes)
-    reports = {
-        f"{row.recipe}, {row.setting}": read_report_lines(out / "reports" / f"{name}.jsonl", _SHOWN)
-        for name, row in rows.items()
-    }
-    write_report_table(list(rows.values()), notes, reports, out / "index.html", caption)
-
-
-def _read_row(item: Item, benchmark: Benchmark) -> Row:
-    content = json.loads(row_file(item, benchmark).read_text(encoding="utf-8"))["row"]
-    return Row(**{**content, "metrics": {name: Measured(**value) for name, value in content["metrics"].items()}})
-
-
-def _measure(item: Item, benchmark: Benchmark, setting: Mapping[str, Any]) -> Row:
-    runs = list(_outputs(item, benchmark, setting))
+def _measure(row: PlannedRow, benchmark: Benchmark) -> Row:
+    runs = list(_outputs(row.item, benchmark, row.setting))
     functions, outputs = runs[0][0], [outputs for _, outputs in runs]
-    seeds = list(benchmark.seeds) if item.kind == FINE_TUNED else [0]
-    row = Row(item.model, f"{item.kind}, {item.mode}", seeds, measure_all(functions, outputs))
-    if is_first_process():
-        with replacing(row_file(item, benchmark)) as written:
-            content = {"setting": setting, "row": asdict(row)}
-            written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return row
+    seeds = list(benchmark.seeds) if row.item.kind == FINE_TUNED else [0]
+    return Row(row.item.model, f"{row.item.kind}, {row.item.mode}", seeds, measure_all(functions, outputs))
 
 
 def _outputs(
@@ -181,27 +155,13 @@ def _outputs(
         yield _collected(open_model, item, benchmark, setting, prefix, first=True)
         return
     for number, seed in enumerate(benchmark.seeds):
-        recipe = recipe_of(item.model, [*settings, f"seed={seed}"], item.kind)
-        run = benchmark.out / "runs" / f"{item.name}-seed{seed}"
-        _check_trained_on(run, benchmark.out / "outputs" / f"{run.name}.json", setting["content"])
-        run = finished_run(recipe, run)
+        run = run_folder(item, benchmark, seed)
+        if is_first_process():
+            note_learned(run, setting)
+        run = finished_run(recipe_of(item.model, [*settings, f"seed={seed}"], item.kind), run)
         _free_memory()
         open_model = partial(open_evaluation, run, ())
         yield _collected(open_model, item, benchmark, setting, run / "outputs", first=number == 0)
-
-
-def _check_trained_on(run: Path, file: Path, content: Mapping[str, Any]) -> None:
-    """Note what a run is trained on before it begins; refuse one of the same recipe that learned from other records or weights."""
-    learned = {name: content[name] for name in ("train", "val", "weights")}
-    if run.is_dir() and file.is_file():
-        if differing := find_differences(json.loads(file.read_text(encoding="utf-8")), learned):
-            raise ArgumentError(
-                f"{run} was trained before {' and '.join(differing)} changed; remove this folder to train again, or choose "
-                "another with --out"
-            )
-    elif is_first_process():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(learned) + "\n", encoding="utf-8")
 
 
 def _open_recipe(model: str, settings: Sequence[str], device: str) -> Evaluation:

@@ -1,22 +1,22 @@
-"""The rows of a benchmark of report models, planned before anything is loaded, and what each depends on."""
+"""The rows of a benchmark of report models, planned before anything is read or loaded."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from zoo.cards.store import PROSE, list_cards, read_card
-from zoo.config.building import resolve_recipe
+from zoo.config.building import ResolvedRecipe, resolve_recipe
 from zoo.config.components import signature_of
-from zoo.config.recipe import Recipe, list_recipes, read_recipe
+from zoo.config.locations import has_value
+from zoo.config.recipe import COMMAND_LINE, Recipe, RecipeError, list_recipes, parse_overrides, read_recipe
 from zoo.config.validation import type_problem
 from zoo.data.base import LoaderSpec
 from zoo.data.traces.datasets import TraceData
 from zoo.decoders.evidence import EvidenceName
 from zoo.engine.assembly import build_data
-from zoo.engine.fingerprints import find_differences, records_fingerprint, weights_fingerprint
+from zoo.engine.preflight import missing_data
 from zoo.engine.trainers import check_device
 from zoo.errors import ArgumentError
 from zoo.methods.report_generation import ReportGeneration
@@ -65,20 +65,35 @@ class Benchmark:
         """Check the values.
 
         Raises:
-            ArgumentError: a mode is unknown or named twice, nothing is to be measured, or a file of the data is missing.
+            ArgumentError: a mode is unknown or named twice, nothing is to be measured, a file of the data is missing, or an override
+                is of what the command decides.
         """
+        if not self.modes:
+            raise ArgumentError(f"no evidence is named; --modes takes some of {', '.join(MODES)}")
         if unknown := [mode for mode in self.modes if mode not in MODES]:
             raise ArgumentError(f"unknown evidence {', '.join(unknown)}; expected of {', '.join(MODES)}")
         if twice := [mode for mode in MODES if list(self.modes).count(mode) > 1]:
             raise ArgumentError(f"the evidence {twice[0]} is named twice")
         if not (self.fine_tune or self.as_is):
             raise ArgumentError("nothing to measure: neither models as they are nor fine-tuned ones")
+        if self.out.exists() and not self.out.is_dir():
+            raise ArgumentError(f"{self.out} is a file; choose a folder with --out")
+        self._check_overrides()
         if self.data is not None and (
             missing := [f for f in map(self._files.get, self.splits) if f and not f.is_file()]
         ):
             raise ArgumentError(
                 f"there is no {missing[0]}; the folder of the data has train.jsonl, val.jsonl, test.jsonl"
             )
+
+    def _check_overrides(self) -> None:
+        """Refuse overrides of what the command decides itself, which would be ignored, or would replace the data."""
+        decided = {"method.evidence": "--modes", "seed": "--seeds"}
+        if self.data is not None:
+            decided |= {f"data.{name}": "--data" for name in ("name", "train", "val", "test")}
+        given = parse_overrides(self.overrides)
+        if ignored := [f"{key} is decided by {option}" for key, option in decided.items() if has_value(given, key)]:
+            raise ArgumentError(f"{'; '.join(ignored)}; leave it out of --set")
 
     @property
     def splits(self) -> list[str]:
@@ -116,6 +131,11 @@ class Item:
     problem: str | None = None
 
     @property
+    def title(self) -> str:
+        """As a message names it."""
+        return f"{self.model}, {self.kind}, {self.mode}"
+
+    @property
     def name(self) -> str:
         """As the name of a folder."""
         model = self.model.removesuffix(".yaml").strip("./").replace("/", "-")
@@ -126,7 +146,7 @@ def plan_benchmark(models: Sequence[str], benchmark: Benchmark) -> list[Item]:
     """The rows of a benchmark, nothing measured or loaded yet.
 
     Raises:
-        ArgumentError: a model writes no reports, two have the same name, or their records differ.
+        ArgumentError: a model writes no reports, two have the same name, their records differ or are not here.
         DeviceError: this machine has no such device.
         RecipeError, CardError: a recipe does not fit, or there is no such card.
     """
@@ -141,19 +161,33 @@ def plan_benchmark(models: Sequence[str], benchmark: Benchmark) -> list[Item]:
     if len({item.name for item in items}) < len(items):
         raise ArgumentError(f"two models have the same name: {', '.join(models)}")
     _check_same_records(models, benchmark)
+    _check_data(models[0], benchmark)
     return items
 
 
 def _problem(model: str, kind: str, mode: EvidenceName, benchmark: Benchmark) -> str | None:
     recipe = recipe_of(model, benchmark.settings, kind)
-    method = resolve_recipe(recipe).method.target
+    method = _resolved(model, recipe).method.target
     if not issubclass(method, ReportGeneration):
         raise ArgumentError(f"{model} writes no reports: its method is {recipe['method']['name']}")
     if type_problem(signature_of(method)[1]["evidence"], mode) is not None:
         return "it generates no images" if mode == "generated" else f"{recipe['method']['name']} has no such mode"
-    if kind == FINE_TUNED and _is_run(model):
+    if kind == FINE_TUNED and is_run(model):
         return "a run is not trained further; publish it, and give the card"
     return None
+
+
+def _resolved(model: str, recipe: Recipe) -> ResolvedRecipe:
+    """A resolved recipe; a problem with an override names the model that it does not fit."""
+    try:
+        return resolve_recipe(recipe)
+    except RecipeError as error:
+        raise RecipeError(
+            [
+                replace(problem, file=f"{model}: {COMMAND_LINE}") if problem.file == COMMAND_LINE else problem
+                for problem in error.problems
+            ]
+        ) from error
 
 
 def _check_same_records(models: Sequence[str], benchmark: Benchmark) -> None:
@@ -170,19 +204,35 @@ def _check_same_records(models: Sequence[str], benchmark: Benchmark) -> None:
         )
 
 
-def _is_run(model: str) -> bool:
+def _check_data(model: str, benchmark: Benchmark) -> None:
+    """Files of the splits that are read must be here, where a recipe names them."""
+    missing = missing_data(resolve_recipe(recipe_of(model, benchmark.settings)))
+    if needed := [f"data.{split}" for split in benchmark.splits if f"data.{split}" in missing]:
+        raise ArgumentError(
+            f"{model}: the files of {' and '.join(needed)} of its recipe are not here; give yours as --data FOLDER, with "
+            "train.jsonl, val.jsonl and test.jsonl"
+        )
+
+
+def is_run(model: str) -> bool:
+    """Whether a model is the folder of a finished run."""
     folder = Path(model)
     return (folder / "model.safetensors").is_file() and not (folder / PROSE).is_file()
 
 
 def is_recipe(model: str) -> bool:
     """Whether a model is neither a run nor a card."""
-    return not _is_run(model) and not (Path(model) / PROSE).is_file() and model not in list_cards()
+    return not is_run(model) and not (Path(model) / PROSE).is_file() and model not in list_cards()
 
 
 def recipe_of(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
-    """The recipe of a model; to train a card further, one that starts from it."""
-    if _is_run(model):
+    """The recipe of a model; to train a card further, one that starts from it.
+
+    Raises:
+        ArgumentError, CardError: there is no such model.
+        RecipeError: it cannot be read, or an override does not fit.
+    """
+    if is_run(model):
         return read_recipe(Path(model) / "recipe.yaml", settings, record=True)
     if is_recipe(model):
         if not any(Path(name).is_file() for name in (model, f"{model}.yaml")) and model not in list_recipes():
@@ -191,20 +241,6 @@ def recipe_of(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
         return read_recipe(model, settings)
     recipe = read_card(model).recipe(settings)
     return recipe.with_content(init_from=[str(read_card(model).folder)]) if kind == FINE_TUNED else recipe
-
-
-def settings_of(items: Sequence[Item], benchmark: Benchmark) -> dict[str, dict[str, Any]]:
-    """What each row that can be measured depends on, by the row's name; all records are read, and no weights.
-
-    Raises:
-        ArgumentError: a dataset has no traces.
-        RecordError: a record is malformed.
-    """
-    possible = [item for item in items if item.problem is None]
-    if not possible:
-        return {}
-    content = _content_of(open_data(possible[0].model, benchmark), benchmark)
-    return {item.name: json.loads(json.dumps(_setting(item, benchmark, content))) for item in possible}
 
 
 def open_data(model: str, benchmark: Benchmark) -> TraceData:
@@ -217,76 +253,6 @@ def open_data(model: str, benchmark: Benchmark) -> TraceData:
     if not isinstance(data, TraceData):
         raise ArgumentError(f"{model}: {type(data).__name__} has no traces; use a dataset that does, such as ivl_jsonl")
     return data
-
-
-def _content_of(data: TraceData, benchmark: Benchmark) -> dict[str, Any]:
-    """Fingerprints of what is read: ``measured``, ``train``, ``val``, ``examples``, and ``findings``, which all splits may name."""
-    records = {split: data.records(split) for split in benchmark.splits}
-    content = {split: records_fingerprint(records[split]) for split in ("train", "val") if benchmark.fine_tune}
-    content["measured"] = records_fingerprint(records[benchmark.split][: benchmark.limit])
-    if benchmark.shots:
-        content["examples"] = records_fingerprint(records["train"][: benchmark.shots])
-    content["findings"] = hashlib.sha256(repr(data.metadata().get("vocabulary")).encode()).hexdigest()
-    return content
-
-
-def _setting(item: Item, benchmark: Benchmark, records: Mapping[str, str]) -> dict[str, Any]:
-    """What a row depends on: settings, and the ``content`` of what they name."""
-    recipe = recipe_of(item.model, [*benchmark.settings, f"method.evidence={item.mode}"], item.kind)
-    is_card = item.kind == AS_IS and not is_recipe(item.model) and not _is_run(item.model)
-    weights = weights_fingerprint(
-        recipe, read_card(item.model) if is_card else None, Path(item.model) if _is_run(item.model) else None
-    )
-    used = ("measured", "findings", *(("examples",) if item.kind == AS_IS else ("train", "val")))
-    content = {name: records[name] for name in used if name in records}
-    setting: dict[str, Any] = {
-        "recipe": recipe.content,
-        "split": benchmark.split,
-        "limit": benchmark.limit,
-        "content": content | {"weights": weights},
-    }
-    if item.kind == FINE_TUNED:
-        return setting | {"seeds": list(benchmark.seeds)}
-    return setting | {"instruct": instructs(item, benchmark), "shots": benchmark.shots}
-
-
-_CONTENT = {
-    "content": "what it was measured on, which was not noted,",
-    "content.measured": "the measured records or their images",
-    "content.examples": "the examples of the prompt",
-    "content.train": "the training records or their images",
-    "content.val": "the validation records or their images",
-    "content.findings": "the findings that records name",
-    "content.weights": "the weights",
-}
-
-
-def row_file(item: Item, benchmark: Benchmark) -> Path:
-    """Where a measured row is."""
-    return benchmark.out / "rows" / f"{item.name}.json"
-
-
-def row_state(item: Item, benchmark: Benchmark, setting: Mapping[str, Any]) -> str:
-    """``done``, ``to do``, or ``to do again`` with what changed: the content of the same records, or weights of the same name.
-
-    Args:
-        item: the row.
-        benchmark: its benchmark.
-        setting: of the row, from :func:`settings_of`.
-
-    Raises:
-        ArgumentError: it was measured with other settings, which are named.
-    """
-    file = row_file(item, benchmark)
-    if not file.is_file():
-        return "to do"
-    differences = find_differences(json.loads(file.read_text(encoding="utf-8"))["setting"], setting)
-    if other := [f"{key} was {then}, now {now}" for key, (then, now) in differences.items() if key not in _CONTENT]:
-        raise ArgumentError(
-            f"{file} was measured with other settings; choose another folder with --out. {'; '.join(other[:5])}"
-        )
-    changed = [_CONTENT[key] for key in differences]
-    return f"to do again: {' and '.join(changed)} changed" if changed else "done"
 
 
 def instructs(item: Item, benchmark: Benchmark) -> bool:

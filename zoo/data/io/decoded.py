@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.checksums import sha256_of
+from zoo.checksums import content_hash
 from zoo.data.io.images import read_image
 from zoo.embedding_cache import Embedding, EmbeddingCache
 from zoo.paths import cache_folder
@@ -47,8 +47,7 @@ class DecodedImages:
         """Read an image; arguments and errors are those of :func:`~zoo.data.io.images.read_image`."""
         file = Path(path)
         try:
-            stat = file.stat()
-            content = _content_hash(str(file), stat.st_size, stat.st_mtime_ns)
+            content = content_hash(file)
         except OSError:
             return read_image(file, **options)  # it says what is wrong
         given = {name: value for name, value in sorted(options.items()) if value is not None}
@@ -75,12 +74,6 @@ def _decoders() -> str:
     """A name of everything that decodes; another version may decode otherwise."""
     names: dict[str, Any] = {"zoo": DECODER_VERSION, **{name: version(name) for name in _DECODERS}}
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
-
-
-@cache
-def _content_hash(path: str, size: int, time: int) -> str:
-    """The hash of a file, once for its size and time."""
-    return sha256_of(Path(path))
 
 
 def _packed(image: torch.Tensor) -> Embedding:

@@ -1,7 +1,7 @@
 """Datasets of interleaved traces: records for evaluation, and cached token sequences for training."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -175,30 +175,36 @@ class IvlJsonl(TraceData):
         super().__init__(loader)
         self.files = {"train": Path(train), "val": Path(val), "test": Path(test)}
         self.findings, self.prompt = findings, prompt
+        self._read: dict[str, list[IvlRecord]] = {}
 
-    @cached_property
-    def _read(self) -> dict[str, list[IvlRecord]]:
-        return {split: read_records(path) for split, path in self.files.items() if path.is_file()}
+    def _read_split(self, split: str) -> list[IvlRecord]:
+        """A split's records, read once: a file that is malformed does not hide the others."""
+        if split not in self._read:
+            self._read[split] = read_records(self.files[split])
+        return self._read[split]
+
+    def _read_all(self) -> dict[str, list[IvlRecord]]:
+        """The records of the splits whose files are there."""
+        return {split: self._read_split(split) for split, path in self.files.items() if path.is_file()}
 
     def metadata(self) -> dict[str, Any]:
-        """The prompt; ``pieces`` of words; vocabulary and labeler of the findings that the recipe names or the records state."""
+        """The prompt; ``pieces`` of words; vocabulary and labeler of the findings that the recipe names or the records state.
+
+        Words and findings are those of all splits whose files are there.
+        """
+        read = self._read_all()
         if self.findings is not None:
             labels = [(finding, side) for finding in self.findings for side in ("", "left", "right")]
         else:
-            records = [record for records in self._read.values() for record in records]
+            records = [record for records in read.values() for record in records]
             labels = sorted({label for record in records for label in record.findings or ()})
-        metadata: dict[str, Any] = {"pieces": text_pieces(self._texts())} if self._read else {}
-        if prompt := self.prompt or next((record.prompt for record in self._read.get("test", [])), None):
+        metadata: dict[str, Any] = {"pieces": text_pieces(_texts(read))} if read else {}
+        if prompt := self.prompt or next((record.prompt for record in read.get("test", [])), None):
             metadata["prompt"] = prompt
         if labels:
             vocabulary = FindingVocabulary(tuple(labels))
             metadata |= {"vocabulary": vocabulary, "labeler": KeywordLabeler(vocabulary)}
         return metadata
-
-    def _texts(self) -> Iterator[str]:
-        """What is written in the records."""
-        for record in (record for records in self._read.values() for record in records):
-            yield from (record.prompt, record.report, *(f"{step.opening} {step.statement}" for step in record.steps))
 
     def records(self, split: str) -> list[IvlRecord]:
         """Read a split.
@@ -206,7 +212,13 @@ class IvlJsonl(TraceData):
         Raises:
             RecordError: a record is malformed, or does not match its images.
         """
-        records = self._read.get(split) or read_records(self.files[split])
+        records = self._read_split(split)
         for record in records:
             check_images(record, self.files[split])
         return records
+
+
+def _texts(read: Mapping[str, list[IvlRecord]]) -> Iterator[str]:
+    """What is written in records."""
+    for record in (record for records in read.values() for record in records):
+        yield from (record.prompt, record.report, *(f"{step.opening} {step.statement}" for step in record.steps))

@@ -300,6 +300,8 @@ def test_other_files_are_not_overwritten_and_other_rows_of_the_same_records_stay
 def test_numbers_stay_when_a_row_fails_that_was_measured_before(own, tmp_path, monkeypatch):
     model, settings = str(own / "qwen.yaml"), benchmark(own, tmp_path / "out", modes=("none",), limit=1)
     (row,) = run_benchmark([model], settings)
+    page = tmp_path / "out" / "index.html"
+    assert page.read_text().count('<section class="film">') == 1
     file = own / "traces" / "test.jsonl"
     file.write_text(file.read_text().replace("No pleural effusion.", "Cardiomegaly."))
 
@@ -310,6 +312,7 @@ def test_numbers_stay_when_a_row_fails_that_was_measured_before(own, tmp_path, m
     with pytest.raises(BenchmarkError, match="measured before; could not be measured again: not today") as raised:
         run_benchmark([model], settings)
     assert raised.value.rows == [row] and "| as it is, none |" in (tmp_path / "out" / "table.md").read_text()
+    assert '<section class="film">' not in page.read_text(), "its reports may be of other images"
 
 
 def test_the_caption_says_how_it_was_measured(root, tmp_path):

@@ -7,7 +7,7 @@ import typer
 
 import zoo
 from zoo.cli import benchmark, cards, data, explore, predict, train
-from zoo.cli.console import console, parse_integers, report_errors
+from zoo.cli.console import console, parse_integers, report_errors, resumable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,7 @@ def demo(
     """
     from zoo.cli.demo import run_demo
 
-    with report_errors():
+    with report_errors(), resumable():
         run_demo(out, parse_integers(seeds), console)
 
 

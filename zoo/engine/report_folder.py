@@ -70,12 +70,13 @@ class BenchmarkTable:
         self.notes: dict[str, str] = {}
         self.failed: set[str] = set()
         self._names = [row.item.name for row in plan]
+        self._outdated = {row.item.name for row in plan if row.state != DONE} & self._stored.keys()
         for row in plan:
             if row.item.problem:
                 self.notes[row.item.name] = f"{row.item.title}: {row.state}"
             elif not row.is_possible:
                 self.fail(row, row.state.removeprefix("not possible: "))
-            elif row.state != DONE and row.item.name in self._stored:
+            elif row.item.name in self._outdated:
                 self.notes[row.item.name] = f"{row.item.title}: measured before; {row.state}"
         content = next(row.setting["content"] for row in plan if row.setting)
         for name in [name for name in self._stored if name not in self._names]:
@@ -84,15 +85,15 @@ class BenchmarkTable:
     def _keep_other(self, name: str, content: Mapping[str, Any]) -> None:
         """A row that the command does not name stays in the table where its records are the same."""
         stored = self._stored[name]
-        before = stored["setting"]["content"]
-        if any(before[key] != content[key] for key in _SAME):
+        before = stored["setting"].get("content", {})
+        if any(before.get(key) != content[key] for key in _SAME):
             self.notes[name] = (
                 f"{name}: left out, since this command does not name it and it was measured on other records"
             )
             return
         self._names.append(name)
-        if stored["caption"] != self._caption:
-            self.notes[name] = f"{name}: of an earlier command. {stored['caption']}"
+        if stored.get("caption") != self._caption:
+            self.notes[name] = f"{name}: of an earlier command. {stored.get('caption', '')}"
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -105,6 +106,7 @@ class BenchmarkTable:
         name = row.item.name
         self._measured[name] = measured
         self.notes.pop(name, None)
+        self._outdated.discard(name)
         if is_first_process():
             content = {"caption": self._caption, "setting": row.setting, "row": asdict(measured)}
             with replacing(row_file(row.item, self._benchmark)) as partial:
@@ -114,7 +116,7 @@ class BenchmarkTable:
         """Note why a row could not be measured; numbers of before stay."""
         name = row.item.name
         self.failed.add(name)
-        again = "measured before; could not be measured again" if name in self._stored else "not possible"
+        again = "measured before; could not be measured again" if name in self._outdated else "not possible"
         self.notes[name] = f"{row.item.title}: {again}: {reason}"
         return self.notes[name]
 
@@ -127,6 +129,7 @@ class BenchmarkTable:
         reports = {
             f"{row.recipe}, {row.setting}": read_report_lines(out / "reports" / f"{name}.jsonl", _SHOWN)
             for name, row in rows.items()
+            if name not in self._outdated  # its reports may be of other images
         }
         write_report_table(list(rows.values()), notes, reports, out / "index.html", self._caption)
 

@@ -9,10 +9,11 @@ import torch
 
 from tests.tiny_trace import RECORD
 from zoo.data.chest_drr.text.labels import LABELER
-from zoo.data.traces.records import IvlRecord
+from zoo.data.traces.records import SUMMARY, IvlRecord
 from zoo.data.vocabulary import FindingVocabulary
 from zoo.decoders.evidence import SequenceWriter
-from zoo.methods.report_generation import SIZES, ReportGeneration
+from zoo.methods.report_generation import SIZES, ReportGeneration, without_repeats
+from zoo.metrics.reports import repeats_sentence
 
 
 class Writer(SequenceWriter):
@@ -117,6 +118,19 @@ def test_evidence_reliance_is_over_the_records_with_a_swap():
     method, outputs = outputs_of(["Normal."] * 3, [RECORD] * 3, swaps)
     assert outputs["changed"][:2].tolist() == [1.0, 0.0] and outputs["changed"][2].isnan()
     assert method.metrics()["evidence_reliance"](outputs) == 0.5
+
+
+def test_repeated_sentences_are_left_out_and_nothing_else_changes():
+    report = "Impression: left nodule.\nFindings: A nodule of 1.5 cm. No mass. A mass of 2.5 cm. no mass. No mass."
+    assert without_repeats(report) == (
+        "Impression: left nodule.\nFindings: A nodule of 1.5 cm. No mass. A mass of 2.5 cm."
+    )
+    for text in ("", "No mass", "Findings: No mass. Findings: No effusion.", "1.5 cm. 2.5 cm."):
+        assert without_repeats(text) == text
+    assert repeats_sentence([without_repeats(report)]).tolist() == [0.0]
+    method = Dictated([])
+    for method.drop_repeats, expected in ((False, report), (True, without_repeats(report))):
+        assert method.parsed([f"{SUMMARY} {report}"], torch.zeros(1, 4, 4))["report"] == expected
 
 
 def test_a_report_that_was_not_written_scores_zero_and_not_what_a_judge_says_of_nothing():

@@ -68,6 +68,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         lora_alpha: PositiveInt = 32,
         lora_dropout: Dropout = 0.0,
         lora_targets: list[str] | None = None,
+        drop_repeats: bool = False,
         report_metrics: list[ReportMetricSpec] | None = None,
         base_precision: BasePrecision | None = None,
     ) -> None:
@@ -91,6 +92,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             lora_alpha: scale of LoRA.
             lora_dropout: of LoRA.
             lora_targets: names of the projections that LoRA adapts; all of attention and feed-forward if None.
+            drop_repeats: leave out each sentence of a generated report that stands in it before; small models repeat themselves.
             report_metrics: further metrics of reports, as "radgraph" or {name: chexbert, path: FOLDER}.
             base_precision: of the frozen weights; that of the stored weights if None. Trained weights are float32.
 
@@ -104,7 +106,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             raise ArgumentError(f"train_vision needs global_context, not {type(context).__name__}")
         self.context, self.tokenizer, self.film_size = context, context.tokenizer, film_size
         self.train_vision, self.image_cache, self.max_new_tokens = train_vision, image_cache, max_new_tokens
-        self.reads_images = image_cache == "none"
+        self.reads_images, self.drop_repeats = image_cache == "none", drop_repeats
         if evidence == "crop":
             context.expect_several_images()
         self.writer = VisionLanguageWriter(context, evidence)

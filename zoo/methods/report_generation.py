@@ -3,6 +3,7 @@
 The evidence modes other than ``generated`` and evidence reliance are ours (reconstructed).
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,6 +63,9 @@ class ReportGeneration(LossModule):
     uniform_steps: ClassVar[bool] = True
     reads_images: bool = False
     """Whether encoded images are left out of the cache of tokens; see :class:`zoo.data.traces.tokens.TraceCodec`."""
+
+    drop_repeats: bool = False
+    """Whether a generated report is without the sentences that it repeats."""
 
     writer: SequenceWriter
     tokenizer: Any
@@ -183,7 +187,7 @@ class ReportGeneration(LossModule):
         steps, report = self.writer.parse(texts)
         return {
             "steps": self.box_frame.steps_to_pixels(steps, (image.shape[-2], image.shape[-1])),
-            "report": report,
+            "report": without_repeats(report) if self.drop_repeats else report,
             "response": IMAGE_PLACEHOLDER.join(texts).strip(),
         }
 
@@ -288,6 +292,22 @@ class ReportGeneration(LossModule):
     def prediction_options(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The prompts of the records."""
         return {"prompts": [record.prompt for record in batch["record"]]} if "record" in batch else {}
+
+
+def without_repeats(report: str) -> str:
+    """A report without each sentence that stands in it before, whatever its case; headings, which end in a colon, stay.
+
+    Example:
+        >>> without_repeats("Findings: No mass. Large effusion. No mass. Impression: effusion.")
+        'Findings: No mass. Large effusion. Impression: effusion.'
+    """
+    sentences, seen = re.split(r"((?<=[.:])\s+)", report), set()
+    kept = ""
+    for sentence, space in zip(sentences[::2], [*sentences[1::2], ""], strict=True):
+        if sentence.endswith(":") or sentence.casefold() not in seen:
+            kept += sentence + space
+        seen.add(sentence.casefold())
+    return kept.strip()
 
 
 def _summary(name: str, summary: Summary, outputs: Outputs) -> float:

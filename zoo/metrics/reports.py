@@ -121,7 +121,9 @@ def f1_of_sizes(
 
 def repeats_sentence(reports: Sequence[str]) -> torch.Tensor:
     """1 for each report (n) that has a sentence more than once, else 0."""
-    sentences = [[part.strip() for part in re.split(r"[.:](?=\s|$)|\n", report.lower()) if part.strip()] for report in reports]
+    sentences = [
+        [part.strip() for part in re.split(r"[.:](?=\s|$)|\n", report.lower()) if part.strip()] for report in reports
+    ]
     return torch.tensor([float(len(set(parts)) < len(parts)) for parts in sentences])
 
 

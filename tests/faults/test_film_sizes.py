@@ -45,7 +45,7 @@ def test_every_recipe_states_the_frame_of_its_boxes():
         assert "chest_drr" not in name or frame == recipe["data"]["image_size"], name
     for card in Path("checkpoints").glob("interleaved-*"):
         recipe = read_card(card).recipe()
-        assert recipe["method"]["box_frame"] == recipe["data"]["image_size"] == 256
+        assert recipe["method"]["box_frame"] == recipe["data"]["image_size"] == (512 if "-vl-" in card.name else 256)
 
 
 def decoder_method(evidence: str, frame: BoxFrameName) -> InterleavedReasoning:

@@ -114,8 +114,8 @@ def test_weights_of_the_hub_are_asked_for_and_not_downloaded(tmp_path):
         hub.files["owner/model"] = {"config.json": b"{}", "model.safetensors": b"x"}
         assert missing(hub.address) == "" and not list((tmp_path / "hf").rglob("*.json"))
     assert re.match(
-        r"method.context.source: the weights of owner/model are not here and cannot be downloaded \(.+\); name a folder that has "
-        r"them, as --set method.context.source=FOLDER",
+        r"method.context.source: the weights of owner/model are not here and cannot be downloaded from huggingface.co \(.+\); "
+        r"name a folder that has them, as --set method.context.source=FOLDER",
         missing("http://127.0.0.1:9"),  # the port that discards: nothing listens
     )
 

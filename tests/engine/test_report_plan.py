@@ -8,7 +8,7 @@ import pytest
 from tests.tiny_benchmark import write_models
 from zoo.config.recipe import RecipeError
 from zoo.engine.report_benchmark import run_benchmark
-from zoo.engine.report_plan import Benchmark, plan_benchmark
+from zoo.engine.report_plan import FINE_TUNED, Benchmark, plan_benchmark, recipe_of
 from zoo.engine.trainers import DeviceError
 from zoo.errors import ArgumentError
 
@@ -67,6 +67,13 @@ def test_what_the_command_decides_is_no_setting(root, tmp_path, override, option
         benchmark(root, tmp_path, overrides=[override])
     if option == "--data":
         assert Benchmark(tmp_path, overrides=[override]).settings == [override]
+
+
+def test_a_card_is_trained_further_from_its_own_weights_alone():
+    card = "interleaved-vl-none-chest-drr"
+    assert recipe_of(card, ["init_from=unet-chest-drr"])["init_from"] == "unet-chest-drr"
+    with pytest.raises(ArgumentError, match=f"{card} is trained further from its own weights; leave out --set init_from"):
+        recipe_of(card, ["init_from=unet-chest-drr"], FINE_TUNED)
 
 
 def test_data_of_a_recipe_that_are_not_here_and_overrides_that_do_not_fit_are_named(root, tmp_path):

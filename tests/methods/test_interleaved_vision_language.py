@@ -159,30 +159,51 @@ def test_a_model_that_ignores_its_evidence_has_an_evidence_reliance_of_0(method,
     assert method.evidence_changes(batch)[0] == 0.0, "the evidence of step 1 is image 2"
 
 
+def training_batch(method: InterleavedVisionLanguage, tokens: list, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Encoded records, padded on the right."""
+    length = max(len(item.input_ids) for item in tokens)
+    pad = lambda row, value: list(row) + [value] * (length - len(row))  # noqa: E731
+    labels = torch.tensor([pad(item.labels, IGNORE_INDEX) for item in tokens])
+    rows, columns = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
+    return {
+        "input_ids": torch.tensor([pad(item.input_ids, method.pad_token_id) for item in tokens]),
+        "labels": labels,
+        "label_batch_idx": rows,
+        "label_token_idx": columns,
+        "image_inputs": torch.stack([inputs[image] for item in tokens for image in item.images]),
+    }
+
+
+RECORDS = [RECORD, RECORD.__class__(RECORD.prompt, RECORD.steps[:1], RECORD.report, RECORD.images)]
+
+
 @torch.no_grad()
 def test_padding_changes_no_loss(method):
     """A batch padded on the right has the loss of its samples."""
-    records = [RECORD, RECORD.__class__(RECORD.prompt, RECORD.steps[:1], RECORD.report, RECORD.images)]
-    tokens = [method.encode_record(record, []) for record in records]
+    tokens = [method.encode_record(record, []) for record in RECORDS]
+    inputs = [method.encode_images([image(seed)], [True])[0] for seed in range(3)]
+    counts = [sum(label != IGNORE_INDEX for label in item.labels) for item in tokens]
+    alone = [float(method.losses(training_batch(method, [item], inputs))["loss"]) for item in tokens]
+    both = float(method.losses(training_batch(method, tokens, inputs))["loss"])
+    assert both == pytest.approx(sum(a * n for a, n in zip(alone, counts, strict=True)) / sum(counts), abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("evidence", ["text", "crop"])
+def test_film_dropout_hides_the_radiograph_and_no_crop_in_training_alone(evidence):
+    method = build_method(evidence, film_dropout=1.0 - 1e-9)
+    tokens = [method.encode_record(record, []) for record in RECORDS]
     inputs = [method.encode_images([image(seed)], [True])[0] for seed in range(3)]
 
-    def batch(indices: list[int]) -> dict[str, torch.Tensor]:
-        length = max(len(tokens[i].input_ids) for i in indices)
-        pad = lambda row, value: row + [value] * (length - len(row))  # noqa: E731
-        labels = torch.tensor([pad(list(tokens[i].labels), IGNORE_INDEX) for i in indices])
-        rows, columns = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
-        return {
-            "input_ids": torch.tensor([pad(list(tokens[i].input_ids), method.pad_token_id) for i in indices]),
-            "labels": labels,
-            "label_batch_idx": rows,
-            "label_token_idx": columns,
-            "image_inputs": torch.stack([inputs[image] for i in indices for image in tokens[i].images]),
-        }
+    def hidden_states(changed: int | None, training: bool) -> torch.Tensor:
+        shown = [torch.zeros_like(item) if index == changed else item for index, item in enumerate(inputs)]
+        batch = training_batch(method, tokens, shown)
+        return method.train(training)(batch["input_ids"], batch["image_inputs"])
 
-    counts = [sum(label != IGNORE_INDEX for label in item.labels) for item in tokens]
-    alone = [float(method.losses(batch([i]))["loss"]) for i in range(2)]
-    both = float(method.losses(batch([0, 1]))["loss"])
-    assert both == pytest.approx(sum(a * n for a, n in zip(alone, counts, strict=True)) / sum(counts), abs=1e-5)
+    for training in (True, False):
+        own = hidden_states(None, training)
+        assert torch.equal(own, hidden_states(0, training)) is training, "the film"
+        assert torch.equal(own, hidden_states(1, training)) is (evidence == "text"), "a crop"
 
 
 def test_cached_pixels_and_features_are_the_same_images():

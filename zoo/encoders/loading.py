@@ -89,11 +89,16 @@ def local_folder(source: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS))
     except (OSError, ValueError) as error:  # huggingface_hub's errors of requests, and of names
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingWeightsError(
-            f"the weights of {source} are not here and cannot be downloaded from huggingface.co ({reason}); name a folder that has "
-            f"them in the place of {source}, as method.context.source=FOLDER"
-        ) from error
+        raise MissingWeightsError(not_downloaded(source, error, "method.context.source")) from error
+
+
+def not_downloaded(repository: str, error: Exception, key: str) -> str:
+    """What is said of weights of the hub that are not here and cannot be downloaded, and of the setting that names a folder instead."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return (
+        f"the weights of {repository} are not here and cannot be downloaded from huggingface.co ({reason}); name a folder that has "
+        f"them, as --set {key}=FOLDER"
+    )
 
 
 def check_model_type(source: str | Path, expected: str, described: str | None = None) -> None:

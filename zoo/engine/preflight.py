@@ -13,6 +13,7 @@ from zoo.config.components import Component
 from zoo.config.locations import DATA_PATHS, LEFT_OUT, LOCAL, value_at, was_left_out
 from zoo.config.recipe import Problem, Recipe, RecipeError
 from zoo.data.io.tables import SPLITS
+from zoo.encoders.loading import not_downloaded
 from zoo.engine.loggers import missing_package
 from zoo.engine.strategies import StrategyError, check_strategy
 from zoo.errors import ZooError
@@ -130,15 +131,11 @@ def _hub_problems(method: Component) -> Iterator[tuple[str, str]]:
         if value == LEFT_OUT:
             yield key, was_left_out(key)
         elif value.count("/") == 1 and not is_folder_name(value):
-            if reason := _hub_problem(value, component.arguments.get("revision")):
-                yield (
-                    key,
-                    f"the weights of {value} are not here and cannot be downloaded ({reason}); name a folder that has them, as "
-                    f"--set {key}=FOLDER",
-                )
+            if error := _hub_error(value, component.arguments.get("revision")):
+                yield key, not_downloaded(value, error, key)
 
 
-def _hub_problem(repository: str, revision: str | None) -> str | None:
+def _hub_error(repository: str, revision: str | None) -> Exception | None:
     """Why weights can neither be read from the hub's cache nor be downloaded."""
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
@@ -150,7 +147,7 @@ def _hub_problem(repository: str, revision: str | None) -> str | None:
     except errors.EntryNotFoundError:  # there is such a repository
         return None
     except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined]
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return error
     return None
 
 

@@ -229,7 +229,7 @@ def recipe_of(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
     """The recipe of a model; to train a card further, one that starts from it.
 
     Raises:
-        ArgumentError, CardError: there is no such model.
+        ArgumentError, CardError: there is no such model, or a card that is trained further has other weights to start from.
         RecipeError: it cannot be read, or an override does not fit.
     """
     if is_run(model):
@@ -240,7 +240,11 @@ def recipe_of(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
             raise ArgumentError(f"{model} is no recipe, card or run folder{nearest(model, names)}")
         return read_recipe(model, settings)
     recipe = read_card(model).recipe(settings)
-    return recipe.with_content(init_from=[str(read_card(model).folder)]) if kind == FINE_TUNED else recipe
+    if kind == AS_IS:
+        return recipe
+    if has_value(parse_overrides(settings), "init_from"):
+        raise ArgumentError(f"{model} is trained further from its own weights; leave out --set init_from")
+    return recipe.with_content(init_from=[str(read_card(model).folder)])
 
 
 def open_data(model: str, benchmark: Benchmark) -> TraceData:

@@ -65,6 +65,23 @@ def test_baselines_learn_from_the_same_shots(tiny_recipe, tmp_path):
     assert [row.recipe for row in alone] == [recipe] and "| baseline" not in (out / "table.md").read_text()
 
 
+def test_differences_are_of_the_same_samples_and_seeds(tiny_recipe, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(f"base: {tiny_recipe}\noptimizer: {{lr: 0.3}}\n")
+    recipes = [str(tiny_recipe), str(other)]
+    arguments = {"shots": [2], "seeds": [0, 1], "overrides": ONE_EPOCH, "baselines": False, "device": "cpu"}
+    first, second = compare(recipes, tmp_path / "out", **arguments, against=recipes[0])
+    difference = second.metrics["accuracy_difference"]
+    assert "accuracy_difference" not in first.metrics and difference.low <= difference.value <= difference.high
+    own, from_first = second.metrics["accuracy"], first.metrics["accuracy"]
+    assert difference.value == pytest.approx(own.value - from_first.value) and difference.n == own.n
+    assert "| accuracy difference |" in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(ArgumentError, match="differences are from one of the recipes, not from coop"):
+        compare(recipes, tmp_path / "out", **arguments, against="coop")
+    with pytest.raises(ArgumentError, match="there are two halves"):
+        compare(recipes, tmp_path / "out", **arguments, protocol="base_to_novel", against=recipes[0])
+
+
 def test_an_unknown_protocol_is_refused(tiny_recipe, tmp_path):
     with pytest.raises(ArgumentError, match="unknown protocol 'few'; expected one of few_shot, base_to_novel, full"):
         compare([str(tiny_recipe)], tmp_path, protocol="few")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.intervals import Measured, average, measure, measure_jointly
+from zoo.metrics.intervals import Measured, average, measure, measure_difference, measure_jointly
 
 
 def mean(outputs):
@@ -48,6 +48,27 @@ def test_the_interval_of_an_average_is_narrower_than_its_parts():
     assert mean.value == pytest.approx(0.6) and mean.n == 80
     assert mean.low == pytest.approx(0.6 - 0.1 / 2**0.5) and mean.high == pytest.approx(0.6 + 0.15 / 2**0.5)
     assert average([one]) == Measured(0.5, pytest.approx(0.4), pytest.approx(0.65), 30)
+
+
+def test_a_paired_difference_covers_the_truth_about_95_times_in_100_and_is_narrower_than_its_parts():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(120):
+        shared = torch.from_numpy(rng.normal(1.0, 2.0, size=80))
+        own, other = ({"value": shared + torch.from_numpy(rng.normal(m, 0.5, size=80))} for m in (0.3, 0.0))
+        measured = measure_difference(mean, [own], [other], resamples=200, seed=trial)
+        covered += measured.low <= 0.3 <= measured.high
+        assert measured.high - measured.low < 0.6 * (measure(mean, [own]).high - measure(mean, [own]).low)
+    assert 106 <= covered <= 120
+
+
+def test_differences_are_of_the_same_seeds_and_samples():
+    seeds = [{"value": torch.zeros(40)}, {"value": torch.ones(40)}]
+    assert measure_difference(mean, seeds, seeds) == Measured(0.0, 0.0, 0.0, 40)
+    with pytest.raises(ValueError, match="pairs of runs; got 2 and 1"):
+        measure_difference(mean, seeds, seeds[:1])
+    with pytest.raises(ValueError, match="must have the same number of samples"):
+        measure_difference(mean, seeds[:1], [{"value": torch.zeros(30)}])
 
 
 def of_both(values):

@@ -150,6 +150,10 @@ def compare(
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="No rows of the majority class and of a linear probe on raw pixels.")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="One of the recipes: the others' differences from it, on the same samples and seeds."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`.
@@ -175,6 +179,7 @@ def compare(
                 over=parse_values([over] if over else []),
                 grid=parse_values(grid or []),
                 baselines=not no_baselines,
+                against=against,
                 device=device,
             )
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from zoo.engine.trainers import check_device, is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
 from zoo.methods.base import Metric, Outputs
-from zoo.metrics.intervals import Measured, average, measure_jointly
+from zoo.metrics.intervals import Measured, average, measure_difference, measure_jointly
 from zoo.visualization.tables import Row, write_table
 
 PROTOCOLS = ("few_shot", "base_to_novel", "full")
@@ -37,6 +37,7 @@ class Comparison:
     overrides: list[str]
     tasks: list[str]
     device: str
+    against: str | None = None
 
 
 def compare(
@@ -50,6 +51,7 @@ def compare(
     over: Values | None = None,
     grid: Values | None = None,
     baselines: bool = True,
+    against: str | None = None,
     device: str = "auto",
 ) -> list[Row]:
     """Train and evaluate recipes; finished runs in ``out`` are reused, so that an interrupted comparison resumes.
@@ -66,10 +68,11 @@ def compare(
             seed and the largest K, in the mean over ``over``.
         baselines: add rows of the majority class and of a linear probe on raw pixels, for classifiers; both learn from the
             training images of the first recipe, the same K shots with few.
+        against: one of the recipes. The others' rows have the paired difference of their first metric from its.
         device: to evaluate on; training follows the recipe's ``trainer``.
 
     Raises:
-        ArgumentError: the protocol is unknown, or a recipe cannot predict novel classes.
+        ArgumentError: the protocol is unknown, a recipe cannot predict novel classes, or there are no differences from ``against``.
         DeviceError: this machine has no such device.
         InterruptedRunError: a signal stopped a training.
         RecipeError: a recipe does not fit.
@@ -79,6 +82,10 @@ def compare(
     check_device(device)
     if len(over or {}) > 1:
         raise ArgumentError(f"a comparison averages over one key; got {', '.join(over or {})}")
+    if against is not None and against not in recipes:
+        raise ArgumentError(f"differences are from one of the recipes, not from {against}")
+    if against is not None and protocol == "base_to_novel":
+        raise ArgumentError("differences are of one metric; from base to novel there are two halves")
     if protocol == "base_to_novel" and (
         bound := [recipe for recipe in recipes if is_class_bound(resolve_recipe(read_recipe(recipe, overrides)))]
     ):
@@ -87,13 +94,15 @@ def compare(
         )
     counts: list[int | None] = [None] if protocol == "full" else list(shots)
     tasks = [f"{key}={value}" for key, values in (over or {}).items() for value in values]
-    shared = Comparison(out, protocol, list(overrides), tasks or [""], device)
+    shared = Comparison(out, protocol, list(overrides), tasks or [""], device, against)
     chosen = {recipe: _choose(shared, recipe, counts, seeds[0], grid) if grid else [] for recipe in recipes}
     rows = []
     for count in counts:
         setting = "all images" if count is None else f"{count}-shot"
         for recipe in recipes:
             metrics = _metrics(shared, recipe, count, seeds, chosen[recipe])
+            if against not in (None, recipe):
+                metrics |= _difference(shared, recipe, count, seeds, chosen)
             followed = str(read_recipe(recipe, overrides)["protocol"] or "")
             rows.append(Row(recipe, setting, list(seeds), metrics, protocol=followed))
             if is_first_process():
@@ -127,6 +136,26 @@ def _metrics(
     )
     main = "harmonic_mean" if "harmonic_mean" in means else names[0]
     return means | {task.split("=", 1)[1]: metrics[main] for task, metrics in by_task.items()}
+
+
+def _difference(
+    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: Mapping[str, list[str]]
+) -> dict[str, Measured]:
+    """The difference of the first metric from that of the runs compared with, averaged over the tasks."""
+    differences = []
+    for task in shared.tasks:
+        (metrics, own), (_, other) = (
+            _outputs(
+                [_finished_run(shared, name, count, seed, task, chosen[name]) for seed in seeds],
+                [],
+                "test",
+                shared.device,
+            )
+            for name in (recipe, str(shared.against))
+        )
+        name, metric = next(iter(metrics.items()))
+        differences.append(measure_difference(metric, own, other))
+    return {f"{name}_difference": average(differences)}
 
 
 def _baselines(

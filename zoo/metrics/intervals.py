@@ -1,4 +1,4 @@
-"""95% bootstrap intervals of any metric over samples, and over samples and seeds together."""
+"""95% bootstrap intervals of any metric, and of differences, over samples, and over samples and seeds together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +41,41 @@ def measure(
     return measure_jointly(metric, [[runs]], lambda values: float(values[0, 0]), resamples, seed)
 
 
+def measure_difference(
+    metric: Callable[[Outputs], float],
+    runs: Sequence[Outputs],
+    others: Sequence[Outputs],
+    resamples: int = 500,
+    seed: int = 0,
+) -> Measured:
+    """How much higher a metric is for some runs than for others on the same samples, by the paired bootstrap.
+
+    Each resample takes the same samples of both, and the same seeds, so that what is hard for both does not widen the interval.
+
+    Args:
+        metric: function of per-sample outputs.
+        runs: outputs of each run (seed).
+        others: outputs of the runs that they are compared with, in the order of the same seeds.
+        resamples: number of resamples.
+        seed: of the resampling.
+
+    Raises:
+        ArgumentError: there are not as many of both, or they differ in their number of samples.
+    """
+    if len(runs) != len(others):
+        raise ArgumentError(f"differences are of pairs of runs; got {len(runs)} and {len(others)}")
+    pairs = [
+        {f"{index}{name}": value for index, outputs in enumerate(pair) for name, value in outputs.items()}
+        for pair in zip(runs, others, strict=True)
+    ]
+
+    def difference(outputs: Outputs) -> float:
+        own, other = ({k[1:]: v for k, v in outputs.items() if k[0] == index} for index in "01")
+        return metric(own) - metric(other)
+
+    return measure(difference, pairs, resamples, seed)
+
+
 def measure_jointly(
     metric: Callable[[Outputs], float],
     tasks: Sequence[Sequence[Sequence[Outputs]]],
@@ -77,7 +112,7 @@ def measure_jointly(
 
 
 def _sample_count(runs: Sequence[Outputs]) -> int:
-    sizes = {len(next(iter(run.values()))) for run in runs}
+    sizes = {len(value) for run in runs for value in run.values()}
     if len(sizes) != 1:
         raise ArgumentError(f"runs must have the same number of samples; they have {sorted(sizes) or 'none'}")
     return sizes.pop()

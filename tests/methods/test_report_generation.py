@@ -9,7 +9,7 @@ import torch
 
 from tests.tiny_trace import RECORD
 from zoo.data.chest_drr.text.labels import LABELER
-from zoo.data.traces.records import SUMMARY, IvlRecord
+from zoo.data.traces.records import SUMMARY, IvlRecord, Step
 from zoo.data.vocabulary import FindingVocabulary
 from zoo.decoders.evidence import SequenceWriter
 from zoo.methods.report_generation import SIZES, ReportGeneration, without_repeats
@@ -94,6 +94,16 @@ def test_f1_by_size_ignores_findings_of_other_sizes():
     assert metrics["clinical_f1_medium"](outputs) != metrics["clinical_f1_medium"](outputs), "NaN: there are none"
     bounds = sorted(SIZES.values())
     assert bounds[0][0] == 0 and bounds[-1][1] > 1 and all(a[1] == b[0] for a, b in pairwise(bounds))
+
+
+def test_what_the_steps_state_is_scored_beside_the_report(monkeypatch):
+    steps = [
+        Step("First, I need to analyze the left lung.", 0, None, statement)
+        for statement in ("Findings: no abnormality.", "Findings: left nodule. There is a nodule.")
+    ]
+    monkeypatch.setattr(Dictated, "generate", lambda self, *_: [{"steps": steps, "report": "No nodule.", "images": []}])
+    method, outputs = outputs_of([""], [record([("nodule", "left")], [0.002])], [None])
+    assert method.metrics()["clinical_f1_steps"](outputs) == 1.0 and method.metrics()["clinical_f1"](outputs) == 0.0
 
 
 def test_records_without_areas_have_no_f1_by_size():

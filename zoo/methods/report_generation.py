@@ -209,6 +209,9 @@ class ReportGeneration(LossModule):
         if self.labeler is not None:
             outputs |= _label_columns(self.labeler, reports, records)
             outputs["agreement"] = impression_agreement(reports, self.labeler)
+            if self.writer.mode.steps:
+                found = [self.labeler.label(" ".join(step.statement for step in item["steps"])) for item in predictions]
+                outputs["stated_in_steps"] = label_rows(found, self.labeler.labels)
         if self.writer.mode.image is not None:
             outputs["changed"] = torch.tensor(self.evidence_changes(batch))
         missing = torch.tensor([not report for report in reports])
@@ -256,13 +259,16 @@ class ReportGeneration(LossModule):
     def metrics(self) -> dict[str, Metric]:
         """Report metrics; clinical F1 if the dataset has a labeler; mean IoU of boxes and evidence reliance by evidence mode.
 
-        ``clinical_f1_SIZE`` are over the findings of a range of :data:`SIZES`, where records have areas.
+        ``clinical_f1_SIZE`` are over the findings of a range of :data:`SIZES`, where records have areas; ``clinical_f1_steps`` is of
+        what the steps state.
         """
         metrics: dict[str, Metric] = {}
         if self.labeler is not None:
             metrics["clinical_f1"] = lambda o: f1(o["stated"], o["truth"])
             metrics["clinical_macro_f1"] = lambda o: macro_f1(o["stated"], o["truth"])
             metrics |= {f"clinical_f1_{name}": partial(_f1_of_size, *bounds) for name, bounds in SIZES.items()}
+            if self.writer.mode.steps:
+                metrics["clinical_f1_steps"] = lambda o: f1(o["stated_in_steps"], o["truth"])
             metrics["impression_agreement"] = lambda o: float(o["agreement"].nanmean())
         metrics |= {
             "bleu4": lambda o: corpus_bleu(o["bleu"]),

@@ -63,7 +63,8 @@ def test_other_weights_give_other_outputs(card, tmp_path):
     ("change", "message"),
     [
         (lambda probe: probe.update(samples=[]), "is no probe"),
-        (lambda probe: probe["outputs"].pop("labels"), "other outputs"),
+        (lambda probe: probe["outputs"].update(boxes=[[1], [0]]), "has boxes, which .* does not give"),
+        (lambda probe: probe.update(outputs={}), "is no probe"),
         (lambda probe: probe["samples"][0].update(image={"pickle": "x"}), "malformed"),
         (lambda probe: probe["samples"][0].update(image={"jpeg": "x"}), "malformed"),
         (lambda probe: probe["samples"][0].update(image={"record": "Path", "fields": {}}), "malformed"),
@@ -85,6 +86,18 @@ def test_malformed_probes_are_errors(card, tmp_path, change, message):
     _relist(copy, PROBE)
     with pytest.raises(ZooError, match=message):
         verify_probe(copy)
+
+
+def test_outputs_of_a_later_version_are_not_missed(card, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(card, tmp_path / "tiny")
+    probe = json.loads((copy / PROBE).read_text())
+    del probe["outputs"]["labels"]
+    (copy / PROBE).write_text(json.dumps(probe))
+    _relist(copy, PROBE)
+    checked = {result.name: result.holds for result in verify_probe(copy)}
+    assert all(checked.values()) and "probabilities" in checked and "labels" not in checked
 
 
 def test_a_card_without_a_probe_says_how_to_add_one(tmp_path, card):

@@ -189,21 +189,22 @@ def test_padding_changes_no_loss(method):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("evidence", ["text", "crop"])
-def test_film_dropout_hides_the_radiograph_and_no_crop_in_training_alone(evidence):
-    method = build_method(evidence, film_dropout=1.0 - 1e-9)
+def test_image_dropout_hides_all_images_of_a_sequence_in_training_alone(monkeypatch):
+    method = build_method(image_dropout=0.5)
     tokens = [method.encode_record(record, []) for record in RECORDS]
     inputs = [method.encode_images([image(seed)], [True])[0] for seed in range(3)]
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.tensor([0.4, 0.6][:count]))
 
-    def hidden_states(changed: int | None, training: bool) -> torch.Tensor:
-        shown = [torch.zeros_like(item) if index == changed else item for index, item in enumerate(inputs)]
+    def hidden_states(shown: list[torch.Tensor], training: bool) -> torch.Tensor:
         batch = training_batch(method, tokens, shown)
         return method.train(training)(batch["input_ids"], batch["image_inputs"])
 
-    for training in (True, False):
-        own = hidden_states(None, training)
-        assert torch.equal(own, hidden_states(0, training)) is training, "the film"
-        assert torch.equal(own, hidden_states(1, training)) is (evidence == "text"), "a crop"
+    for changed, item in enumerate(inputs[: len(tokens[1].images)]):
+        others = [torch.zeros_like(item) if index == changed else own for index, own in enumerate(inputs)]
+        for training in (True, False):
+            own, other = hidden_states(inputs, training), hidden_states(others, training)
+            assert torch.equal(own[0], other[0]) is training, "hidden"
+            assert not torch.equal(own[1], other[1]), "seen"
 
 
 def test_cached_pixels_and_features_are_the_same_images():

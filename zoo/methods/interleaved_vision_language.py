@@ -58,7 +58,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         prompt: Annotated[str, Injected] = PROMPT,
         box_frame: BoxFrameName = 1000,
         film_size: PixelSide | None = None,
-        film_dropout: Dropout = 0.0,
+        image_dropout: Dropout = 0.0,
         train_vision: bool = False,
         image_cache: ImageCache = "features",
         max_tokens: PositiveInt = 2048,
@@ -83,8 +83,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
                 or "pixels" for films of one size.
             film_size: longer side in pixels that a whole radiograph is reduced to before the image tower reads it; crops are not.
                 None leaves it at the tower's input size.
-            film_dropout: share of the training sequences in which the whole radiograph is blank, so that statements are learned from
-                evidence and reports from statements (ours). A model that knows its training films by heart needs neither.
+            image_dropout: share of the training sequences in which every image is blank, so that reports are learned from the
+                statements before them (ours). Otherwise a small model reads the images once more for its report.
             train_vision: train the image tower as well (``global_context`` only).
             image_cache: what of the training images is kept on disk; "none" reads them anew in each epoch.
             max_tokens: maximum length of a trace, image tokens included.
@@ -108,7 +108,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         if train_vision and not hasattr(context, "vision"):
             raise ArgumentError(f"train_vision needs global_context, not {type(context).__name__}")
         self.context, self.tokenizer = context, context.tokenizer
-        self.film_size, self.film_dropout = film_size, film_dropout
+        self.film_size, self.image_dropout = film_size, image_dropout
         self.train_vision, self.image_cache, self.max_new_tokens = train_vision, image_cache, max_new_tokens
         self.reads_images, self.drop_repeats = image_cache == "none", drop_repeats
         if evidence == "crop":
@@ -220,17 +220,11 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         """
         features = self.image_features(image_inputs) if image_inputs.dtype == torch.uint8 else image_inputs.float()
         image_embeds = self.context.project(features)
-        if self.training and self.film_dropout:
-            image_embeds = image_embeds * self._seen_images(input_ids)[:, None, None]
+        if self.training and self.image_dropout:
+            seen = torch.rand(len(input_ids), device=input_ids.device) >= self.image_dropout
+            counts = (input_ids == self.context.image_token_id).sum(dim=1) // self.context.tokens_per_image
+            image_embeds = image_embeds * seen.repeat_interleave(counts)[:, None, None]
         return self.context.hidden_states(input_ids, list(image_embeds))
-
-    def _seen_images(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """1 for each image (images) of a batch, 0 for the radiographs that film_dropout hides: each first image of a sequence."""
-        counts = (input_ids == self.context.image_token_id).sum(dim=1) // self.context.tokens_per_image
-        seen = torch.ones(int(counts.sum()), device=input_ids.device)
-        films = counts.cumsum(dim=0) - counts
-        seen[films] = (torch.rand(len(films), device=input_ids.device) >= self.film_dropout).float()
-        return seen
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Cross-entropy over the labels of a batch padded on the right."""

@@ -72,7 +72,9 @@ def test_what_the_command_decides_is_no_setting(root, tmp_path, override, option
 def test_a_card_is_trained_further_from_its_own_weights_alone():
     card = "interleaved-vl-none-chest-drr"
     assert recipe_of(card, ["init_from=unet-chest-drr"])["init_from"] == "unet-chest-drr"
-    with pytest.raises(ArgumentError, match=f"{card} is trained further from its own weights; leave out --set init_from"):
+    with pytest.raises(
+        ArgumentError, match=f"{card} is trained further from its own weights; leave out --set init_from"
+    ):
         recipe_of(card, ["init_from=unet-chest-drr"], FINE_TUNED)
 
 

@@ -159,7 +159,9 @@ def test_a_model_that_ignores_its_evidence_has_an_evidence_reliance_of_0(method,
     assert method.evidence_changes(batch)[0] == 0.0, "the evidence of step 1 is image 2"
 
 
-def training_batch(method: InterleavedVisionLanguage, tokens: list, inputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def training_batch(
+    method: InterleavedVisionLanguage, tokens: list, inputs: list[torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Encoded records, padded on the right."""
     length = max(len(item.input_ids) for item in tokens)
     pad = lambda row, value: list(row) + [value] * (length - len(row))  # noqa: E731

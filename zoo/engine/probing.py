@@ -110,7 +110,9 @@ def verify_probe(name: str | Path, settings: Sequence[str] = ()) -> list[Checked
     method, collate = _without_data(card, settings)
     outputs = _outputs(method, collate, content["samples"], content["indices"])
     if missing := sorted(content["outputs"].keys() - outputs.keys()):
-        raise CardError(f"the probe of card '{card.name}' has {', '.join(missing)}, which {card.record.method} does not give")
+        raise CardError(
+            f"the probe of card '{card.name}' has {', '.join(missing)}, which {card.record.method} does not give"
+        )
     checked = [_checked_output(card.name, name, outputs[name], *item) for name, item in content["outputs"].items()]
     metrics = _metrics(method, outputs)
     for metric, expected in content["metrics"].items():
@@ -138,7 +140,9 @@ def _read_probe(card: Card) -> dict[str, Any]:
         raise CardError(f"{path} is larger than {_MAX_BYTES} bytes")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = content.keys() >= {"indices", "metrics"} and min(len(content["samples"]), len(content["outputs"])) > 0
+        is_whole = (
+            content.keys() >= {"indices", "metrics"} and min(len(content["samples"]), len(content["outputs"])) > 0
+        )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CardError(f"{path} is no probe: {error}") from error
     if not is_whole:

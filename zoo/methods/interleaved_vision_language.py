@@ -84,7 +84,8 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             film_size: longer side in pixels that a whole radiograph is reduced to before the image tower reads it; crops are not.
                 None leaves it at the tower's input size.
             image_dropout: share of the training sequences in which every image is blank, so that reports are learned from the
-                statements before them (ours). Otherwise a small model reads the images once more for its report.
+                statements before them (ours). Otherwise a small model reads the images once more for its report. Nothing is blank in
+                the mode none, which has no statements.
             train_vision: train the image tower as well (``global_context`` only).
             image_cache: what of the training images is kept on disk; "none" reads them anew in each epoch.
             max_tokens: maximum length of a trace, image tokens included.
@@ -108,12 +109,13 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         if train_vision and not hasattr(context, "vision"):
             raise ArgumentError(f"train_vision needs global_context, not {type(context).__name__}")
         self.context, self.tokenizer = context, context.tokenizer
-        self.film_size, self.image_dropout = film_size, image_dropout
+        self.film_size = film_size
         self.train_vision, self.image_cache, self.max_new_tokens = train_vision, image_cache, max_new_tokens
         self.reads_images, self.drop_repeats = image_cache == "none", drop_repeats
         if evidence == "crop":
             context.expect_several_images()
         self.writer = VisionLanguageWriter(context, evidence)
+        self.image_dropout = image_dropout if self.writer.mode.steps else 0.0
         self.pad_token_id = context.eos_token_id
         if lora_rank is None:
             context.backbone.requires_grad_(True)

@@ -22,7 +22,7 @@ from zoo.visualization.tables import Row, markdown_table, table_cells
 
 PEERS = ("zero_shot", "linear_probe", "coop")
 RECIPES = (*(f"{peer}/chest_drr_16shot" for peer in PEERS), "nearl_clip/chest_drr_16shot")
-CLASSES, MASKS, REPORT = "nearl-clip-chest-drr-16shot", "medseg-r-chest-drr", "interleaved-crop-chest-drr"
+CLASSES, MASKS, REPORT = "nearl-clip-chest-drr-16shot", "medseg-r-chest-drr", "interleaved-vl-crop-chest-drr"
 FILMS, REPORTS = 10, 2
 QUESTIONS = ("explicit", "implicit", "several", "absent")
 """Kinds of question, of each of which one is shown."""

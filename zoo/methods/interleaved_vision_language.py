@@ -224,8 +224,9 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
         image_embeds = self.context.project(features)
         if self.training and self.image_dropout:
             seen = torch.rand(len(input_ids), device=input_ids.device) >= self.image_dropout
-            counts = (input_ids == self.context.image_token_id).sum(dim=1) // self.context.tokens_per_image
-            image_embeds = image_embeds * seen.repeat_interleave(counts)[:, None, None]
+            tokens = (input_ids == self.context.image_token_id).sum(dim=1).cumsum(dim=0)
+            first = torch.arange(len(image_embeds), device=tokens.device) * self.context.tokens_per_image
+            image_embeds = image_embeds * seen[torch.searchsorted(tokens, first, right=True)][:, None, None]
         return self.context.hidden_states(input_ids, list(image_embeds))
 
     def losses(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -140,10 +140,10 @@ def _read_probe(card: Card) -> dict[str, Any]:
         raise CardError(f"{path} is larger than {_MAX_BYTES} bytes")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = (
-            content.keys() >= {"indices", "metrics"} and min(len(content["samples"]), len(content["outputs"])) > 0
+        is_whole = content.keys() >= {"indices", "samples", "outputs", "metrics"} and all(
+            len(content[name]) > 0 for name in ("samples", "outputs")
         )
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CardError(f"{path} is no probe: {error}") from error
     if not is_whole:
         raise CardError(f"{path} is no probe: it lacks samples, outputs or metrics")

@@ -239,12 +239,13 @@ def recipe_of(model: str, settings: Sequence[str], kind: str = AS_IS) -> Recipe:
             names = [*list_recipes(), *list_cards()]
             raise ArgumentError(f"{model} is no recipe, card or run folder{nearest(model, names)}")
         return read_recipe(model, settings)
-    recipe = read_card(model).recipe(settings)
+    card = read_card(model)
+    recipe = card.recipe(settings)
     if kind == AS_IS:
         return recipe
     if has_value(parse_overrides(settings), "init_from"):
         raise ArgumentError(f"{model} is trained further from its own weights; leave out --set init_from")
-    return recipe.with_content(init_from=[str(read_card(model).folder)])
+    return recipe.with_content(init_from=[str(card.folder)])
 
 
 def open_data(model: str, benchmark: Benchmark) -> TraceData:

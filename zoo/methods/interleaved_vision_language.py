@@ -108,8 +108,7 @@ class InterleavedVisionLanguage(MergedLanguageModel, ReportGeneration):
             raise ArgumentError("features change while the image tower trains; set image_cache: pixels (or none)")
         if train_vision and not hasattr(context, "vision"):
             raise ArgumentError(f"train_vision needs global_context, not {type(context).__name__}")
-        self.context, self.tokenizer = context, context.tokenizer
-        self.film_size = film_size
+        self.context, self.tokenizer, self.film_size = context, context.tokenizer, film_size
         self.train_vision, self.image_cache, self.max_new_tokens = train_vision, image_cache, max_new_tokens
         self.reads_images, self.drop_repeats = image_cache == "none", drop_repeats
         if evidence == "crop":

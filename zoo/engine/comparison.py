@@ -26,6 +26,8 @@ from zoo.visualization.tables import Row, write_table
 PROTOCOLS = ("few_shot", "base_to_novel", "full")
 Values = Mapping[str, Sequence[str]]
 """Recipe key to the values that it takes in turn."""
+Measurable = tuple[dict[str, Metric], list[Outputs]]
+"""A method's metrics, and the outputs of one run per seed."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,12 @@ def compare(
     rows = []
     for count in counts:
         setting = "all images" if count is None else f"{count}-shot"
+        reference = _task_outputs(shared, against, count, seeds, chosen[against]) if against else {}
         for recipe in recipes:
-            metrics = _metrics(shared, recipe, count, seeds, chosen[recipe])
+            own = reference if recipe == against else _task_outputs(shared, recipe, count, seeds, chosen[recipe])
+            metrics = _metrics(shared, own)
             if against not in (None, recipe):
-                metrics |= _difference(shared, recipe, count, seeds, chosen)
+                metrics |= _difference(own, reference)
             followed = str(read_recipe(recipe, overrides)["protocol"] or "")
             rows.append(Row(recipe, setting, list(seeds), metrics, protocol=followed))
             if is_first_process():
@@ -114,45 +118,45 @@ def compare(
     return rows
 
 
-def _metrics(
+def _task_outputs(
     shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: list[str]
-) -> dict[str, Measured]:
-    """Metrics of a row: means over the tasks, and the first metric of each task."""
-    by_task, halves = {}, {}
+) -> dict[str, list[Measurable]]:
+    """Each task's metrics and outputs on the test images; from base to novel, those of the two halves of the classes."""
+    outputs = {}
     for task in shared.tasks:
         runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
-        if shared.protocol == "base_to_novel":
-            halves[task] = [_outputs(runs, [f"data.classes={half}"], half, shared.device) for half in ("base", "novel")]
-            by_task[task] = _base_to_novel([halves[task]])
-        else:
-            by_task[task] = _measured(runs, [], "test", shared.device)
+        halves = ["base", "novel"] if shared.protocol == "base_to_novel" else ["test"]
+        outputs[task] = [
+            _outputs(runs, [] if half == "test" else [f"data.classes={half}"], half, shared.device) for half in halves
+        ]
+    return outputs
+
+
+def _metrics(shared: Comparison, outputs: Mapping[str, list[Measurable]]) -> dict[str, Measured]:
+    """Metrics of a row: means over the tasks, and the first metric of each task."""
+    from_base = shared.protocol == "base_to_novel"
+    by_task = {
+        task: _base_to_novel([halves]) if from_base else measure_all(*halves[0]) for task, halves in outputs.items()
+    }
     if shared.tasks == [""]:
         return by_task[""]
     names = list(next(iter(by_task.values())))
     means = (
-        _base_to_novel(list(halves.values()))
-        if halves
+        _base_to_novel(list(outputs.values()))
+        if from_base
         else {name: average([metrics[name] for metrics in by_task.values()]) for name in names}
     )
-    main = "harmonic_mean" if "harmonic_mean" in means else names[0]
+    main = "harmonic_mean" if from_base else names[0]
     return means | {task.split("=", 1)[1]: metrics[main] for task, metrics in by_task.items()}
 
 
 def _difference(
-    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: Mapping[str, list[str]]
+    outputs: Mapping[str, list[Measurable]], reference: Mapping[str, list[Measurable]]
 ) -> dict[str, Measured]:
     """The difference of the first metric from that of the runs compared with, averaged over the tasks."""
     differences = []
-    for task in shared.tasks:
-        (metrics, own), (_, other) = (
-            _outputs(
-                [_finished_run(shared, name, count, seed, task, chosen[name]) for seed in seeds],
-                [],
-                "test",
-                shared.device,
-            )
-            for name in (recipe, str(shared.against))
-        )
+    for task, [(metrics, own)] in outputs.items():
+        [(_, other)] = reference[task]
         name, metric = next(iter(metrics.items()))
         differences.append(measure_difference(metric, own, other))
     return {f"{name}_difference": average(differences)}
@@ -208,7 +212,7 @@ def _choose(shared: Comparison, recipe: str, counts: Sequence[int | None], seed:
         for task in shared.tasks:
             run = _finished_run(shared, recipe, count, seed, task, settings)
             all_images = ["data.shots=null"] if count is not None else []
-            measured = _measured([run], all_images, "val", shared.device, split="val")
+            measured = measure_all(*_outputs([run], all_images, "val", shared.device, split="val"))
             scores.append(next(iter(measured.values())).value)
         tried[" ".join(settings)] = fmean(scores)
     best = max(tried, key=lambda name: tried[name])
@@ -262,16 +266,7 @@ def _contains(content: Any, expected: Any) -> bool:
     return bool(content == expected)
 
 
-def _measured(
-    runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test"
-) -> dict[str, Measured]:
-    metrics, outputs = _outputs(runs, overrides, name, device, split)
-    return measure_all(metrics, outputs)
-
-
-def _outputs(
-    runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test"
-) -> tuple[dict[str, Metric], list[Outputs]]:
+def _outputs(runs: list[Path], overrides: list[str], name: str, device: str, split: str = "test") -> Measurable:
     """The method's metrics, and what each run makes of every sample."""
     evaluations = [open_evaluation(run, overrides, device) for run in runs]
     outputs = [
@@ -281,7 +276,7 @@ def _outputs(
     return evaluations[0].method.metrics(), outputs
 
 
-def _base_to_novel(tasks: list[list[tuple[dict[str, Metric], list[Outputs]]]]) -> dict[str, Measured]:
+def _base_to_novel(tasks: list[list[Measurable]]) -> dict[str, Measured]:
     """Accuracy on the base and the novel classes, averaged over tasks, and their harmonic mean.
 
     Of several tasks there are two: ``harmonic_mean``, of the averages, and ``mean_of_harmonic_means``, the average of the tasks'

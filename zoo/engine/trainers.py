@@ -21,7 +21,7 @@ from zoo.files import replacing
 from zoo.precision import dtype_of
 
 if TYPE_CHECKING:
-    from lightning import Callback, Trainer
+    from lightning import Callback, LightningModule, Trainer
     from lightning.pytorch.plugins import CheckpointIO, Precision
 
 CHECKPOINT_EVERY = 50
@@ -98,13 +98,19 @@ def ignore_expected_warnings() -> None:
 
 
 def _progress_bar() -> "Callback":
-    """A progress bar on standard error; standard output is for results. Epochs count from 1, as ``max_epochs`` does."""
+    """A progress bar on standard error, since standard output is for results.
+
+    Epochs count from 1, as ``max_epochs`` does, and the logger's version is not shown among the metrics.
+    """
     from lightning.pytorch.callbacks import RichProgressBar
 
     class ProgressBar(RichProgressBar):
         def _get_train_description(self, current_epoch: int) -> str:
             of = f"/{self.trainer.max_epochs}" if (self.trainer.max_epochs or -1) > 0 else ""
             return f"Epoch {current_epoch + 1}{of}".ljust(len(self.validation_description))
+
+        def get_metrics(self, trainer: "Trainer", pl_module: "LightningModule") -> dict[str, Any]:
+            return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
     return ProgressBar(console_kwargs={"stderr": True})
 

@@ -1,7 +1,7 @@
 """Render the pictures of README and gallery: ``python docs/render_gallery.py [PICTURE ...]``.
 
-The films are the first test cases of chest_drr_medseg_qa, in order, so that nothing is selected for a good result; the one
-of the overview is the first with a pleural effusion.
+The films are the first test cases of each card's data, in order, so that nothing is selected for a good result; the one of
+the overview is the first with a pleural effusion.
 """
 
 import sys
@@ -24,12 +24,13 @@ from zoo.engine.datasets import build_dataset
 
 PICTURES = Path(__file__).parent / "pictures"
 QUESTIONS = ["Segment the pleural effusion.", "What should be drained?", "Segment all abnormalities."]
-COLOURS = ["#ff5a36", "#36a3ff", "#ffd23f", "#4cd07d", "#c77dff", "#ff8fab"]
+REPORTER = "interleaved-vl-crop-chest-drr"
+COLOURS = ["#ff5a36", "#36a3ff", "#ffd23f", "#4cd07d", "#c77dff", "#ff8fab", "#e0e0e0"]
 
 
-def test_cases(count: int) -> list[Case]:
-    """The first test cases, and enough further ones that one has an effusion."""
-    spec = build_dataset("chest_drr_medseg_qa", ["image_size=256"]).spec
+def test_cases(count: int, dataset: str, *settings: str) -> list[Case]:
+    """The first test cases of a dataset, and enough further ones that one has an effusion."""
+    spec = build_dataset(dataset, settings).spec
     cases = [render_case(spec, "test", index) for index in range(count)]
     while not any(has_effusion(case) for case in cases):
         cases.append(render_case(spec, "test", len(cases)))
@@ -69,7 +70,16 @@ def show_steps(axes: Any, image: torch.Tensor, report: Any) -> None:
             axes.add_patch(
                 Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=2)
             )
-            axes.text(left + 3, top + 14, str(number), color=colour, fontsize=12, weight="bold")
+            axes.text(left, top, f" {number}", va="top", color=colour, fontsize=12, weight="bold")
+
+
+def stated(report: Any) -> list[str]:
+    """What each step of a report finds: the list at the head of its statement."""
+    heads = (step.statement.removeprefix("Findings: ").partition(".")[0] for step in report.steps)
+    return [
+        f"{number}. {step.region}: {head}"
+        for number, (step, head) in enumerate(zip(report.steps, heads, strict=True), 1)
+    ]
 
 
 def caption(axes: Any, text: str, size: float = 9) -> None:
@@ -82,7 +92,7 @@ def plot_overview(film: torch.Tensor, file: Path) -> None:
     """One film through NEARL, MedSeg-R and interleaved reasoning."""
     (finding,) = zoo.predict("nearl-clip-chest-drr-16shot", film)
     (answer,) = zoo.predict("medseg-r-chest-drr", film, "What should be drained?")
-    (report,) = zoo.predict("interleaved-crop-chest-drr", film)
+    (report,) = zoo.predict(REPORTER, film)
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     left.imshow(film[0], cmap="gray", vmin=0, vmax=1)
@@ -94,12 +104,7 @@ def plot_overview(film: torch.Tensor, file: Path) -> None:
     caption(middle, f"“What should be drained?”\n{wrapped(answer.answer)}")
     show_steps(right, film, report)
     right.set_title("interleaved reasoning (evidence: crop)")
-    steps = [f"{number}. {step.region}: {step.statement}" for number, step in enumerate(report.steps, start=1)]
-    caption(
-        right,
-        "\n".join(textwrap.shorten(line, 62, placeholder=" …") for line in steps) + f"\n{wrapped(report.report)}",
-        8,
-    )
+    caption(right, "\n".join([*stated(report), wrapped(report.report)]), 8)
     save(figure, file)
 
 
@@ -140,12 +145,11 @@ def plot_reports(cases: list[Case], file: Path) -> None:
     """Films with the boxes of the steps, and the reports."""
     films = [as_tensor(case) for case in cases]
     figure = Figure(figsize=(3.4 * len(films), 4.8), layout="constrained")
-    reports = zoo.predict("interleaved-crop-chest-drr", films)
+    reports = zoo.predict(REPORTER, films)
     for axes, film, case, report in zip(figure.subplots(1, len(films)), films, cases, reports, strict=True):
         show_steps(axes, film, report)
         axes.set_title(f"truth: {wrapped(truth(case), 40)}", fontsize=9)
-        steps = [f"{number}. {step.region}" for number, step in enumerate(report.steps, start=1)]
-        caption(axes, "\n".join([*steps, wrapped(f"Report: {report.report}", 50)]), 8)
+        caption(axes, "\n".join([*stated(report), wrapped(f"Report: {report.report}", 50)]), 8)
     save(figure, file)
 
 
@@ -158,14 +162,15 @@ def save(figure: Figure, file: Path) -> None:
 
 def main(chosen: list[str]) -> None:
     """Write the named pictures, or all."""
-    cases = test_cases(4)
+    cases = test_cases(4, "chest_drr_medseg_qa", "image_size=256")
+    large = test_cases(3, "chest_drr_ivl", "image_size=512", "search=systematic")
     film = PICTURES / "radiograph.png"
-    effusion = next(case for case in cases if has_effusion(case))
+    effusion = next(case for case in large if has_effusion(case))
     Image.fromarray((effusion.image >> 8).astype(np.uint8)).save(film, optimize=True)
     pictures: dict[str, Callable[[Path], None]] = {
         "overview": lambda file: plot_overview(zoo.read_image(film), file),
         "answers": lambda file: plot_answers(cases[:4], file),
-        "reports": lambda file: plot_reports(cases[:3], file),
+        "reports": lambda file: plot_reports(large[:3], file),
         "reconstructions": lambda file: plot_reconstructions(cases[:4], file),
         "prediction": lambda file: save_prediction(film, file),
     }

@@ -53,6 +53,10 @@ METHODS = {
     "interleaved_reasoning/chest_drr_box": "box",
     "interleaved_reasoning/chest_drr_crop": "crop",
     "interleaved_reasoning/chest_drr_generated": "generated image",
+    "interleaved_reasoning/chest_drr_vl_none": "none: report only",
+    "interleaved_reasoning/chest_drr_vl_text": "text",
+    "interleaved_reasoning/chest_drr_vl_box": "box",
+    "interleaved_reasoning/chest_drr_vl_crop": "crop",
     "medseg_r/chest_drr": "MedSeg-R",
     "medseg_r/chest_drr_reject": "MedSeg-R with [REJ], 7,680 conversations",
     "medseg_r/chest_drr_oracle": "oracle: named target, same mask head",
@@ -83,11 +87,12 @@ METRICS = {
 
 
 def metric_title(name: str) -> str:
-    """A metric's name for people."""
-    if name in METRICS:
-        return METRICS[name]
-    first, _, rest = name.partition("_")
-    return " ".join([METRICS.get(first, first), *rest.split("_")]).strip()
+    """A metric's name for people: the longest part that has a title, and the other words."""
+    words = name.split("_")
+    for count in range(len(words), 0, -1):
+        if title := METRICS.get("_".join(words[:count])):
+            return " ".join([title, *words[count:]])
+    return " ".join(words)
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

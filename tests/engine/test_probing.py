@@ -1,6 +1,7 @@
 """Probes of cards: a few samples with their outputs and metrics, measured again without the data set."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.tiny_cards import at, publish_tiny_classifier, rewrite_record
 from zoo.cards.store import PROBE, CardError, list_cards, read_card
 from zoo.checksums import sha256_of
 from zoo.engine.probing import add_probe, verify_probe
+from zoo.errors import ZooError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*No positive samples")
 
@@ -41,6 +43,15 @@ def test_a_run_is_published_with_a_probe(card, tmp_path):
     assert all(result.holds for result in verify_probe(published))
 
 
+def _with_probe(card, tmp_path, change):
+    """A copy of a card whose probe is changed, and not listed again."""
+    copy = shutil.copytree(card, tmp_path / "tiny")
+    probe = json.loads((copy / PROBE).read_text())
+    change(probe)
+    (copy / PROBE).write_text(json.dumps(probe))
+    return copy
+
+
 def _relist(card, name):
     def rehash(record):
         (file,) = (file for file in record["files"] if file["name"] == name)
@@ -50,8 +61,6 @@ def _relist(card, name):
 
 
 def test_other_weights_give_other_outputs(card, tmp_path):
-    import shutil
-
     copy = shutil.copytree(card, tmp_path / "tiny")
     weights = load_file(copy / "model.safetensors")
     save_file({name: torch.zeros_like(value) for name, value in weights.items()}, copy / "model.safetensors")
@@ -73,14 +82,7 @@ def test_other_weights_give_other_outputs(card, tmp_path):
     ],
 )
 def test_malformed_probes_are_errors(card, tmp_path, change, message):
-    import shutil
-
-    from zoo.errors import ZooError
-
-    copy = shutil.copytree(card, tmp_path / "tiny")
-    probe = json.loads((copy / PROBE).read_text())
-    change(probe)
-    (copy / PROBE).write_text(json.dumps(probe))
+    copy = _with_probe(card, tmp_path, change)
     with pytest.raises(CardError, match="not the file"):
         verify_probe(copy)
     _relist(copy, PROBE)
@@ -89,20 +91,13 @@ def test_malformed_probes_are_errors(card, tmp_path, change, message):
 
 
 def test_outputs_of_a_later_version_are_not_missed(card, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(card, tmp_path / "tiny")
-    probe = json.loads((copy / PROBE).read_text())
-    del probe["outputs"]["labels"]
-    (copy / PROBE).write_text(json.dumps(probe))
+    copy = _with_probe(card, tmp_path, lambda probe: probe["outputs"].pop("labels"))
     _relist(copy, PROBE)
     checked = {result.name: result.holds for result in verify_probe(copy)}
     assert all(checked.values()) and "probabilities" in checked and "labels" not in checked
 
 
 def test_a_card_without_a_probe_says_how_to_add_one(tmp_path, card):
-    import shutil
-
     copy = shutil.copytree(card, tmp_path / "tiny")
     rewrite_record(copy, lambda record: record.update(files=[f for f in record["files"] if f["name"] != PROBE]))
     with pytest.raises(CardError, match="add one with: zoo probe tiny"):

@@ -7,10 +7,12 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from zoo.errors import WriteError
@@ -39,6 +41,7 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         yield partial
+        share(partial)
         if durable:
             _sync(partial)
         partial.replace(file)
@@ -65,6 +68,7 @@ def replace_folder(draft: Path, target: Path) -> None:
     """
     for path in draft.rglob("*"):
         if path.is_file():
+            share(path)
             _sync(path)
     if not target.exists():
         draft.rename(target)
@@ -97,6 +101,21 @@ def _exchange(one: Path, other: Path) -> bool:
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise WriteError(code, os.strerror(code), str(other))
+
+
+def share(file: Path) -> None:
+    """Give a file the rights of any new file in its folder; safetensors lets only the owner read what it writes."""
+    file.chmod(_new_file_rights(file.parent))
+
+
+@cache
+def _new_file_rights(folder: Path) -> int:
+    probe = folder / f".rights.{os.getpid()}"
+    probe.touch()
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def _sync(file: Path) -> None:

@@ -18,6 +18,7 @@ from tests.tiny_cards import change_record, publish_tiny_classifier
 from zoo.cards.hub import pull
 from zoo.cards.store import check_files, read_card
 from zoo.config.recipe import read_recipe
+from zoo.engine.exporting import export
 from zoo.engine.publishing import publish
 from zoo.engine.trainers import atomic_checkpoints
 from zoo.engine.training import RunError, save_weights, train
@@ -49,6 +50,18 @@ def card(run_and_card, tmp_path, monkeypatch):
     """A card in a folder of its own, and an empty cache."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     return shutil.copytree(run_and_card[1], tmp_path / "source" / "tiny")
+
+
+def _rights(folder):
+    return {oct(path.stat().st_mode & 0o777) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_written_has_the_rights_of_any_new_file(run_and_card, tmp_path):
+    run, card = run_and_card
+    (tmp_path / "new").touch()
+    assert _rights(run) == _rights(card) == _rights(tmp_path)
+    export(card, tmp_path / "export" / "model.pt2")
+    assert _rights(tmp_path) == _rights(tmp_path / "export")
 
 
 def _contents(folder):
@@ -178,6 +191,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
+from zoo.engine.exporting import export
 from zoo.engine.publishing import publish
 print("ready", flush=True)
 while True:

@@ -14,6 +14,7 @@ import torch
 from zoo.cards.store import read_card
 from zoo.engine.loading import load
 from zoo.errors import OutputExistsError, UnsupportedError
+from zoo.files import share
 from zoo.methods.exports import Exportable, GraphExport, MergedExport
 
 Format = Literal["torch_export", "onnx", "merged"]
@@ -92,6 +93,9 @@ def _write_beside(out: Path, write: Any, description: dict[str, Any] | None = No
         if description is not None:
             text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
             (folder / f"{out.name}.json").write_text(text, encoding="utf-8")
+        for path in folder.rglob("*"):
+            if path.is_file():
+                share(path)
         for part in folder.iterdir():
             os.replace(part, out.parent / part.name)
     finally:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def share(file: Path) -> None:
 
 @cache
 def _new_file_rights(folder: Path) -> int:
-    probe = folder / f".rights.{os.getpid()}"
+    probe = folder / f".rights.{os.getpid()}.{threading.get_ident()}"
     probe.touch()
     try:
         return stat.S_IMODE(probe.stat().st_mode)

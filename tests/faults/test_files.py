@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -62,6 +63,19 @@ def test_what_is_written_has_the_rights_of_any_new_file(run_and_card, tmp_path):
     assert _rights(run) == _rights(card) == _rights(tmp_path)
     export(card, tmp_path / "export" / "model.pt2")
     assert _rights(tmp_path) == _rights(tmp_path / "export")
+
+
+def test_many_threads_write_into_a_new_folder(tmp_path):
+    for index in range(50):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name, folder=folder: _write(folder / str(name)), range(16)))
+
+
+def _write(file):
+    with replacing(file, durable=False) as partial:
+        partial.write_text("whole")
 
 
 def _contents(folder):

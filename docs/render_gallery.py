@@ -7,7 +7,8 @@ the overview is the first with a pleural effusion.
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,10 @@ REPORTER = "interleaved-vl-crop-chest-drr"
 COLOURS = ["#ff5a36", "#36a3ff", "#ffd23f", "#4cd07d", "#c77dff", "#ff8fab", "#e0e0e0"]
 
 
-def test_cases(count: int, dataset: str, *settings: str) -> list[Case]:
-    """The first test cases of a dataset, and enough further ones that one has an effusion."""
+def test_cases(dataset: str, *settings: str) -> Iterator[Case]:
+    """The test cases of a dataset, in order, each rendered when it is asked for."""
     spec = build_dataset(dataset, settings).spec
-    cases = [render_case(spec, "test", index) for index in range(count)]
-    while not any(has_effusion(case) for case in cases):
-        cases.append(render_case(spec, "test", len(cases)))
-    return cases
+    return (render_case(spec, "test", index) for index in count())
 
 
 def has_effusion(case: Case) -> bool:
@@ -162,16 +160,17 @@ def save(figure: Figure, file: Path) -> None:
 
 def main(chosen: list[str]) -> None:
     """Write the named pictures, or all."""
-    cases = test_cases(4, "chest_drr_medseg_qa", "image_size=256")
-    large = test_cases(3, "chest_drr_ivl", "image_size=512", "search=systematic")
+    cases = list(islice(test_cases("chest_drr_medseg_qa", "image_size=256"), 4))
+    further = test_cases("chest_drr_ivl", "image_size=512", "search=systematic")
+    large = list(islice(further, 3))
     film = PICTURES / "radiograph.png"
-    effusion = next(case for case in large if has_effusion(case))
+    effusion = next(case for case in chain(large, further) if has_effusion(case))
     Image.fromarray((effusion.image >> 8).astype(np.uint8)).save(film, optimize=True)
     pictures: dict[str, Callable[[Path], None]] = {
         "overview": lambda file: plot_overview(zoo.read_image(film), file),
-        "answers": lambda file: plot_answers(cases[:4], file),
-        "reports": lambda file: plot_reports(large[:3], file),
-        "reconstructions": lambda file: plot_reconstructions(cases[:4], file),
+        "answers": lambda file: plot_answers(cases, file),
+        "reports": lambda file: plot_reports(large, file),
+        "reconstructions": lambda file: plot_reconstructions(cases, file),
         "prediction": lambda file: save_prediction(film, file),
     }
     for name in chosen or pictures:

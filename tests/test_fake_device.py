@@ -15,7 +15,7 @@ from torch.nn import functional
 from tests.fake_device import CUDA, KINDS, cuda, fake_cuda, is_marked
 from tests.tiny_models import causal_lm, llava, qwen, sam
 
-SAME_DEVICE = "same device|indices should be either on cpu"
+SAME_DEVICE = "same device|indices should be either on cpu|weight type .* should be the same"
 
 
 def on(*shape: int) -> torch.Tensor:

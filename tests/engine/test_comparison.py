@@ -141,6 +141,20 @@ def test_base_to_novel_over_tasks_has_both_harmonic_means(tiny_recipe, tmp_path)
     assert of_means.n == base.n + novel.n and of_means.low <= of_means.value <= of_means.high
 
 
+def test_runs_at_once_give_the_same_table(tiny_recipe, tmp_path):
+    other = tiny_recipe.with_name("other.yaml")
+    other.write_text(tiny_recipe.read_text())
+    recipes, grid = [str(tiny_recipe), str(other)], {"optimizer.lr": ["1e-9", "3e-2"]}
+    arguments = {"shots": [1, 2], "seeds": [0, 1], "overrides": ONE_EPOCH, "grid": grid, "device": "cpu"}
+    at_once = compare(recipes, tmp_path / "at-once", jobs=2, **arguments)
+    assert at_once == compare(recipes, tmp_path / "one-by-one", **arguments)
+    outputs = [path.relative_to(tmp_path / "at-once") for path in (tmp_path / "at-once").rglob("outputs-*.safetensors")]
+    assert len(outputs) >= 8 and all(
+        (tmp_path / "at-once" / name).read_bytes() == (tmp_path / "one-by-one" / name).read_bytes() for name in outputs
+    )
+    assert json.loads((tmp_path / "at-once" / "grid.json").read_text())
+
+
 def test_an_interrupted_training_stops_the_comparison(tiny_recipe, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -27,6 +27,9 @@ FILMS, REPORTS = 10, 2
 QUESTIONS = ("explicit", "implicit", "several", "absent")
 """Kinds of question, of each of which one is shown."""
 
+STEPS = "trainer.max_steps=200"
+"""Fewer than in the recipes, for a demo in minutes."""
+
 HELD_OUT = 24
 """Test films from which questions and reports are taken."""
 
@@ -65,7 +68,7 @@ def run_demo(out: Path, seeds: Sequence[int], console: Console, settings: Sequen
     for item in reports:
         console.print(item["report"], markup=False, highlight=False)
     console.rule("4 of 4: NEARL and its peers learn from 16 films a class")
-    rows = compare(RECIPES, out / "comparison", seeds=seeds, overrides=settings)
+    rows = compare(RECIPES, out / "comparison", seeds=seeds, overrides=[STEPS, *settings])
     console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
     page = out / "index.html"
     write_demo_page(films, questions, reports, _table(rows), out / "comparison" / "table.png", page)

@@ -154,6 +154,9 @@ def compare(
         str | None,
         typer.Option(help="One of the recipes: the others' differences from it, on the same samples and seeds."),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Runs at once, in processes that share the cores and the device.", min=1)
+    ] = 1,
     device: Device = "auto",
 ) -> None:
     """Train and evaluate several recipes. Example: `zoo compare coop/chest_drr_16shot maple/chest_drr_16shot --seeds 0`.
@@ -181,6 +184,7 @@ def compare(
                 baselines=not no_baselines,
                 against=against,
                 device=device,
+                jobs=jobs,
             )
         console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
         console.print(f"wrote {out / 'table.md'}, table.json and table.png")

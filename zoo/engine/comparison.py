@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean, harmonic_mean
@@ -16,6 +16,7 @@ from zoo.data.classification.base import ClassificationData
 from zoo.engine.baselines import MAJORITY, PIXELS, baseline_outputs, has_baselines
 from zoo.engine.class_names import is_class_bound
 from zoo.engine.evaluation import Evaluation, cached_outputs, collect_cached, measure_all, open_evaluation
+from zoo.engine.jobs import run_jobs
 from zoo.engine.trainers import check_device, is_first_process
 from zoo.engine.training import RunError, train
 from zoo.errors import ArgumentError
@@ -42,6 +43,19 @@ class Comparison:
     against: str | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison."""
+
+    recipe: str
+    count: int | None
+    seed: int
+    task: str
+    settings: Sequence[str]
+    on_validation: bool = False
+    """Whether it is measured on all validation images, to choose from a grid; else on the test images."""
+
+
 def compare(
     recipes: Sequence[str],
     out: Path,
@@ -55,6 +69,7 @@ def compare(
     baselines: bool = True,
     against: str | None = None,
     device: str = "auto",
+    jobs: int = 1,
 ) -> list[Row]:
     """Train and evaluate recipes; finished runs in ``out`` are reused, so that an interrupted comparison resumes.
 
@@ -72,11 +87,13 @@ def compare(
             training images of the first recipe, the same K shots with few.
         against: one of the recipes. The others' rows have the paired difference of their first metric from its.
         device: to evaluate on; training follows the recipe's ``trainer``.
+        jobs: runs that are trained and evaluated at once, in processes of their own, which share the cores and the device.
 
     Raises:
         ArgumentError: the protocol is unknown, a recipe cannot predict novel classes, or there are no differences from ``against``.
         DeviceError: this machine has no such device.
         InterruptedRunError: a signal stopped a training.
+        JobError: one of several jobs failed.
         RecipeError: a recipe does not fit.
     """
     if protocol not in PROTOCOLS:
@@ -97,7 +114,12 @@ def compare(
     counts: list[int | None] = [None] if protocol == "full" else list(shots)
     tasks = [f"{key}={value}" for key, values in (over or {}).items() for value in values]
     shared = Comparison(out, protocol, list(overrides), tasks or [""], device, against)
+    if grid and jobs > 1:
+        _run_at_once(shared, jobs, _grid_runs(shared, recipes, counts, seeds[0], grid))
     chosen = {recipe: _choose(shared, recipe, counts, seeds[0], grid) if grid else [] for recipe in recipes}
+    if jobs > 1:
+        runs = product(counts, recipes, shared.tasks, seeds)
+        _run_at_once(shared, jobs, [Run(recipe, k, seed, task, chosen[recipe]) for k, recipe, task, seed in runs])
     rows = []
     for count in counts:
         setting = "all images" if count is None else f"{count}-shot"
@@ -119,17 +141,46 @@ def compare(
 
 
 def _task_outputs(
-    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: list[str]
+    shared: Comparison, recipe: str, count: int | None, seeds: Sequence[int], chosen: Sequence[str]
 ) -> dict[str, list[Measurable]]:
     """Each task's metrics and outputs on the test images; from base to novel, those of the two halves of the classes."""
     outputs = {}
     for task in shared.tasks:
-        runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
-        halves = ["base", "novel"] if shared.protocol == "base_to_novel" else ["test"]
+        runs = [_finished_run(shared, Run(recipe, count, seed, task, chosen)) for seed in seeds]
         outputs[task] = [
-            _outputs(runs, [] if half == "test" else [f"data.classes={half}"], half, shared.device) for half in halves
+            _outputs(runs, [] if half == "test" else [f"data.classes={half}"], half, shared.device)
+            for half in _halves(shared)
         ]
     return outputs
+
+
+def _halves(shared: Comparison) -> list[str]:
+    return ["base", "novel"] if shared.protocol == "base_to_novel" else ["test"]
+
+
+def _run_at_once(shared: Comparison, jobs: int, runs: Sequence[Run]) -> None:
+    """Train and evaluate, in several processes, the runs that have no outputs yet; whoever reads them checks that they are theirs."""
+
+    def is_done(run: Run) -> bool:
+        folder = _run_folder(shared, run)
+        names = ["val"] if run.on_validation else _halves(shared)
+        return all((folder / f"outputs-{name}.safetensors").is_file() for name in names)
+
+    content = {**asdict(shared), "out": str(shared.out)}
+    missing = [{"comparison": content, "run": asdict(run)} for run in runs if not is_done(run)]
+    if missing:
+        run_jobs("zoo.engine.comparison:finish_job", missing, jobs, shared.out / "logs", "training and evaluating")
+
+
+def finish_job(comparison: dict[str, Any], run: dict[str, Any]) -> None:
+    """Train and evaluate one run, without progress bars: a job of a comparison."""
+    one = Run(**run)
+    quiet = [*comparison["overrides"], "trainer.enable_progress_bar=false"]
+    shared = Comparison(**{**comparison, "out": Path(comparison["out"]), "overrides": quiet, "tasks": [one.task]})
+    if one.on_validation:
+        _validation_outputs(shared, one)
+    else:
+        _task_outputs(shared, one.recipe, one.count, [one.seed], one.settings)
 
 
 def _metrics(shared: Comparison, outputs: Mapping[str, list[Measurable]]) -> dict[str, Measured]:
@@ -171,7 +222,7 @@ def _baselines(
     functions: dict[str, Metric] = {}
     by_task: dict[str, list[dict[str, Outputs]]] = {}
     for task in shared.tasks:
-        runs = [_finished_run(shared, recipe, count, seed, task, chosen) for seed in seeds]
+        runs = [_finished_run(shared, Run(recipe, count, seed, task, chosen)) for seed in seeds]
         evaluations = [open_evaluation(run, overrides, shared.device) for run in runs]
         by_task[task] = [_baseline_outputs(*pair, half) for pair in zip(evaluations, runs, strict=True)]
         functions = evaluations[0].method.metrics()
@@ -204,17 +255,11 @@ def _baseline_outputs(evaluation: Evaluation, run: Path, half: str) -> dict[str,
 
 def _choose(shared: Comparison, recipe: str, counts: Sequence[int | None], seed: int, grid: Values) -> list[str]:
     """The overrides of the grid that are best on all validation images; every value tried is written to grid.json."""
-    count = None if None in counts else max(number for number in counts if number is not None)
-    tried: dict[str, float] = {}
-    for values in product(*grid.values()):
-        settings = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
-        scores = []
-        for task in shared.tasks:
-            run = _finished_run(shared, recipe, count, seed, task, settings)
-            all_images = ["data.shots=null"] if count is not None else []
-            measured = measure_all(*_outputs([run], all_images, "val", shared.device, split="val"))
-            scores.append(next(iter(measured.values())).value)
-        tried[" ".join(settings)] = fmean(scores)
+    scores: dict[str, list[float]] = {}
+    for run in _grid_runs(shared, [recipe], counts, seed, grid):
+        measured = measure_all(*_validation_outputs(shared, run))
+        scores.setdefault(" ".join(run.settings), []).append(next(iter(measured.values())).value)
+    tried = {settings: fmean(values) for settings, values in scores.items()}
     best = max(tried, key=lambda name: tried[name])
     if is_first_process():
         file = shared.out / "grid.json"
@@ -224,18 +269,38 @@ def _choose(shared: Comparison, recipe: str, counts: Sequence[int | None], seed:
     return best.split(" ")
 
 
-def _finished_run(
-    shared: Comparison, recipe: str, shots: int | None, seed: int, task: str, settings: Sequence[str]
-) -> Path:
-    name = f"{Path(recipe).with_suffix('').as_posix().replace('/', '-')}-{shots or 'all'}-seed{seed}"
-    parts = [f"{shared.protocol}-{name}", *(_file_name(setting) for setting in (task, *settings) if setting)]
-    run = shared.out / "runs" / "-".join(parts)
-    setting = [f"seed={seed}", *as_overrides([*shared.overrides, *filter(None, [task]), *settings])]
-    if shots is not None or "shots" in (read_recipe(recipe)["data"] or {}):
-        setting.append(f"data.shots={'null' if shots is None else shots}")
+def _grid_runs(
+    shared: Comparison, recipes: Sequence[str], counts: Sequence[int | None], seed: int, grid: Values
+) -> list[Run]:
+    """The runs from which the values of a grid are chosen: those of the largest K."""
+    count = None if None in counts else max(number for number in counts if number is not None)
+    settings = [
+        [f"{key}={value}" for key, value in zip(grid, values, strict=True)] for values in product(*grid.values())
+    ]
+    return [
+        Run(recipe, count, seed, task, one, True) for recipe in recipes for one in settings for task in shared.tasks
+    ]
+
+
+def _validation_outputs(shared: Comparison, run: Run) -> Measurable:
+    """The metrics of a run, and its outputs on all validation images."""
+    all_images = ["data.shots=null"] if run.count is not None else []
+    return _outputs([_finished_run(shared, run)], all_images, "val", shared.device, split="val")
+
+
+def _run_folder(shared: Comparison, run: Run) -> Path:
+    name = f"{Path(run.recipe).with_suffix('').as_posix().replace('/', '-')}-{run.count or 'all'}-seed{run.seed}"
+    parts = [f"{shared.protocol}-{name}", *(_file_name(setting) for setting in (run.task, *run.settings) if setting)]
+    return shared.out / "runs" / "-".join(parts)
+
+
+def _finished_run(shared: Comparison, run: Run) -> Path:
+    setting = [f"seed={run.seed}", *as_overrides([*shared.overrides, *filter(None, [run.task]), *run.settings])]
+    if run.count is not None or "shots" in (read_recipe(run.recipe)["data"] or {}):
+        setting.append(f"data.shots={'null' if run.count is None else run.count}")
     if shared.protocol == "base_to_novel":
         setting.append("data.classes=base")
-    return finished_run(read_recipe(recipe, setting), run)
+    return finished_run(read_recipe(run.recipe, setting), _run_folder(shared, run))
 
 
 def finished_run(recipe: Recipe, run: Path) -> Path:

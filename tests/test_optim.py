@@ -1,9 +1,12 @@
 """Optimizers and schedules: decayed groups, learning rates by step."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+from zoo.errors import ZooWarning
 from zoo.optim import adam, adamw, constant, cosine, held_cosine, linear
 
 
@@ -34,6 +37,16 @@ def test_learning_rates_by_step(schedule, expected):
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine])
+def test_a_training_shorter_than_its_warmup_is_warned_of(schedule):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    with pytest.warns(ZooWarning, match="rises over 20 steps, and this training has 8"):
+        schedule(optimizer, total_steps=8, warmup_steps=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule(optimizer, total_steps=21, warmup_steps=20)
 
 
 class ConstantWarmup(torch.optim.lr_scheduler.LRScheduler):

@@ -1,12 +1,14 @@
 """torch's optimizers and learning-rate schedules, as components of recipes."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
 from annotated_types import Interval, Len
 from torch import nn, optim
 
+from zoo.errors import ZooWarning
 from zoo.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from zoo.registry import Injected, register
 
@@ -76,6 +78,19 @@ TotalSteps = Annotated[NonNegativeInt, Injected]
 EpochSteps = Annotated[PositiveInt, Injected]
 
 
+def _decaying(
+    optimizer: optim.Optimizer, total_steps: int, warmup_steps: int, floor: float, *, cosine: bool
+) -> optim.lr_scheduler.LRScheduler:
+    if 0 < total_steps <= warmup_steps:
+        warnings.warn(
+            f"the learning rate rises over {warmup_steps} steps, and this training has {total_steps}: its decay never begins; "
+            "set scheduler.warmup_steps, or train longer",
+            ZooWarning,
+            stacklevel=2,
+        )
+    return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=cosine))
+
+
 def _with_warmup(optimizer: optim.Optimizer, warmup_steps: int, decay: "Decay") -> optim.lr_scheduler.LRScheduler:
     def factor(step: int) -> float:
         return (step + 1) / warmup_steps if step < warmup_steps else decay(step - warmup_steps)
@@ -109,7 +124,7 @@ def cosine(
         warmup_steps: over which the learning rate rises.
         floor: share of the learning rate that is left at the end.
     """
-    return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=True))
+    return _decaying(optimizer, total_steps, warmup_steps, floor, cosine=True)
 
 
 @register("scheduler", "linear")
@@ -124,7 +139,7 @@ def linear(
         warmup_steps: over which the learning rate rises.
         floor: share of the learning rate that is left at the end.
     """
-    return _with_warmup(optimizer, warmup_steps, Decay(total_steps - warmup_steps, floor, cosine=False))
+    return _decaying(optimizer, total_steps, warmup_steps, floor, cosine=False)
 
 
 @register("scheduler", "constant")

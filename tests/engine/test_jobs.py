@@ -1,11 +1,24 @@
 """Jobs in processes: all are run, at once, and an error ends the others."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from zoo.engine.jobs import JobError, run_jobs
 from zoo.engine.training import InterruptedRunError
+from zoo.paths import PACKAGE
+
+COMPARE = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from zoo.cli.app import app; app()",
+    "compare",
+]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "HF_HUB_OFFLINE": "1"}
 
 
 def test_jobs_are_run_by_as_many_processes(tmp_path, capfd):
@@ -44,3 +57,19 @@ def test_an_interrupted_training_is_told_from_an_error(tmp_path):
 
 def interrupted():
     raise InterruptedRunError("repeat the command")
+
+
+def test_ctrl_c_ends_trainings_at_once_and_the_command_goes_on(tiny_recipe, tmp_path):
+    settings = ["trainer.max_epochs=20000", "trainer.limit_val_batches=0"]
+    command = [*COMPARE, str(tiny_recipe), *settings, "--jobs", "2", "--seeds", "0,1", "--shots", "2", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("out/runs/*/checkpoints/last.ckpt"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 20, "the trainings end by themselves, and are not waited for"
+    assert "interrupted: repeat the same command, and it goes on from what is done" in errors
+    assert "InterruptedRunError" in (tmp_path / "out" / "logs" / "job-1.log").read_text()

@@ -128,6 +128,8 @@ def _serve(function: str, processes: int) -> None:
             error = {"type": type(raised).__name__, "message": str(raised) or type(raised).__name__}
         replies.write(json.dumps(error) + "\n")
         replies.flush()
+        if error and error["type"] == InterruptedRunError.__name__:
+            return  # this process was told to end
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ METHODS = {
     "interleaved_reasoning/chest_drr_vl_box": "box",
     "interleaved_reasoning/chest_drr_vl_crop": "crop",
     "medseg_r/chest_drr": "MedSeg-R",
-    "medseg_r/chest_drr_reject": "MedSeg-R with [REJ], 7,680 conversations",
+    "medseg_r/chest_drr_reject": "MedSeg-R with [REJ]",
     "medseg_r/chest_drr_oracle": "oracle: named target, same mask head",
     "medseg_r/chest_drr_unet": "U-Net (baseline)",
 }

@@ -15,10 +15,10 @@ from zoo.paths import PACKAGE
 COMPARE = [
     sys.executable,
     "-c",
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from zoo.cli.app import app; app()",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from zoo.cli.app import app; app()",
     "compare",
 ]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 
 
 def test_jobs_are_run_by_as_many_processes(tmp_path, capfd):

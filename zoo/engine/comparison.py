@@ -114,12 +114,11 @@ def compare(
     counts: list[int | None] = [None] if protocol == "full" else list(shots)
     tasks = [f"{key}={value}" for key, values in (over or {}).items() for value in values]
     shared = Comparison(out, protocol, list(overrides), tasks or [""], device, against)
-    if grid and jobs > 1:
+    if grid:
         _run_at_once(shared, jobs, _grid_runs(shared, recipes, counts, seeds[0], grid))
     chosen = {recipe: _choose(shared, recipe, counts, seeds[0], grid) if grid else [] for recipe in recipes}
-    if jobs > 1:
-        runs = product(counts, recipes, shared.tasks, seeds)
-        _run_at_once(shared, jobs, [Run(recipe, k, seed, task, chosen[recipe]) for k, recipe, task, seed in runs])
+    runs = product(counts, recipes, shared.tasks, seeds)
+    _run_at_once(shared, jobs, [Run(recipe, k, seed, task, chosen[recipe]) for k, recipe, task, seed in runs])
     rows = []
     for count in counts:
         setting = "all images" if count is None else f"{count}-shot"
@@ -159,7 +158,12 @@ def _halves(shared: Comparison) -> list[str]:
 
 
 def _run_at_once(shared: Comparison, jobs: int, runs: Sequence[Run]) -> None:
-    """Train and evaluate, in several processes, the runs that have no outputs yet; whoever reads them checks that they are theirs."""
+    """Train and evaluate, in several processes, the runs that have no outputs yet; whoever reads them checks that they are theirs.
+
+    With one job at a time, a run is trained where its outputs are read.
+    """
+    if jobs == 1:
+        return
 
     def is_done(run: Run) -> bool:
         folder = _run_folder(shared, run)
@@ -168,8 +172,7 @@ def _run_at_once(shared: Comparison, jobs: int, runs: Sequence[Run]) -> None:
 
     content = {**asdict(shared), "out": str(shared.out)}
     missing = [{"comparison": content, "run": asdict(run)} for run in runs if not is_done(run)]
-    if missing:
-        run_jobs("zoo.engine.comparison:finish_job", missing, jobs, shared.out / "logs", "training and evaluating")
+    run_jobs("zoo.engine.comparison:finish_job", missing, jobs, shared.out / "logs", "training and evaluating")
 
 
 def finish_job(comparison: dict[str, Any], run: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ def run_jobs(function: str, jobs: Sequence[dict[str, Any]], processes: int, logs
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    if not jobs:
+        return
     processes = min(processes, len(jobs))
     logs.mkdir(parents=True, exist_ok=True)
     workers = [_Worker(function, processes, logs / f"job-{number}.log") for number in range(processes)]
@@ -58,7 +60,7 @@ def run_jobs(function: str, jobs: Sequence[dict[str, Any]], processes: int, logs
             idle.put(worker)
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(max(processes, 1)) as pool:
+    with Progress(*columns, console=Console(stderr=True)) as progress, ThreadPoolExecutor(processes) as pool:
         bar = progress.add_task("", total=len(jobs))
         try:
             for future in as_completed([pool.submit(run, job) for job in jobs]):
@@ -67,7 +69,9 @@ def run_jobs(function: str, jobs: Sequence[dict[str, Any]], processes: int, logs
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
-                worker.end()
+                worker.terminate()
+            for worker in workers:
+                worker.wait()
 
 
 class _Worker:
@@ -95,15 +99,16 @@ class _Worker:
             raise JobError(
                 f"a process ended before its job was done, perhaps for lack of memory: see {self._log}, or run fewer at once"
             )
-        error = json.loads(reply)
-        if error:
-            raise {"InterruptedRunError": InterruptedRunError}.get(error["type"], JobError)(
-                f"{error['message']} (see {self._log})"
-            )
+        if error := json.loads(reply):
+            kind = InterruptedRunError if error["interrupted"] else JobError
+            raise kind(f"{error['message']} (see {self._log})")
 
-    def end(self) -> None:
-        """End the process: at once if it waits for a job, else as a training that is interrupted."""
+    def terminate(self) -> None:
+        """Tell the process to end: at once if it waits for a job, else as a training that is interrupted."""
         self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait for its end, and kill it if that does not come."""
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -111,7 +116,7 @@ class _Worker:
 
 
 def _serve(function: str, processes: int) -> None:
-    """Take jobs from standard input, a line each, until it ends; answer each with null or its error."""
+    """Take jobs from standard input, a line each, until it ends; answer each with its error, empty if there is none."""
     import torch
 
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -120,15 +125,16 @@ def _serve(function: str, processes: int) -> None:
     module, name = function.split(":")
     call = getattr(importlib.import_module(module), name)
     for line in sys.stdin:
-        error = None
+        error: dict[str, Any] = {}
         try:
             call(**json.loads(line))
         except Exception as raised:
             traceback.print_exc()
-            error = {"type": type(raised).__name__, "message": str(raised) or type(raised).__name__}
+            message = str(raised) or type(raised).__name__
+            error = {"message": message, "interrupted": isinstance(raised, InterruptedRunError)}
         replies.write(json.dumps(error) + "\n")
         replies.flush()
-        if error and error["type"] == InterruptedRunError.__name__:
+        if error.get("interrupted"):
             return  # this process was told to end
 
 

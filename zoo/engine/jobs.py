@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 from zoo.engine.training import InterruptedRunError
@@ -48,14 +49,20 @@ def run_jobs(function: str, jobs: Sequence[dict[str, Any]], processes: int, logs
     processes = min(processes, len(jobs))
     logs.mkdir(parents=True, exist_ok=True)
     workers = [_Worker(function, processes, logs / f"job-{number}.log") for number in range(processes)]
+    failed = Event()
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
 
     def run(job: dict[str, Any]) -> None:
+        if failed.is_set():  # before this job was cancelled
+            return
         worker = idle.get()
         try:
             worker.run(job)
+        except Exception:
+            failed.set()
+            raise
         finally:
             idle.put(worker)
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from zoo.precision import autocast_to, base_dtype, cast_base, dtype_of
+from zoo.precision import autocast_to, base_dtype, cast_base, dtype_of, float32_attention
 
 
 def test_a_cast_leaves_trained_weights_buffers_and_batch_norm_in_float32():
@@ -51,3 +52,29 @@ def test_autocast_computes_in_two_bytes_and_new_tensors_are_float32():
         assert layer(inputs).dtype == torch.bfloat16 and torch.ones(1).dtype == torch.float32
     with autocast_to(torch.float32, torch.device("cpu")):
         assert layer(inputs).dtype == torch.float32
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"attn_mask": torch.zeros(5, 5)}, {"scale": 0.1}])
+def test_attention_is_computed_in_float32_on_cpus_and_backwards_too(options):
+    leaves = [torch.randn(2, 3, 5, 8, requires_grad=True) for _ in range(3)]
+    expected = functional.scaled_dot_product_attention(*leaves, **options)
+    expected_gradients = torch.autograd.grad(expected.sum(), leaves)
+
+    def attended() -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return functional.scaled_dot_product_attention(*leaves, **options)
+
+    rounded = attended()
+    with float32_attention():
+        inside = attended()
+        gradients = torch.autograd.grad(inside.sum(), leaves)
+    assert inside.dtype == torch.bfloat16 and torch.equal(inside, expected.bfloat16())
+    assert all(torch.equal(*pair) for pair in zip(gradients, expected_gradients, strict=True))
+    assert torch.equal(attended(), rounded) and not torch.equal(rounded, inside)
+
+
+def test_attention_without_autocast_is_as_it_was():
+    query = torch.randn(2, 3, 5, 8, dtype=torch.bfloat16)
+    expected = functional.scaled_dot_product_attention(query, query, query)
+    with float32_attention():
+        assert torch.equal(functional.scaled_dot_product_attention(query, query, query), expected)

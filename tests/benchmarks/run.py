@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from zoo.adapters.maple import MaPLe
 from zoo.adapters.nearl import NearlAdapter
 from zoo.encoders.clip import ClipEncoder, OpenClip
 from zoo.methods.clip_classification import ClipClassification
+from zoo.precision import float32_attention
 
 NAMES = [f"finding number {word}" for word in "one two three four five six seven eight nine ten".split()]
 TEMPLATE = "a medical image of {}."
@@ -90,6 +92,26 @@ def training_steps() -> None:
         print(f"{name:38}{median * 1e3:>10.0f}{median / against:>10.2f}{median / full_length:>14.2f}")
 
 
+def half_precision() -> None:
+    """Step time of NEARL-CLIP on ViT-B/16 in bfloat16 to that in float32, with attention in either."""
+    torch.manual_seed(0)
+    nearl = methods(OpenClip("ViT-B-16"))["NEARL-CLIP, instance"]
+    step = step_time(nearl, torch.rand(BATCH, 3, 224, 224), torch.arange(BATCH))
+
+    def in_bfloat16(attention: AbstractContextManager[None]) -> float:
+        with attention, torch.autocast("cpu", dtype=torch.bfloat16):
+            return step()
+
+    steps = {
+        "float32": step,
+        "bfloat16": lambda: in_bfloat16(nullcontext()),
+        "bfloat16, attention in float32": lambda: in_bfloat16(float32_attention()),
+    }
+    medians = interleaved_median(steps, STEPS)
+    for name, median in medians.items():
+        print(f"{name:38}{median * 1e3:>10.0f}{median / medians['float32']:>10.2f}")
+
+
 def import_times() -> None:
     """Seconds to import the zoo beside timm and open_clip, and for ``zoo list``."""
 
@@ -113,6 +135,7 @@ if __name__ == "__main__":
     import_times()
     decoding()
     training_steps()
+    half_precision()
     many_classes()
     generation_speed()
     reasoning_segmentation()

@@ -1,13 +1,15 @@
 """The layer-by-layer view of every kind of tower gives the features of the model's own forward."""
 
+import copy
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_models import biomedclip_layout
-from zoo.encoders.clip_towers import UnsupportedTowerError, text_tower, vision_tower
+from zoo.encoders.clip_towers import UnsupportedTowerError, fold_projections, text_tower, vision_tower
 
 
 def custom_text_clip():
@@ -113,3 +115,41 @@ def test_unsupported_text_towers_are_refused():
     del model.text.transformer.encoder
     with pytest.raises(UnsupportedTowerError, match="not laid out as BERT"):
         text_tower(model)
+
+
+class Products(TorchDispatchMode):
+    """Counts batched products, of which attention's own have heads of 64."""
+
+    def __init__(self):
+        super().__init__()
+        self.widths = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.bmm.default:
+            self.widths.append(args[1].shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_frozen_attention_multiplies_by_its_weights_once(causal):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(64, 1, batch_first=True).requires_grad_(False)
+    folded = copy.deepcopy(attention)
+    fold_projections(folded)
+    tokens = torch.randn(3, 5, 64, requires_grad=True)
+    mask = torch.full((5, 5), -torch.inf).triu(1) if causal else None
+    outputs, products = [], []
+    for module in (attention, folded):
+        with Products() as mode:
+            outputs.append(module(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0])
+        products.append([width for width in mode.widths if width == 3 * 64])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    assert products == [[192], []], "the first says that torch still does not fold by itself"
+
+
+def test_attention_to_other_tokens_is_left_alone():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    tokens, others = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    expected = attention(tokens, others, others)[0]
+    fold_projections(attention)
+    assert torch.equal(attention(tokens, others, others)[0], expected)

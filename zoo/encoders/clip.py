@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zoo.encoders.clip_towers import TextTower, UnsupportedTowerError, VisionTower, text_tower, vision_tower
+from zoo.encoders.clip_towers import (
+    TextTower,
+    UnsupportedTowerError,
+    VisionTower,
+    fold_projections,
+    text_tower,
+    vision_tower,
+)
 from zoo.errors import ArgumentError, ZooError
 from zoo.image_transform import ImageTransform, Interpolation
 from zoo.precision import base_dtype
@@ -37,6 +44,7 @@ class ClipEncoder(nn.Module):
             UnsupportedTowerError: a tower is not a transformer.
         """
         super().__init__()
+        fold_projections(model)
         self.model: Any = model
         self._tokenizer = tokenizer
         self.transform, self.image_size = transform, transform.size

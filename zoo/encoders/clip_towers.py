@@ -18,6 +18,25 @@ class UnsupportedTowerError(ZooError, TypeError):
     """A tower of the CLIP model is not a plain transformer, so that nothing can be inserted between its layers."""
 
 
+def fold_projections(model: nn.Module) -> None:
+    """Have torch's attention multiply all its tokens by frozen weights in one product.
+
+    It views batch-first tokens position by position. Such a view is not contiguous, and torch multiplies it by weights that need
+    no gradient in as many products as there are positions: six times as slow on CPUs, 200 times in bfloat16.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention) and module.batch_first:
+            module.register_forward_pre_hook(_position_by_position)
+
+
+def _position_by_position(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Tokens of self-attention (batch, positions, width) that lie in memory position by position; no change for subclasses."""
+    if type(module) is not nn.MultiheadAttention or any(part is not inputs[0] for part in inputs[:3]):
+        return None
+    tokens = inputs[0].transpose(0, 1).contiguous().transpose(0, 1)
+    return tokens, tokens, tokens, *inputs[3:]
+
+
 class VisionTower(ABC):
     """Images to a shared-space feature, layer by layer.
 

@@ -24,6 +24,7 @@ from zoo.errors import WriteError, ZooError
 from zoo.files import replacing
 from zoo.finite import NonFiniteError, nonfinite_names
 from zoo.paths import PACKAGE, recipes_folder
+from zoo.precision import float32_attention
 from zoo.visualization.curves import plot_curves
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _train(recipe: Recipe, out: Path, resume: bool, is_first: bool) -> Path:
     start = time.monotonic()
     if trainer.strategy.root_device.type == "cpu":
         warn_of_slow_half_precision(str((recipe["trainer"] or {}).get("precision", "")))
-    with _explained_interruptions(trainer, out):
+    with _explained_interruptions(trainer, out), float32_attention():
         trainer.fit(method, datamodule=data, ckpt_path=last_checkpoint(out) if resume else None, weights_only=True)
     if not trainer.global_step and any(parameter.requires_grad for parameter in method.parameters()):
         samples = len(data.split("train"))  # type: ignore[arg-type]

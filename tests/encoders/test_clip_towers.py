@@ -118,7 +118,7 @@ def test_unsupported_text_towers_are_refused():
 
 
 class Products(TorchDispatchMode):
-    """Counts batched products, of which attention's own have heads of 64."""
+    """Notes the width of the second factor of each batched product."""
 
     def __init__(self):
         super().__init__()
